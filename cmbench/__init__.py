@@ -1,0 +1,3 @@
+"""cmbench: evaluate and benchmark few-step image generators."""
+
+__version__ = "0.1.0"

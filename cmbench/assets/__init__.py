@@ -1,0 +1,1 @@
+"""Official weights and statistics: catalogue, download, safe readers of foreign files."""

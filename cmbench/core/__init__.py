@@ -1,0 +1,1 @@
+"""What everything stands on: components, loading, randomness, digests, files, errors."""

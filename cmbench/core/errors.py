@@ -1,0 +1,63 @@
+"""Errors that a user can fix, and how they are worded."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CmbenchError", "Pending", "UserError", "nearest", "unknown_name"]
+
+
+class CmbenchError(Exception):
+    """Base of every error that cmbench raises on purpose; shown without a traceback."""
+
+
+class UserError(CmbenchError):
+    """A mistake in what the user gave: a file, a key, a name, a value.
+
+    Args:
+        what: What is wrong, with the offending value.
+        where: File, line and key, as `suites/x.yaml:12: runs[0].nfe`.
+        expected: What is allowed there.
+        fix: What to do next, as a command where there is one.
+    """
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
+        self.what, self.where, self.expected, self.fix = what, where, expected, fix
+        parts = [f"{where}: {what}" if where else what]
+        parts += [f"  expected: {expected}"] if expected else []
+        parts += [f"  fix: {fix}"] if fix else []
+        super().__init__("\n".join(parts))
+
+    def at(self, where: str) -> "UserError":
+        """The same error, placed: used by callers that know the file and the line."""
+        return type(self)(self.what, where=where, expected=self.expected, fix=self.fix)
+
+
+class Pending(CmbenchError):
+    """Something needed can't be had now (no network, no data): the cell waits, the rest runs.
+
+    Args:
+        reason: What is missing.
+        command: The command, or URL, that brings it.
+    """
+
+    def __init__(self, reason: str, *, command: str) -> None:
+        self.reason, self.command = reason, command
+        super().__init__(f"{reason}\n  bring it with: {command}")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """The allowed name most like `name`, or an empty string when none is near."""
+    found = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return found[0] if found else ""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
+    """The error for a name that nobody has, naming the nearest and all that there are."""
+    choices = sorted(allowed)
+    near = nearest(name, choices)
+    hint = f" Did you mean '{near}'?" if near else ""
+    return UserError(
+        f"no {kind} named '{name}'.{hint}",
+        where=where,
+        expected=f"one of: {', '.join(choices) or '(none found)'}",
+    )

@@ -1,0 +1,203 @@
+"""From kind and name to one file and its class: the name in YAML is the file's name.
+
+No decorators and no registry: `ls` is the registry, only the file asked for is imported, and a
+broken plugin breaks only itself. Looked for, in this order: the working directory, the folders on
+`CMBENCH_PATH`, installed packages (entry point group `cmbench.components`), what cmbench ships.
+"""
+
+import ast
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from cmbench.core.component import Component
+from cmbench.core.errors import UserError, nearest, unknown_name
+
+__all__ = [
+    "FOLDERS",
+    "Listing",
+    "available",
+    "bundled_root",
+    "create",
+    "find",
+    "load",
+    "roots",
+    "validation_message",
+]
+
+FOLDERS = {
+    "model": "models",
+    "sampler": "samplers",
+    "metric": "metrics",
+    "features": "features",
+    "distance": "distances",
+    "degradation": "degradations",
+    "dataset": "datasets",
+    "objective": "objectives",
+    "network": "nets",
+}
+"""Kind of component to the folder its files lie in, under each root."""
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One component found: its name, its file and the first line of its docstring."""
+
+    kind: str
+    name: str
+    path: Path
+    summary: str
+
+
+def bundled_root() -> Path:
+    """The folder that holds the models/ and suites/ that cmbench ships."""
+    inside = _PACKAGE / "_bundled"
+    return inside if inside.is_dir() else _PACKAGE.parent
+
+
+def roots() -> list[Path]:
+    """Folders searched for plugins, first match wins; what cmbench ships comes last."""
+    found = [Path.cwd()]
+    found += [
+        Path(p).expanduser() for p in os.environ.get("CMBENCH_PATH", "").split(os.pathsep) if p
+    ]
+    found += list(_installed_roots())
+    found.append(bundled_root())
+    return list(dict.fromkeys(p.resolve() for p in found))
+
+
+def find(kind: str, name: str, *, where: str = "") -> Path:
+    """The file that defines component `name` of `kind`.
+
+    Raises:
+        UserError: If there is none, naming the nearest and all that were found.
+    """
+    for folder in _folders(kind):
+        for path in (folder / f"{name}.py", folder / name / "adapter.py"):
+            if path.is_file() and not name.startswith("_"):
+                return path
+    raise unknown_name(kind, name, [item.name for item in available(kind)], where=where)
+
+
+def load(kind: str, name: str, *, where: str = "") -> type[Any]:
+    """Imports the one file that defines the component and returns its class.
+
+    Raises:
+        UserError: If there is no such component, or its file does not import or has no class.
+    """
+    path = find(kind, name, where=where)
+    module = _import(path, name, where)
+    exported = [getattr(module, item, None) for item in getattr(module, "__all__", [])]
+    classes = [c for c in exported if isinstance(c, type) and issubclass(c, Component)]
+    matching = [c for c in classes if c.kind == kind]
+    if len(matching) != 1:
+        raise UserError(
+            f"{path} must list exactly one {kind} class in __all__, found {len(matching)}",
+            where=where,
+            expected=f"a subclass of cmbench.api's {kind} base, named in __all__",
+        )
+    return matching[0]
+
+
+def create(kind: str, spec: str | dict[str, Any], *, where: str = "") -> Any:
+    """A component from YAML's `name` or `{name: ..., parameter: ...}`.
+
+    Raises:
+        UserError: For an unknown name, an unknown parameter or an impossible value.
+    """
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{kind} without a name", where=where, expected="name, or {name: ...}")
+    cls = load(kind, name, where=where)
+    try:
+        return cls(**given)
+    except ValidationError as error:
+        raise UserError(
+            f"{kind} '{name}': {validation_message(error, list(cls.model_fields))}",
+            where=where,
+            expected=f"parameters of {name}: {', '.join(cls.model_fields) or '(none)'}",
+        ) from None
+
+
+def validation_message(error: ValidationError, allowed: list[str]) -> str:
+    """The first fault pydantic found, in one line, with the nearest allowed key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = nearest(str(first["loc"][-1]), allowed)
+        return f"unknown key '{key}'" + (f"; did you mean '{near}'?" if near else "")
+    return f"{key}: {first['msg']} (got {first['input']!r})" if key else str(first["msg"])
+
+
+def available(kind: str) -> list[Listing]:
+    """Every component of `kind`, read from the files with `ast`: nothing is imported."""
+    found: dict[str, Listing] = {}
+    for folder in _folders(kind):
+        if not folder.is_dir():
+            continue
+        for path in sorted([*folder.glob("*.py"), *folder.glob("*/adapter.py")]):
+            name = path.parent.name if path.name == "adapter.py" else path.stem
+            if not name.startswith("_") and name not in found:
+                found[name] = Listing(kind, name, path, _summary(path))
+    return [found[name] for name in sorted(found)]
+
+
+def _folders(kind: str) -> Iterator[Path]:
+    folder = FOLDERS[kind]
+    for root in roots():
+        if not (kind == "network" and root == bundled_root()):
+            yield root / folder
+    own = {"objective": _PACKAGE / "train" / "objectives"}
+    yield own.get(kind, _PACKAGE / folder)
+
+
+def _installed_roots() -> Iterator[Path]:
+    for point in entry_points(group="cmbench.components"):
+        spec = importlib.util.find_spec(point.value.partition(":")[0])
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            yield Path(location)
+
+
+def _import(path: Path, name: str, where: str) -> ModuleType:
+    if _PACKAGE in path.parents and (_PACKAGE / "_bundled") not in path.parents:
+        module_name = ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
+    else:
+        module_name = (
+            f"cmbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}.{name}"
+        )
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} can't be imported", where=where)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise UserError(
+            f"{path} does not import: {type(error).__name__}: {error}",
+            where=where,
+            fix="mend that file, or name another component",
+        ) from error
+    return module
+
+
+def _summary(path: Path) -> str:
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        return f"(does not parse: {type(error).__name__})"
+    return text.partition("\n")[0]

@@ -1,0 +1,1 @@
+"""Degradations of cold diffusion, one file each."""

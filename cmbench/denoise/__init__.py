@@ -1,0 +1,1 @@
+"""Denoisers in sigma-space: preconditioning, noise schedules, conversions."""

@@ -1,0 +1,187 @@
+"""What is kept of a cell: its identity, its scores, and what made them. No torch here.
+
+A record holds nothing that differs between two runs of the same work: timings, hosts and versions
+stand in `speed.json` and `provenance.json` beside the records, so equal work gives equal bytes.
+
+    results/<suite>/
+      records/<cell id>.json      one Record
+      samples/<cell id>.png       the first 64 images, 8 x 8, no gap, at the cell's own size
+      training/<name>.json        a TrainingLog of each model trained for the suite
+      speed.json                  cell id -> Speed
+      provenance.json             Provenance of the last run
+      suite.yaml                  the suite's text as it was run
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Provenance",
+    "PublishedScore",
+    "Record",
+    "ScoreRecord",
+    "Speed",
+    "Training",
+    "TrainingLog",
+    "TrainingPoint",
+    "read_records",
+]
+
+SCHEMA = 1
+"""Version of the record's layout; raised when a field changes its meaning."""
+
+Scalar = str | int | float | bool | None
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoreRecord(_Frozen):
+    """One number with its uncertainty and its protocol.
+
+    Args:
+        name: Machine name of the score: `frechet_distance`, `precision`.
+        title: How tables call it: "FID", "FD-EffNet", "precision".
+        value: The number.
+        error: Standard error from the sampling of the generated images; None if unknown.
+        interval: 95% interval, (low, high); None if unknown.
+        count: Generated images used.
+        higher_is_better: Direction.
+        fingerprint: SHA-256 of `protocol`; tables never mix two in a column.
+        protocol: Data set and split, count, quantisation, resize, extractor, reference, metric.
+        details: Other numbers that belong to it, such as the bias at this count.
+    """
+
+    name: str
+    title: str
+    value: float
+    error: float | None = None
+    interval: tuple[float, float] | None = None
+    count: int
+    higher_is_better: bool
+    fingerprint: str
+    protocol: dict[str, Any]
+    details: dict[str, float] = Field(default_factory=dict)
+
+
+class Training(_Frozen):
+    """What training the model cost, teacher apart."""
+
+    recipe: str
+    recipe_digest: str
+    images: int
+    steps: int
+    evaluations_per_image: float = Field(
+        description="forward passes an image, backward = 2 forwards"
+    )
+    teacher: str | None = None
+
+
+class PublishedScore(_Frozen):
+    """A number printed by the authors, to stand beside the measured one."""
+
+    metric: str
+    value: float
+    nfe: int
+    source: str
+
+
+class Record(_Frozen):
+    """One cell: a model under a sampler at a number of evaluations, with its scores.
+
+    Args:
+        cell: The cell's id: SHA-256 of what changes its numbers, first 16 digits.
+        label: The line it belongs to in plots: "CD (LPIPS)", the same for all NFE.
+        model: `family/card`.
+        axes: The values that the suite's sweep gave it: objective, distance, ...
+        nfe: Network evaluations an image, counted; None until the cell is done.
+        identity: The specification that `cell` is the hash of.
+        reason: Why it failed or is pending.
+        command: What brings a pending cell forward.
+    """
+
+    schema_version: int = SCHEMA
+    suite: str
+    suite_version: int
+    cell: str
+    status: Literal["done", "failed", "pending"]
+    label: str
+    model: str
+    family: str
+    axes: dict[str, Scalar] = Field(default_factory=dict)
+    sampler: dict[str, Any] = Field(default_factory=dict)
+    nfe: float | None = None
+    seed: int
+    images: int
+    shape: tuple[int, int, int] | None = None
+    parameters: int | None = None
+    flops_per_image: float | None = None
+    scores: list[ScoreRecord] = Field(default_factory=list)
+    training: Training | None = None
+    published: list[PublishedScore] = Field(default_factory=list)
+    identity: dict[str, Any] = Field(default_factory=dict)
+    reason: str = ""
+    command: str = ""
+
+    def score(self, name: str) -> ScoreRecord | None:
+        """The score called `name`, or None."""
+        return next((s for s in self.scores if s.name == name), None)
+
+
+class Speed(_Frozen):
+    """Measured cost of a cell: differs from run to run, so it is kept apart from the record."""
+
+    seconds_per_image: float
+    batch: int
+    device: str
+    threads: int | None = None
+    peak_memory_bytes: int | None = None
+
+
+class TrainingPoint(_Frozen):
+    """One logged moment of a training."""
+
+    step: int
+    images: int
+    loss: float
+    extra: dict[str, float] = Field(default_factory=dict)
+
+
+class TrainingLog(_Frozen):
+    """The loss curve of one model trained for the suite."""
+
+    label: str
+    recipe: str
+    recipe_digest: str
+    points: list[TrainingPoint]
+
+
+class Provenance(_Frozen):
+    """Where the results come from."""
+
+    cmbench: str
+    command: str
+    started: str
+    finished: str
+    git_commit: str | None
+    git_dirty: bool | None
+    python: str
+    platform: str
+    device: str
+    threads: int
+    packages: dict[str, str]
+    data: dict[str, str] = Field(description="data set to fingerprint")
+    suite_digest: str
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a suite's results folder, by cell id.
+
+    Raises:
+        pydantic.ValidationError: For a file that is not a record of this schema.
+    """
+    files = sorted((folder / "records").glob("*.json"))
+    return [Record.model_validate_json(file.read_text("utf-8")) for file in files]

@@ -1,0 +1,1 @@
+"""Reports made of records: tables, plots, HTML."""

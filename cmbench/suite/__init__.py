@@ -1,0 +1,1 @@
+"""Suites: the YAML specification and the plan made of it."""

@@ -1,0 +1,66 @@
+"""The contract of a training objective: what is minimised, given the student and the data."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cmbench.core.component import Component
+
+__all__ = ["Loss", "Objective", "Setup"]
+
+
+@dataclass
+class Setup:
+    """What an objective is built with.
+
+    Args:
+        student: The module that is trained (what the model plugin's `build` returned).
+        teacher: A trained module of the teacher's card in evaluation mode, or None.
+        distance: The built distance module, or None where the objective has its own loss.
+        total_steps: Optimiser steps of the whole training: what schedules refer to.
+        device: Where all of it lies.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+    distance: nn.Module | None
+    total_steps: int
+    device: torch.device
+
+
+class Loss(nn.Module, ABC):
+    """A built objective. Its buffers and submodules (the target network) are checkpointed."""
+
+    @abstractmethod
+    def forward(
+        self, images: Tensor, labels: Tensor | None, step: int, generator: torch.Generator
+    ) -> Tensor:
+        """Loss of each image (B,), for images (B, C, H, W) in [-1, 1]; every random draw is
+        taken from `generator`.
+        """
+
+    def after_step(self, step: int) -> None:
+        """Called once after each optimiser step, before `step` grows: target networks, stages."""
+
+    def progress(self, step: int) -> dict[str, float]:
+        """Numbers to show and log beside the loss (N(k), mu(k), stage)."""
+        return {}
+
+
+class Objective(Component, ABC):
+    """Names a training objective and its hyperparameters."""
+
+    kind: ClassVar[str] = "objective"
+    needs_teacher: ClassVar[bool] = False
+    needs_distance: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, setup: Setup) -> Loss:
+        """The loss, with its target network made from the student where it has one."""
+
+    def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
+        """The student's first weights taken from the teacher, or None to start at random."""
+        return None
