@@ -173,9 +173,7 @@ def _import(path: Path, name: str, where: str) -> ModuleType:
     if _PACKAGE in path.parents and (_PACKAGE / "_bundled") not in path.parents:
         module_name = ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts)
     else:
-        module_name = (
-            f"cmbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}.{name}"
-        )
+        module_name = f"cmbench_plugin_{text_sha256(str(path))[:12]}.{name}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
