@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cmbench.core.component import Component
+from cmbench.core.digests import text_sha256
 from cmbench.core.errors import UserError, nearest, unknown_name
 
 __all__ = [
