@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "PendingScore",
     "Provenance",
     "PublishedScore",
     "Record",
@@ -65,6 +66,15 @@ class ScoreRecord(_Frozen):
     fingerprint: str
     protocol: dict[str, Any]
     details: dict[str, float] = Field(default_factory=dict)
+
+
+class PendingScore(_Frozen):
+    """A score that waits for something (weights of its extractor) while the others are there."""
+
+    name: str
+    title: str
+    reason: str
+    command: str
 
 
 class Training(_Frozen):
@@ -120,6 +130,7 @@ class Record(_Frozen):
     parameters: int | None = None
     flops_per_image: float | None = None
     scores: list[ScoreRecord] = Field(default_factory=list)
+    pending_scores: list[PendingScore] = Field(default_factory=list)
     training: Training | None = None
     published: list[PublishedScore] = Field(default_factory=list)
     identity: dict[str, Any] = Field(default_factory=dict)
