@@ -27,6 +27,11 @@ class Sampler(Component, ABC):
     order: ClassVar[int | None] = None
     """Order of convergence in the step size for a smooth ODE; None where the notion is absent."""
     stochastic: ClassVar[bool] = False
+    accepts: ClassVar[str] = "denoiser"
+    """What kind of module it samples: `denoiser` (sigma-space, the usual case), `restorer` (cold
+    diffusion), `oneshot` (a GAN's generator), `bits` (binomial diffusion). A sampler of another
+    kind than the model's is refused when the suite is checked.
+    """
 
     @abstractmethod
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
