@@ -1,0 +1,137 @@
+"""Cards: the checkpoints of a model family as rows of data, `models/<family>/cards.yaml`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cmbench.core.errors import UserError, unknown_name
+from cmbench.core.loader import available, find
+from cmbench.core.yaml_source import Source, read_yaml, validate
+from cmbench.denoise.model import Published
+
+__all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards"]
+
+
+class WeightsFile(BaseModel):
+    """Where weights lie: a file beside the card (or anywhere), or an asset of the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str | None = None
+    sha256: str | None = None
+    asset: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "WeightsFile":
+        if (self.file is None) == (self.asset is None):
+            raise ValueError("weights need either file or asset")
+        return self
+
+
+class Card(BaseModel):
+    """One checkpoint, or one recipe that makes it.
+
+    Args:
+        config: The adapter's fields: architecture, classes, noise range.
+        recipe: Recipe that trains it, relative to the family's folder; with `weights` too, the
+            weights are that recipe's product and the recipe makes them again.
+        weights: File or asset; neither recipe nor weights for a model in closed form.
+        sampler: The sampler that reproduces the authors' numbers, where it is not the family's.
+        published: Numbers that the authors printed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    summary: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    recipe: str | None = None
+    weights: WeightsFile | None = None
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    sampler: str | dict[str, Any] | None = None
+    licence: str = ""
+    citation: str = ""
+    training: dict[str, Any] = Field(default_factory=dict)
+    published: list[Published] = Field(default_factory=list)
+
+
+class _Cards(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cards: dict[str, Card]
+
+
+@dataclass(frozen=True)
+class PlacedCard:
+    """A card with the family it belongs to and the folder its paths are relative to."""
+
+    family: str
+    name: str
+    card: Card
+    folder: Path
+
+    @property
+    def full_name(self) -> str:
+        """`family/card`."""
+        return f"{self.family}/{self.name}"
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of shipped weights, if the card names one."""
+        weights = self.card.weights
+        return self.folder / weights.file if weights and weights.file else None
+
+    @property
+    def asset(self) -> str | None:
+        """The catalogue's name of the official weights, if the card names one."""
+        return self.card.weights.asset if self.card.weights else None
+
+    @property
+    def recipe_file(self) -> Path | None:
+        """The recipe that makes the weights, if there is one."""
+        return self.folder / self.card.recipe if self.card.recipe else None
+
+
+def find_card(name: str, *, where: str = "") -> PlacedCard:
+    """The card called `family/card`; a family without cards has one, its name.
+
+    Raises:
+        UserError: For an unknown family or card, naming the nearest.
+    """
+    family, _, card_name = name.partition("/")
+    adapter = find("model", family, where=where)
+    cards = _read_cards(adapter)
+    if not card_name:
+        if cards:
+            raise UserError(
+                f"model '{family}' needs a card",
+                where=where,
+                expected="one of: " + ", ".join(f"{family}/{c}" for c in sorted(cards)),
+            )
+        return PlacedCard(family, family, Card(), adapter.parent)
+    if card_name not in cards:
+        raise unknown_name(f"card of model '{family}'", card_name, cards, where=where)
+    return PlacedCard(family, card_name, cards[card_name], adapter.parent)
+
+
+def list_cards() -> list[PlacedCard]:
+    """Every card of every family found; a family whose cards don't read is left out."""
+    found = []
+    for item in available("model"):
+        for name, card in sorted(_read_cards(item.path).items()):
+            found.append(PlacedCard(item.name, name, card, item.path.parent))
+    return found
+
+
+def _read_cards(adapter: Path) -> dict[str, Card]:
+    beside = "cards.yaml" if adapter.name == "adapter.py" else f"{adapter.stem}.cards.yaml"
+    path = adapter.parent / beside
+    if not path.is_file():
+        return {}
+    source = read_yaml(path)
+    # The file is a mapping of names to cards; the wrapper gives faults their place.
+    lines = {("cards", *place): line for place, line in source.lines.items()}
+    wrapped = Source(path, source.text, {"cards": source.data or {}}, lines)
+    return validate(wrapped, _Cards).cards

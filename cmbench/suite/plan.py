@@ -1,0 +1,391 @@
+"""From a suite to a plan: cells, and the DAG of content-addressed jobs behind them.
+
+Nothing is computed here but keys: names, parameters, files and impossible step counts are refused
+before any network runs. What can't be had now makes its cells wait, with the command that helps.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cmbench.core.digests import digest
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.loader import create, load
+from cmbench.core.yaml_source import Source
+from cmbench.datasets._base import Dataset
+from cmbench.features._base import FeatureExtractor
+from cmbench.metrics._base import Metric
+from cmbench.record.store import Address
+from cmbench.samplers._base import ImpossibleNFEError, Sampler
+from cmbench.suite.cards import PlacedCard, find_card
+from cmbench.suite.jobs import Cost, Job, make_job
+from cmbench.suite.sources import DataLookup, Network, networks_of_run
+from cmbench.suite.spec import ComponentSpec, MetricEntry, RunEntry, Suite
+
+__all__ = ["Cell", "Plan", "PlannedScore", "make_plan"]
+
+
+@dataclass(frozen=True)
+class PlannedScore:
+    """A metric of a cell: the job that gives it, or why it waits.
+
+    Args:
+        metric: The metric with its parameters.
+        extractor: The feature space.
+        job: Address of the score; None while pending.
+        protocol: What the fingerprint is the hash of.
+        pending: Why it waits.
+    """
+
+    metric: Metric
+    extractor: FeatureExtractor
+    job: Address | None
+    protocol: dict[str, Any]
+    pending: Pending | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the leaderboard to be: a network under a sampler, from one seed.
+
+    Args:
+        identity: What `id` is the hash of.
+        shards: Sampling jobs in order of their images.
+        pending: Why the whole cell waits, if it does.
+    """
+
+    id: str
+    label: str
+    card: PlacedCard
+    axes: dict[str, Any]
+    sampler: Sampler | None
+    seed: int
+    images: int
+    identity: dict[str, Any]
+    network: Network | None = None
+    shards: tuple[Address, ...] = ()
+    scores: tuple[PlannedScore, ...] = ()
+    pending: Pending | None = None
+
+
+@dataclass
+class Plan:
+    """The cells of a suite and every job behind them, in an order that respects needs."""
+
+    suite: Suite
+    source: Source
+    data: DataLookup
+    cells: list[Cell] = field(default_factory=list)
+    jobs: dict[Address, Job] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def add(self, job: Job) -> Address:
+        """Adds a job once, however many cells need it."""
+        self.jobs.setdefault(job.address, job)
+        return job.address
+
+
+def make_plan(
+    suite: Suite, source: Source, *, data: DataLookup | None = None, retrain: bool = False
+) -> Plan:
+    """Resolves every name of a suite and lays out its cells and jobs.
+
+    Args:
+        suite: The suite.
+        source: The file it was read from, for the places of faults.
+        data: Paths of data sets given on the command line.
+        retrain: Train what has a recipe, though its weights are shipped.
+
+    Raises:
+        UserError: For a fault in the suite: file, line, key, what is allowed.
+    """
+    plan = Plan(suite, source, data or DataLookup({}))
+    scoring = _Scoring(plan)
+    for index, run in enumerate(suite.runs):
+        for cell in _cells_of_run(plan, run, index, retrain):
+            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
+    _refuse_twins(plan)
+    return plan
+
+
+def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:
+    where = plan.source.where(("runs", index, "model"))
+    placed = find_card(run.model, where=where)
+    samplers = _samplers(plan, run, index, placed)
+    try:
+        networks = networks_of_run(run, index, plan.source, plan.data, retrain=retrain)
+    except Pending as reason:
+        waiting = [
+            _waiting(plan, run, placed, s, seed, reason)
+            for s in samplers
+            for seed in plan.suite.images.seeds
+        ]
+        return waiting
+    cells = []
+    for network in networks:
+        for job in network.jobs:
+            plan.add(job)
+        for sampler in samplers:
+            for seed in plan.suite.images.seeds:
+                cells.append(_cell(plan, run, network, sampler, seed))
+    return cells
+
+
+def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list[Sampler]:
+    where = plan.source.where(("runs", index, "sampler"))
+    found: list[Sampler] = []
+    for spec in run.sampler or [_own_sampler(placed, where)]:
+        base: Sampler = create("sampler", spec, where=where)
+        if run.nfe is not None:
+            place = plan.source.where(("runs", index, "nfe"))
+            found += [_spending(base, nfe, place) for nfe in run.nfe]
+        elif run.steps is not None:
+            given = {"name": base.name, **base.model_dump()}
+            found += [create("sampler", {**given, "steps": n}, where=where) for n in run.steps]
+        else:
+            found.append(base)
+    return found
+
+
+def _own_sampler(placed: PlacedCard, where: str) -> ComponentSpec:
+    if placed.card.sampler is not None:
+        return placed.card.sampler
+    family: ComponentSpec | None = load("model", placed.family, where=where).sampler
+    if family is None:
+        raise UserError(
+            f"model '{placed.full_name}' has no sampler of its own",
+            where=where,
+            expected="sampler: NAME",
+        )
+    return family
+
+
+def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
+    try:
+        return sampler.with_nfe(nfe)
+    except ImpossibleNFEError as error:
+        raise error.at(where) from None
+
+
+def _cell(plan: Plan, run: RunEntry, network: Network, sampler: Sampler, seed: int) -> Cell:
+    suite = plan.suite
+    identity = {
+        "model": network.model.spec(),
+        "weights": network.weights,
+        "sampler": sampler.spec(),
+        "seed": seed,
+        "images": suite.images.count,
+        "quantisation": suite.quantisation,
+    }
+    shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
+    return Cell(
+        id=digest(identity)[:16],
+        label=_label(run, network.card, network.axes, sampler),
+        card=network.card,
+        axes=network.axes,
+        sampler=sampler,
+        seed=seed,
+        images=suite.images.count,
+        identity=identity,
+        network=network,
+        shards=shards,
+    )
+
+
+def _sampling(
+    plan: Plan, network: Network, sampler: Sampler, seed: int, identity: dict[str, Any]
+) -> list[Job]:
+    count, shard = plan.suite.images.count, plan.suite.images.shard
+    jobs = []
+    for first in range(0, count, shard):
+        size = min(shard, count - first)
+        spec = {k: v for k, v in identity.items() if k != "images"}
+        jobs.append(
+            make_job(
+                "sample",
+                {**spec, "first": first, "count": size},
+                needs=(network.jobs[-1].address,) if network.jobs else (),
+                title=f"sample {network.card.full_name} {_detail(network.axes)}{sampler.name} "
+                f"[{first}:{first + size}]",
+                transport={
+                    "weights_file": str(network.file) if network.file else None,
+                    "batch": plan.suite.batch,
+                },
+                cost=Cost(
+                    evaluations=(sampler.nfe() or 0) * size,
+                    network=network.card.full_name,
+                    bytes=size * 3 * 1024,
+                ),
+            )
+        )
+    return jobs
+
+
+def _waiting(
+    plan: Plan, run: RunEntry, placed: PlacedCard, sampler: Sampler, seed: int, reason: Pending
+) -> Cell:
+    identity = {
+        "card": placed.full_name,
+        "train": {k: str(v) for k, v in run.train.items()},
+        "sampler": sampler.spec(),
+        "seed": seed,
+        "images": plan.suite.images.count,
+        "quantisation": plan.suite.quantisation,
+    }
+    return Cell(
+        id=digest(identity)[:16],
+        label=_label(run, placed, {}, sampler),
+        card=placed,
+        axes={},
+        sampler=sampler,
+        seed=seed,
+        images=plan.suite.images.count,
+        identity=identity,
+        pending=reason,
+    )
+
+
+def _label(run: RunEntry, card: PlacedCard, axes: dict[str, Any], sampler: Sampler) -> str:
+    names = {**{k: str(v) for k, v in axes.items()}, "sampler": sampler.name, "model": run.model}
+    if run.label is not None:
+        try:
+            return run.label.format(**names)
+        except (KeyError, IndexError, ValueError):
+            return run.label
+    detail = ", ".join(str(v) for v in axes.values())
+    text = f"{card.full_name} ({detail})" if detail else card.full_name
+    return f"{text} {sampler.name}" if run.sampler and len(run.sampler) > 1 else text
+
+
+def _detail(axes: dict[str, Any]) -> str:
+    return f"({', '.join(str(v) for v in axes.values())}) " if axes else ""
+
+
+def _refuse_twins(plan: Plan) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in plan.cells:
+        if cell.id in seen:
+            raise UserError(
+                f"two cells are the same work: '{seen[cell.id].label}' and '{cell.label}' "
+                f"({cell.sampler.name if cell.sampler else ''})",
+                where=plan.source.where(("runs",)),
+                fix="remove one of the runs, or a repeated nfe",
+            )
+        seen[cell.id] = cell
+
+
+class _Scoring:
+    """Adds the feature, reference and score jobs of cells; resolves each extractor once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.entries = [self._resolve(i, entry) for i, entry in enumerate(plan.suite.metrics)]
+
+    def scored(self, cell: Cell) -> Cell:
+        """The cell with its planned scores, their jobs added to the plan."""
+        scores = tuple(self._score(cell, *entry) for entry in self.entries)
+        return Cell(**{**cell.__dict__, "scores": scores})
+
+    def _resolve(
+        self, index: int, entry: MetricEntry
+    ) -> tuple[Metric, FeatureExtractor, str | Pending, Job | None]:
+        suite, source = self.plan.suite, self.plan.source
+        where = source.where(("metrics", index))
+        metric: Metric = create("metric", {"name": entry.name, **entry.parameters}, where=where)
+        if suite.images.count < metric.least:
+            raise UserError(
+                f"metric '{metric.name}' needs at least {metric.least} images a cell, "
+                f"images.count is {suite.images.count}",
+                where=source.where(("images", "count")),
+            )
+        extractor: FeatureExtractor = create(
+            "features", entry.features or suite.features[0], where=where
+        )
+        missing = [layer for layer in metric.layers if layer not in extractor.layers]
+        if missing:
+            raise UserError(
+                f"metric '{metric.name}' reads layer '{missing[0]}', which '{extractor.name}' "
+                "does not give",
+                where=where,
+                expected=f"an extractor with it; {extractor.name} has: "
+                + ", ".join(extractor.layers),
+            )
+        try:
+            weights = extractor.weights_digest()
+            reference = self._reference(extractor, weights) if metric.needs_reference else None
+        except Pending as reason:
+            return metric, extractor, reason, None
+        return metric, extractor, weights, reference
+
+    def _reference(self, extractor: FeatureExtractor, weights: str) -> Job:
+        suite, entry = self.plan.suite, self.plan.suite.reference
+        where = self.plan.source.where(("reference",))
+        dataset: Dataset = create("dataset", entry.dataset or suite.dataset, where=where)
+        fingerprint = self.plan.data.fingerprint(dataset)
+        self.plan.fingerprints[dataset.name] = fingerprint
+        path = self.plan.data.path(dataset)
+        job = make_job(
+            "reference",
+            {
+                "data": fingerprint,
+                "extractor": extractor.spec(),
+                "weights": weights,
+                "count": entry.count,
+            },
+            title=f"reference {dataset.name} in {extractor.name}",
+            transport={
+                "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
+                "data_path": str(path) if path else None,
+            },
+        )
+        self.plan.add(job)
+        return job
+
+    def _score(
+        self,
+        cell: Cell,
+        metric: Metric,
+        extractor: FeatureExtractor,
+        weights: str | Pending,
+        reference: Job | None,
+    ) -> PlannedScore:
+        protocol = self._protocol(metric, extractor, weights, reference)
+        if isinstance(weights, Pending):
+            return PlannedScore(metric, extractor, None, protocol, weights)
+        features = tuple(
+            self.plan.add(self._features(shard, extractor, weights)) for shard in cell.shards
+        )
+        spec = {
+            "metric": metric.spec(),
+            "features": [a.key for a in features],
+            "reference": reference.address.key if reference else None,
+        }
+        needs = (*features, *((reference.address,) if reference else ()))
+        job = make_job("score", spec, needs=needs, title=f"score {metric.name} {cell.label}")
+        return PlannedScore(metric, extractor, self.plan.add(job), protocol)
+
+    def _features(self, shard: Address, extractor: FeatureExtractor, weights: str) -> Job:
+        size = int(self.plan.jobs[shard].spec["count"])
+        width = sum(extractor.layers.values())
+        return make_job(
+            "features",
+            {"extractor": extractor.spec(), "weights": weights, "pixels": shard.key},
+            needs=(shard,),
+            title=f"features {extractor.name} of {shard.key[:8]}",
+            cost=Cost(extractions=size, network=extractor.name, bytes=size * width * 4),
+        )
+
+    def _protocol(
+        self,
+        metric: Metric,
+        extractor: FeatureExtractor,
+        weights: str | Pending,
+        reference: Job | None,
+    ) -> dict[str, Any]:
+        return {
+            "metric": metric.spec(),
+            "extractor": extractor.spec(),
+            "weights": None if isinstance(weights, Pending) else weights,
+            "reference": reference.spec if reference else None,
+            "images": self.plan.suite.images.count,
+            "quantisation": self.plan.suite.quantisation,
+        }

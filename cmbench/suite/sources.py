@@ -1,0 +1,208 @@
+"""Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
+
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cmbench.assets.download import asset_path
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.loader import create
+from cmbench.core.yaml_source import Source
+from cmbench.datasets._base import Dataset
+from cmbench.denoise.model import Model
+from cmbench.suite.cards import PlacedCard, find_card
+from cmbench.suite.jobs import Cost, Job, make_job
+from cmbench.suite.spec import RunEntry
+from cmbench.train.recipe import Recipe, read_recipe
+
+__all__ = ["DataLookup", "Network", "networks_of_run"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to sample from.
+
+    Args:
+        card: The card it is of.
+        model: The adapter with its configuration.
+        weights: What stands for the weights in keys: {"train": key}, {"sha256": ...} or {}.
+        file: The weights file, where they are not trained in this plan.
+        training: Job that trains it, its teacher's jobs before it.
+        axes: Values that the run's sweep gave.
+        recipe: The recipe behind the weights, if known.
+    """
+
+    card: PlacedCard
+    model: Model
+    weights: dict[str, str]
+    file: Path | None = None
+    jobs: tuple[Job, ...] = ()
+    axes: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+
+
+class DataLookup:
+    """Opens each data set once, and knows the paths given on the command line.
+
+    Args:
+        paths: Data set name to path (`--data NAME=PATH`).
+    """
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+        self._fingerprints: dict[str, str] = {}
+
+    def path(self, dataset: Dataset) -> Path | None:
+        """The path given for this data set, if any."""
+        return self.paths.get(dataset.name)
+
+    def fingerprint(self, dataset: Dataset) -> str:
+        """SHA-256 of the data.
+
+        Raises:
+            Pending: If the data is not there.
+        """
+        key = str(dataset.spec())
+        if key not in self._fingerprints:
+            self._fingerprints[key] = dataset.open(self.path(dataset)).fingerprint()
+        return self._fingerprints[key]
+
+
+def networks_of_run(
+    run: RunEntry, index: int, source: Source, data: DataLookup, *, retrain: bool = False
+) -> list[Network]:
+    """The networks of one run of a suite: one for each point of its training axes.
+
+    Raises:
+        UserError: For an unknown card, recipe or override.
+        Pending: If data, weights or an asset can't be had now.
+    """
+    where = source.where(("runs", index, "model"))
+    placed = find_card(run.model, where=where)
+    if run.weights is not None:
+        return [_from_file(placed, _beside(source, run.weights), source.where(("runs", index)))]
+    if run.train:
+        return _trained(placed, run.train, index, source, data, retrain)
+    return [_by_card(placed, data, retrain, where)]
+
+
+def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) -> Network:
+    if retrain and placed.recipe_file:
+        return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
+    if placed.weights_file is not None:
+        return _from_file(placed, placed.weights_file, where)
+    if placed.asset is not None:
+        path = asset_path(placed.asset)
+        return Network(placed, _adapter(placed, where), {"sha256": file_sha256(path)}, path)
+    if placed.recipe_file is not None:
+        return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
+    return Network(placed, _adapter(placed, where), {})
+
+
+def _trained(
+    placed: PlacedCard,
+    overrides: dict[str, Any],
+    index: int,
+    source: Source,
+    data: DataLookup,
+    retrain: bool,
+) -> list[Network]:
+    if placed.recipe_file is None:
+        raise UserError(
+            f"model '{placed.full_name}' has no recipe, so nothing can be trained",
+            where=source.where(("runs", index, "train")),
+            fix="leave `train` out, or name a card with a recipe",
+        )
+    base = read_recipe(placed.recipe_file)
+    names = list(overrides)
+    choices = [v if isinstance(v, list) else [v] for v in overrides.values()]
+    networks = []
+    for values in product(*choices):
+        given = dict(zip(names, values, strict=True))
+        where = source.where(("runs", index, "train", *names[:1]))
+        try:
+            recipe = base.with_overrides(given)
+        except UserError as error:
+            raise error.at(where) if not error.where else error from None
+        axes = {name: _short(value) for name, value in given.items()}
+        networks.append(_train(placed, recipe, axes, data, retrain, where))
+    return networks
+
+
+def _train(
+    placed: PlacedCard,
+    recipe: Recipe,
+    axes: dict[str, Any],
+    data: DataLookup,
+    retrain: bool,
+    where: str,
+) -> Network:
+    dataset = create("dataset", recipe.dataset, where=where)
+    teacher = _teacher(recipe, data, retrain, where)
+    spec = {
+        "recipe": recipe.identity(),
+        "data": data.fingerprint(dataset),
+        "teacher": {"model": teacher.model.spec(), "weights": teacher.weights}
+        if teacher
+        else None,
+    }
+    path = data.path(dataset)
+    transport = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data_path": str(path) if path else None,
+        "teacher_file": str(teacher.file) if teacher and teacher.file else None,
+    }
+    detail = ", ".join(str(v) for v in axes.values())
+    job = make_job(
+        "train",
+        spec,
+        needs=(teacher.jobs[-1].address,) if teacher and teacher.jobs else (),
+        title=f"train {recipe.recipe}" + (f" ({detail})" if detail else ""),
+        transport=transport,
+        cost=Cost(training=recipe.forward_equivalents(), network=placed.full_name),
+    )
+    model = create("model", recipe.model, where=where)
+    jobs = (*(teacher.jobs if teacher else ()), job)
+    return Network(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
+
+
+def _teacher(recipe: Recipe, data: DataLookup, retrain: bool, where: str) -> Network | None:
+    if recipe.teacher is None:
+        return None
+    return _by_card(find_card(recipe.teacher, where=where), data, retrain, where)
+
+
+def _from_file(placed: PlacedCard, path: Path, where: str) -> Network:
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist", where=where)
+    sha256 = file_sha256(path)
+    stated = placed.card.weights.sha256 if placed.card.weights else None
+    if path == placed.weights_file and stated and sha256 != stated:
+        raise UserError(
+            f"weights file {path} is not what its card states (SHA-256 {sha256[:12]}, "
+            f"stated {stated[:12]})",
+            where=where,
+            fix="bring the file that belongs to the card",
+        )
+    recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
+    return Network(placed, _adapter(placed, where), {"sha256": sha256}, path, recipe=recipe)
+
+
+def _adapter(placed: PlacedCard, where: str) -> Model:
+    spec = {"name": placed.family, **placed.card.config}
+    if placed.recipe_file and not placed.card.config:
+        spec = read_recipe(placed.recipe_file).model
+    model: Model = create("model", spec, where=where)
+    return model
+
+
+def _beside(source: Source, name: str) -> Path:
+    path = Path(name).expanduser()
+    beside = source.path.parent / path
+    return beside if not path.is_absolute() and beside.exists() else path
+
+
+def _short(value: Any) -> Any:
+    return value.get("name", str(value)) if isinstance(value, dict) else value

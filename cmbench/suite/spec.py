@@ -1,0 +1,194 @@
+"""A suite: what to compare, under which protocol, as one YAML file.
+
+    suite: digits_nfe
+    dataset: digits
+    images: {count: 2000}
+    features: digits_classifier
+    metrics: [frechet_distance, {name: precision_recall, k: 3}]
+    runs:
+      - model: edm/digits
+        sampler: heun
+        nfe: [1, 3, 5, 9, 17, 35]
+      - model: consistency/digits
+        train: {objective: [cd, ct], distance: [l1, l2]}
+        nfe: [1, 2, 4]
+
+A list under `train`, `sampler`, `nfe` or `steps` is an axis: the cells are the product.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from cmbench.core.errors import UserError, nearest, unknown_name
+from cmbench.core.images import Quantisation
+from cmbench.core.loader import bundled_root, roots
+from cmbench.core.yaml_source import Source, read_yaml, validate
+
+__all__ = [
+    "Images",
+    "MetricEntry",
+    "ReferenceEntry",
+    "RunEntry",
+    "Suite",
+    "find_suite",
+    "read_suite",
+]
+
+ComponentSpec = str | dict[str, Any]
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Images(_Entry):
+    """How many images a cell is judged by, and from which seeds.
+
+    Args:
+        count: Generated images a cell.
+        seeds: Each seed is a cell of its own; the report combines them.
+        shard: Images a job makes before it is saved: what a kill can lose at most.
+    """
+
+    count: int = Field(ge=2)
+    seeds: Annotated[list[int], BeforeValidator(_listed)] = Field(default=[0], min_length=1)
+    shard: int = Field(default=500, ge=1)
+
+
+class ReferenceEntry(_Entry):
+    """What generated images are compared with.
+
+    Args:
+        dataset: Another data set than the suite's (a held-out split).
+        count: The first so many images; all of them by default.
+    """
+
+    dataset: ComponentSpec | None = None
+    count: int | None = Field(default=None, ge=2)
+
+
+class MetricEntry(BaseModel):
+    """A metric, its extractor where it is not the suite's first, and the metric's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    features: ComponentSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The metric's own fields."""
+        return dict(self.model_extra or {})
+
+
+class RunEntry(_Entry):
+    """One line (or several) of the leaderboard.
+
+    Args:
+        model: `family/card`.
+        label: Name in tables and plots; `{objective}`, `{distance}`, `{sampler}` are filled in.
+        train: Overrides of the card's recipe; a list is an axis.
+        weights: A weights file instead of the card's.
+        sampler: Sampler or list of samplers; the card's or family's own by default.
+        nfe: Network evaluations an image; refused where a sampler can't spend exactly that.
+        steps: The sampler's `steps` instead.
+        title: Group in tables.
+    """
+
+    model: str
+    label: str | None = None
+    train: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    sampler: Annotated[list[ComponentSpec], BeforeValidator(_listed)] | None = None
+    nfe: Annotated[list[int], BeforeValidator(_listed)] | None = None
+    steps: Annotated[list[int], BeforeValidator(_listed)] | None = None
+
+    @field_validator("nfe", "steps")
+    @classmethod
+    def _positive(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and (not value or min(value) < 1):
+            raise ValueError("expected one or more whole numbers of at least 1")
+        return value
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> "RunEntry":
+        if self.nfe is not None and self.steps is not None:
+            raise ValueError("give nfe or steps, not both")
+        return self
+
+
+class Suite(_Entry):
+    """A suite as written. `version` is raised when a change makes old numbers incomparable."""
+
+    suite: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    version: int = Field(default=1, ge=1)
+    title: str = ""
+    description: str = ""
+    dataset: ComponentSpec
+    images: Images
+    quantisation: Quantisation = "round"
+    features: Annotated[list[ComponentSpec], BeforeValidator(_listed)] = Field(
+        default=["efficientnet_lite0"], min_length=1
+    )
+    metrics: list[MetricEntry] = Field(min_length=1)
+    reference: ReferenceEntry = ReferenceEntry()
+    runs: list[RunEntry] = Field(min_length=1)
+    batch: int | None = Field(default=None, ge=1)
+
+
+def find_suite(name: str) -> Path:
+    """The file of a suite given as a path or as a bare name (`digits_nfe`).
+
+    Raises:
+        UserError: If there is none, naming the nearest.
+    """
+    given = Path(name)
+    if given.suffix in (".yaml", ".yml"):
+        if given.is_file():
+            return given
+        shipped = bundled_root() / given
+        if shipped.is_file() and not given.is_absolute():
+            return shipped
+        near = nearest(given.stem, _suite_names())
+        raise UserError(
+            f"no such suite file: {name}",
+            expected="a YAML file, or the name of a suite: " + ", ".join(sorted(_suite_names())),
+            fix=f"cmbench run {near}" if near else "",
+        )
+    for root in roots():
+        path = root / "suites" / f"{name}.yaml"
+        if path.is_file():
+            return path
+    raise unknown_name("suite", name, _suite_names())
+
+
+def read_suite(name: str) -> tuple[Suite, Source]:
+    """Reads and validates a suite.
+
+    Raises:
+        UserError: File, line, key, what is allowed and the nearest name.
+    """
+    source = read_yaml(find_suite(name))
+    return validate(source, Suite), source
+
+
+def _suite_names() -> list[str]:
+    return sorted({f.stem for root in roots() for f in (root / "suites").glob("*.yaml")})
