@@ -54,6 +54,7 @@ class ScoreRecord(_Frozen):
         fingerprint: SHA-256 of `protocol`; tables never mix two in a column.
         protocol: Data set and split, count, quantisation, resize, extractor, reference, metric.
         details: Other numbers that belong to it, such as the bias at this count.
+        key: Key of the job that computed it: equal key, equal number.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ScoreRecord(_Frozen):
     fingerprint: str
     protocol: dict[str, Any]
     details: dict[str, float] = Field(default_factory=dict)
+    key: str = ""
 
 
 class PendingScore(_Frozen):

@@ -1,0 +1,202 @@
+"""The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports wait for use."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cmbench import __version__
+from cmbench.core.errors import CmbenchError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cmbench",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Evaluate and benchmark few-step image generators: one YAML file to a leaderboard.
+
+    **First steps:** `cmbench run digits_nfe` trains small models on 8x8 digits and compares them,
+    offline; `cmbench report results/digits_nfe` renders what it found; `cmbench plan SUITE` says
+    what a run would cost.
+
+    **Exit codes:** 0 all well, 1 some cells failed, 2 a mistake in what was given, 3 cells are
+    pending under `--strict`, 130 interrupted (run the same command again to go on).
+    """,
+)
+
+Suite = Annotated[str, typer.Argument(help="A suite's YAML file, or the name of a bundled suite.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Where data is: PATH for the suite's own set, or NAME=PATH."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Results = Annotated[Path, typer.Option(help="Folder of results; the suite's name is added.")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train what has a recipe, though weights are shipped.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+@app.command()
+def run(
+    suite: Suite,
+    data: Data = None,
+    results: Results = Path("results"),
+    device: Device = "auto",
+    retrain: Retrain = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Pending cells are an error.")] = False,
+    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs a suite: trains, samples, scores. Run it again to resume; nothing is made twice."""
+    if dry_run:
+        plan(suite, data, device, retrain, as_json)
+        return
+    from cmbench.run.engine_local import LocalEngine
+    from cmbench.run.progress import board
+    from cmbench.run.suite_run import run_suite
+    from cmbench.run.workbench import Workbench
+
+    planned, store, chosen = _planned(suite, data, device, retrain)
+    with board(len(planned.jobs), quiet=quiet) as shown:
+        engine = LocalEngine(Workbench(store, chosen), shown)
+        outcome = run_suite(planned, engine, results / planned.suite.suite)
+    if report:
+        from cmbench.report.commands import write_report
+
+        write_report(outcome.folder)
+    summary = {
+        "results": str(outcome.folder),
+        "done": outcome.done + outcome.cached,
+        "new": outcome.done,
+        "failed": outcome.failed,
+        "pending": outcome.pending,
+    }
+    _tell_outcome(summary, as_json, report)
+    if outcome.failed:
+        raise typer.Exit(1)
+    if strict and outcome.pending:
+        raise typer.Exit(3)
+
+
+@app.command()
+def plan(
+    suite: Suite,
+    data: Data = None,
+    device: Device = "auto",
+    retrain: Retrain = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prints what a run would do: jobs, what is cached, evaluations, time and disk."""
+    from cmbench.run.estimate import estimate_plan
+    from cmbench.run.plan_table import plan_as_json, print_plan
+
+    planned, store, chosen = _planned(suite, data, device, retrain)
+    estimate = estimate_plan(planned, store, chosen)
+    if as_json:
+        _print_json(plan_as_json(planned, store, estimate))
+    else:
+        print_plan(planned, store, estimate, Console())
+
+
+@app.command()
+def check(suite: Suite, data: Data = None) -> None:
+    """Checks a suite without running it: every key, name, parameter, file and step count."""
+    planned, _, _ = _planned(suite, data, "cpu", retrain=False)
+    waiting = [c for c in planned.cells if c.pending is not None]
+    Console().print(
+        f"{planned.source.path}: {len(planned.cells)} cells, {len(planned.jobs)} jobs"
+        + (f", {len(waiting)} cells pending: {waiting[0].pending}" if waiting else ""),
+        markup=False,
+        highlight=False,
+    )
+
+
+def _planned(
+    suite: str, data: list[str] | None, device: str, retrain: bool
+) -> tuple[Any, Any, Any]:
+    from cmbench.core.paths import cache_folder
+    from cmbench.record.store import Store
+    from cmbench.run.environment import pick_device
+    from cmbench.suite.plan import make_plan
+    from cmbench.suite.sources import DataLookup
+    from cmbench.suite.spec import read_suite
+
+    chosen = pick_device(device)
+    read, source = read_suite(suite)
+    named = read.dataset if isinstance(read.dataset, str) else str(read.dataset.get("name"))
+    lookup = DataLookup(_data_paths(data or [], named))
+    planned = make_plan(read, source, data=lookup, retrain=retrain)
+    return planned, Store(cache_folder()), chosen
+
+
+def _data_paths(given: list[str], default: str) -> dict[str, Path]:
+    from cmbench.core.errors import UserError
+
+    paths = {}
+    for item in given:
+        name, separator, path = item.partition("=")
+        chosen = Path(path if separator else item).expanduser()
+        if not chosen.exists():
+            raise UserError(f"--data {item}: {chosen} does not exist")
+        paths[name if separator else default] = chosen
+    return paths
+
+
+def _tell_outcome(summary: dict[str, Any], as_json: bool, report: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    console = Console(stderr=True)
+    console.print(
+        f"{summary['done']} cells done ({summary['new']} new), {summary['failed']} failed, "
+        f"{summary['pending']} pending: {summary['results']}",
+        markup=False,
+        highlight=False,
+    )
+    if report:
+        page = Path(summary["results"]) / "report.html"
+        console.print(f"open {page}", markup=False, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"cmbench {__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: runs the command; a known error is told in its words and exits with 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(stderr=True)
+    try:
+        app()
+    except CmbenchError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on from here", markup=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,81 @@
+"""The local engine: runs a plan's jobs in this process, each at most once, whole or not at all."""
+
+import traceback
+from collections.abc import Callable
+
+from cmbench.core.errors import CmbenchError
+from cmbench.core.files import write_text
+from cmbench.record.store import Address
+from cmbench.run.progress import Board
+from cmbench.run.work import WORK
+from cmbench.run.workbench import Workbench
+from cmbench.suite.jobs import Job
+from cmbench.suite.plan import Plan
+
+__all__ = ["JobFailedError", "LocalEngine"]
+
+
+class JobFailedError(CmbenchError):
+    """A job that could not be done: its cells fail with this reason, the others go on."""
+
+    def __init__(self, job: Job, reason: str, log: str = "") -> None:
+        self.job, self.reason, self.log = job, reason, log
+        super().__init__(f"{job.title}: {reason}" + (f" (log: {log})" if log else ""))
+
+
+class LocalEngine:
+    """Makes outputs on demand: what is in the store and whole is not made again.
+
+    Args:
+        bench: Store, device and caches.
+        board: Where progress is shown.
+    """
+
+    def __init__(self, bench: Workbench, board: Board) -> None:
+        self.bench, self.board = bench, board
+        self._failed: dict[Address, JobFailedError] = {}
+
+    def make(self, plan: Plan, address: Address) -> None:
+        """Makes an output and all that it needs.
+
+        Raises:
+            JobFailedError: If it, or something it needs, can't be made.
+            OSError: If the disk is full or may not be written.
+        """
+        if address in self._failed:
+            raise self._failed[address]
+        if self.bench.store.has(address):
+            return
+        job = plan.jobs[address]
+        for need in job.needs:
+            self.make(plan, need)
+        with self.bench.store.lease(address, waiting=self._waiting(job)):
+            if not self.bench.store.has(address):
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        store = self.bench.store
+        self.board.start_job(job.title)
+        try:
+            with store.writing(job.address, job.spec) as folder:
+                WORK[job.address.kind](job, self.bench, folder, self.board.tick)
+        except OSError:
+            raise
+        except CmbenchError as error:
+            self.board.end_job("FAILED")
+            raise self._fail(job, str(error)) from error
+        except Exception as error:
+            log = store.root / "logs" / f"{job.address.key}.txt"
+            write_text(log, traceback.format_exc())
+            self.board.end_job("FAILED")
+            raise self._fail(job, f"{type(error).__name__}: {error}", str(log)) from error
+        store.finish_work(job.address)
+        self.board.end_job()
+
+    def _fail(self, job: Job, reason: str, log: str = "") -> JobFailedError:
+        failure = JobFailedError(job, reason, log)
+        self._failed[job.address] = failure
+        return failure
+
+    def _waiting(self, job: Job) -> Callable[[str], None]:
+        return lambda owner: self.board.say(f"waiting for {owner}, which works on: {job.title}")

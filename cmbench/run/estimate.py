@@ -1,0 +1,161 @@
+"""What a plan will cost: evaluations (exact), disk, and time from a probe of each network."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cmbench.core.loader import create
+from cmbench.core.nfe import EvaluationCounter
+from cmbench.core.random import Noise
+from cmbench.record.store import Address, Store
+from cmbench.run.work import default_batch
+from cmbench.samplers._base import BoundGenerator
+from cmbench.suite.jobs import Job
+from cmbench.suite.plan import Cell, Plan
+
+__all__ = ["Estimate", "KindEstimate", "estimate_plan", "needed_jobs"]
+
+_PROBED_PARAMETERS = 50_000_000
+_EXTRACTIONS_PER_SECOND = 150.0
+"""Images a second through an extractor on two cores where nothing was measured."""
+
+
+@dataclass(frozen=True)
+class KindEstimate:
+    """What the jobs of one kind will cost; `seconds` is None where nothing could be probed."""
+
+    kind: str
+    jobs: int
+    cached: int
+    evaluations: float
+    seconds: float | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will cost on this machine, by kind of job."""
+
+    kinds: list[KindEstimate]
+    unprobed: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Sum of what could be estimated."""
+        return sum(k.seconds or 0.0 for k in self.kinds)
+
+    @property
+    def evaluations(self) -> float:
+        """Forward passes of sampled networks still to be spent."""
+        return sum(k.evaluations for k in self.kinds)
+
+    @property
+    def bytes(self) -> int:
+        """Disk still to be filled in the cache."""
+        return sum(k.bytes for k in self.kinds)
+
+
+def needed_jobs(plan: Plan, store: Store) -> dict[Address, bool]:
+    """Every job that the scores need, by whether its output is in the store already.
+
+    What lies behind an output that is there is not needed and not listed.
+    """
+    found: dict[Address, bool] = {}
+
+    def visit(address: Address) -> None:
+        if address in found:
+            return
+        found[address] = store.present(address)
+        if not found[address]:
+            for need in plan.jobs[address].needs:
+                visit(need)
+
+    for cell in plan.cells:
+        for wanted in (*(s.job for s in cell.scores if s.job), *cell.shards):
+            visit(wanted)
+    return found
+
+
+def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
+    """Estimates a plan's cost: one short batch of each network is run with random weights."""
+    listed = needed_jobs(plan, store)
+    missing = [plan.jobs[a] for a, cached in listed.items() if not cached]
+    wanted = {job.cost.network for job in missing if job.cost.evaluations or job.cost.training}
+    probes = _probe_networks(plan, wanted, device)
+    kinds = []
+    for kind in ("train", "sample", "reference", "features", "score"):
+        mine = [job for job in missing if job.address.kind == kind]
+        count = sum(1 for a in listed if a.kind == kind)
+        if count:
+            kinds.append(_kind(kind, count, mine, probes))
+    return Estimate(kinds, sorted(name for name in wanted if probes.get(name) is None))
+
+
+def _kind(
+    kind: str, count: int, missing: list[Job], probes: dict[str, float | None]
+) -> KindEstimate:
+    known = [s for s in (_seconds(job, probes) for job in missing) if s is not None]
+    return KindEstimate(
+        kind=kind,
+        jobs=count,
+        cached=count - len(missing),
+        evaluations=sum(job.cost.evaluations for job in missing),
+        seconds=sum(known) if known or not missing else None,
+        bytes=sum(job.cost.bytes for job in missing),
+    )
+
+
+def _seconds(job: Job, probes: dict[str, float | None]) -> float | None:
+    cost = job.cost
+    if cost.extractions:
+        return cost.extractions / _EXTRACTIONS_PER_SECOND
+    if cost.evaluations or cost.training:
+        each = probes.get(cost.network)
+        return None if each is None else each * (cost.evaluations + cost.training)
+    return 0.0
+
+
+def _probe_networks(plan: Plan, wanted: set[str], device: torch.device) -> dict[str, float | None]:
+    shortest: dict[str, Cell] = {}
+    for cell in plan.cells:
+        if cell.network is None or cell.sampler is None:
+            continue
+        for name in {cell.card.full_name, *(j.cost.network for j in cell.network.jobs)} & wanted:
+            best = shortest.get(name)
+            if best is None or _length(cell) < _length(best):
+                shortest[name] = cell
+    return {name: _probe(cell, device) for name, cell in shortest.items()}
+
+
+def _length(cell: Cell) -> float:
+    spent = cell.sampler.nfe() if cell.sampler else None
+    return float("inf") if spent is None else float(spent)
+
+
+def _probe(cell: Cell, device: torch.device) -> float | None:
+    """Seconds of one evaluation of one image, from two short batches with random weights."""
+    if cell.network is None or cell.sampler is None:
+        return None
+    with torch.device("meta"):
+        size = sum(p.numel() for p in cell.network.model.build().parameters())
+    if size > _PROBED_PARAMETERS and device.type == "cpu":
+        return None
+    with torch.random.fork_rng(devices=[]):
+        module = cell.network.model.build().to(device).eval()
+    module = module.to(memory_format=torch.channels_last)
+    sampler = create("sampler", cell.sampler.spec())
+    generator = BoundGenerator(module, sampler)  # type: ignore[arg-type]
+    batch = min(64, default_batch(generator.shape, device))
+    best = float("inf")
+    for _ in range(2):
+        with EvaluationCounter(generator.networks()) as counter:
+            start = time.perf_counter()
+            noise = Noise(0, range(batch), generator.shape, device)
+            generator.generate(
+                noise, noise.labels(generator.classes) if generator.classes else None
+            )
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, (time.perf_counter() - start) / max(counter.rows, 1))
+    return best

@@ -1,0 +1,112 @@
+"""A plan to read: cells, jobs by kind, and what they will cost."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cmbench.record.store import Store
+from cmbench.run.estimate import Estimate
+from cmbench.suite.plan import Cell, Plan
+
+__all__ = ["plan_as_json", "print_plan"]
+
+
+def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -> None:
+    """Prints the cells, then the jobs by kind with evaluations, time and disk."""
+    cells = Table(title=plan.suite.title or plan.suite.suite, title_justify="left")
+    for heading in ("model", "sampler", "NFE", "seed", "images", "state"):
+        cells.add_column(
+            heading, justify="right" if heading in ("NFE", "seed", "images") else "left"
+        )
+    for cell in plan.cells:
+        spent = cell.sampler.nfe() if cell.sampler else None
+        name = cell.sampler.name if cell.sampler else ""
+        cells.add_row(
+            cell.label,
+            name,
+            "counted" if spent is None else str(spent),
+            str(cell.seed),
+            f"{cell.images:,}",
+            _state(cell, store),
+        )
+    console.print(cells)
+    jobs = Table(title="jobs", title_justify="left")
+    for heading in ("kind", "jobs", "cached", "evaluations", "time", "disk"):
+        jobs.add_column(heading, justify="left" if heading == "kind" else "right")
+    for kind in estimate.kinds:
+        seconds = "unknown" if kind.seconds is None else _duration(kind.seconds)
+        jobs.add_row(
+            kind.kind,
+            str(kind.jobs),
+            str(kind.cached),
+            f"{kind.evaluations:,.0f}",
+            seconds,
+            _size(kind.bytes),
+        )
+    console.print(jobs)
+    console.print(
+        f"about {_duration(estimate.seconds)} here, {estimate.evaluations:,.0f} network "
+        f"evaluations, {_size(estimate.bytes)} in {store.root}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if estimate.unprobed:
+        console.print(
+            f"time unknown for (too large to probe here): {', '.join(estimate.unprobed)}",
+            highlight=False,
+        )
+
+
+def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "suite": plan.suite.suite,
+        "cells": [
+            {
+                "cell": cell.id,
+                "label": cell.label,
+                "sampler": cell.sampler.spec() if cell.sampler else None,
+                "nfe": cell.sampler.nfe() if cell.sampler else None,
+                "seed": cell.seed,
+                "images": cell.images,
+                "state": _state(cell, store),
+            }
+            for cell in plan.cells
+        ],
+        "jobs": [kind.__dict__ for kind in estimate.kinds],
+        "seconds": estimate.seconds,
+        "evaluations": estimate.evaluations,
+        "bytes": estimate.bytes,
+        "unprobed": estimate.unprobed,
+    }
+
+
+def _state(cell: Cell, store: Store) -> str:
+    if cell.pending is not None:
+        return f"pending: {cell.pending.command}"
+    wanted = [s.job for s in cell.scores if s.job]
+    there = sum(store.present(a) for a in wanted)
+    waiting = len(cell.scores) - len(wanted)
+    note = f", {waiting} scores pending" if waiting else ""
+    if there == len(wanted):
+        return "cached" + note
+    sampled = sum(store.present(a) for a in cell.shards)
+    return (f"{sampled} of {len(cell.shards)} shards" if sampled else "to do") + note
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return ""

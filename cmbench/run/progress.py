@@ -1,0 +1,132 @@
+"""Progress of a run: a live board on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+__all__ = ["Board", "LiveBoard", "PlainBoard", "board"]
+
+
+class Board(Protocol):
+    """Where a run shows what it does."""
+
+    def start_job(self, title: str) -> None:
+        """A job begins."""
+        ...
+
+    def tick(self, done: int, total: int) -> None:
+        """The running job has done so much."""
+        ...
+
+    def end_job(self, note: str = "") -> None:
+        """The running job ended; `note` says how, if not simply well."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line for the reader."""
+        ...
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
+
+
+class LiveBoard:
+    """Two bars: the whole run in jobs, and the running job with its rate and time left."""
+
+    def __init__(self, progress: Progress, jobs: int) -> None:
+        self.progress = progress
+        self.whole = progress.add_task("whole run", total=jobs)
+        self.current = progress.add_task("", total=None, visible=False)
+
+    def start_job(self, title: str) -> None:
+        """Shows the job's bar from zero."""
+        self.progress.reset(self.current, total=None, visible=True, description=title)
+
+    def tick(self, done: int, total: int) -> None:
+        """Moves the job's bar."""
+        self.progress.update(self.current, completed=done, total=total)
+
+    def end_job(self, note: str = "") -> None:
+        """Moves the whole run's bar."""
+        self.progress.update(self.current, visible=False)
+        self.progress.advance(self.whole)
+        if note:
+            self.say(note)
+
+    def say(self, line: str) -> None:
+        """Prints above the bars."""
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class PlainBoard:
+    """A line when a job ends, and one now and then while it lasts: for logs and pipes."""
+
+    def __init__(self, console: Console, jobs: int, every: float = 30.0) -> None:
+        self.console, self.jobs, self.every = console, jobs, every
+        self.done, self.title = 0, ""
+        self.began = self.told = time.monotonic()
+
+    def start_job(self, title: str) -> None:
+        """Remembers the job."""
+        self.title = title
+        self.began = self.told = time.monotonic()
+
+    def tick(self, done: int, total: int) -> None:
+        """Says how far the job is, not oftener than every `every` seconds."""
+        now = time.monotonic()
+        if now - self.told < self.every or not done:
+            return
+        self.told = now
+        left = (now - self.began) / done * (total - done)
+        self.say(f"    {self.title}: {done:,} of {total:,}, about {left:.0f} s left")
+
+    def end_job(self, note: str = "") -> None:
+        """Says that the job ended and how long it took."""
+        self.done += 1
+        spent = time.monotonic() - self.began
+        self.say(
+            f"[{self.done}/{self.jobs}] {self.title} ({spent:.1f} s)"
+            + (f" {note}" if note else "")
+        )
+
+    def say(self, line: str) -> None:
+        """Prints the line."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def board(jobs: int, *, quiet: bool = False) -> Iterator[Board]:
+    """A board for a run of so many jobs, on standard error."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal or quiet or not sys.stderr.isatty():
+        yield PlainBoard(console, jobs)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield LiveBoard(progress, jobs)
