@@ -1,0 +1,239 @@
+"""Containers of images: zip, folder, .npy, .npz, parquet, CIFAR's and MNIST's own files.
+
+What a container holds is decoded once into one array; every fault names the member.
+"""
+
+import gzip
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cmbench.core.errors import Pending, UserError
+
+__all__ = ["Fit", "Pictures", "read_cifar_batches", "read_idx", "read_pictures"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+
+
+class Pictures(NamedTuple):
+    """Pixels (N, C, H, W) uint8 and labels (N,) or None."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+
+class Fit(NamedTuple):
+    """How pictures of other sizes are brought to (size, size): explicit, never by default."""
+
+    size: int
+    crop: str
+    resample: str
+
+
+def read_pictures(path: Path, *, channels: int = 3, fit: Fit | None = None) -> Pictures:
+    """Reads a zip, a folder, a .npy/.npz or a .parquet of images.
+
+    Raises:
+        UserError: For a broken image, mixed sizes, an empty container, or an unknown kind of file.
+        Pending: If reading it needs a package that is not installed.
+    """
+    if path.is_dir():
+        parquet = sorted(path.rglob("*.parquet"))
+        return _parquet(parquet, channels, fit) if parquet else _folder(path, channels, fit)
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return _zip(path, channels, fit)
+    if suffix in (".npy", ".npz"):
+        return _arrays(path)
+    if suffix == ".parquet":
+        return _parquet([path], channels, fit)
+    raise UserError(
+        f"{path} is no container of images that cmbench reads",
+        expected="a folder, .zip, .npy, .npz or .parquet",
+    )
+
+
+def _zip(path: Path, channels: int, fit: Fit | None) -> Pictures:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(n for n in archive.namelist() if n.lower().endswith(_SUFFIXES))
+            members = ((f"{path}:{n}", _member(archive, n, path)) for n in names)
+            pixels = _decode(members, len(names), path, channels, fit)
+            listed = _json_labels(archive, path)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is not a whole zip file ({error})", fix="bring it again") from None
+    if listed is None:
+        return Pictures(pixels, None)
+    missing = next((n for n in names if n not in listed), None)
+    if missing is not None:
+        raise UserError(f"{path}: dataset.json has no label for {missing}")
+    return Pictures(pixels, np.array([listed[n] for n in names], np.int64))
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}:{name} can't be read: {error}", fix="bring the file again") from None
+
+
+def _json_labels(archive: zipfile.ZipFile, path: Path) -> dict[str, int] | None:
+    if "dataset.json" not in archive.namelist():
+        return None
+    try:
+        rows = json.loads(archive.read("dataset.json")).get("labels")
+        return {str(n): int(label) for n, label in rows} if rows else None
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: dataset.json does not read",
+            expected='{"labels": [["00000/img.png", 6], ...]} or {"labels": null}',
+        ) from None
+
+
+def _folder(path: Path, channels: int, fit: Fit | None) -> Pictures:
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
+    members = ((str(f), f.read_bytes()) for f in files)
+    pixels = _decode(members, len(files), path, channels, fit)
+    classes = sorted({f.parent for f in files})
+    labels = None
+    if len(classes) > 1:
+        labels = np.array([classes.index(f.parent) for f in files], np.int64)
+    return Pictures(pixels, labels)
+
+
+def _decode(
+    members: Iterable[tuple[str, bytes]], count: int, path: Path, channels: int, fit: Fit | None
+) -> NDArray[np.uint8]:
+    if count == 0:
+        raise UserError(f"{path} holds no images", expected="files ending in " + ", ".join(_SUFFIXES))
+    result: NDArray[np.uint8] | None = None
+    first = ""
+    for i, (name, data) in enumerate(members):
+        picture = _picture(name, data, channels, fit)
+        if result is None:
+            result, first = np.empty((count, *picture.shape), np.uint8), name
+        if picture.shape != result.shape[1:]:
+            raise UserError(
+                f"images of mixed sizes: {first} is {_size(result[0])}, {name} is {_size(picture)}",
+                fix="use data set `images` with `size` and `crop`, or make them equal",
+            )
+        result[i] = picture
+    assert result is not None
+    return result
+
+
+def _picture(name: str, data: bytes, channels: int, fit: Fit | None) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            converted = image.convert("L" if channels == 1 else "RGB")
+            pixels = np.asarray(_fitted(converted, fit) if fit else converted)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name} is not a whole image: {error}", fix="replace or remove it") from None
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _fitted(image: Image.Image, fit: Fit) -> Image.Image:
+    if fit.crop == "center":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    filters = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC,
+               "box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
+    return image.resize((fit.size, fit.size), filters[fit.resample])
+
+
+def _arrays(path: Path) -> Pictures:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        named = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"arr_0": loaded}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole .npy/.npz file: {error}") from None
+    name = next((n for n in ("arr_0", "images", "samples", "x") if n in named), None)
+    if name is None or named[name].ndim != 4 or named[name].dtype != np.uint8:
+        raise UserError(
+            f"{path} holds no uint8 images of 4 axes",
+            expected="array arr_0 (or images, samples), uint8, (N, H, W, C) or (N, C, H, W)",
+        )
+    pixels = named[name]
+    if pixels.shape[-1] in (1, 3) and pixels.shape[1] not in (1, 3):
+        pixels = pixels.transpose(0, 3, 1, 2)
+    given = next((named[n] for n in ("arr_1", "labels", "y") if n in named), None)
+    labels = None if given is None else given.astype(np.int64).reshape(-1)
+    return Pictures(np.ascontiguousarray(pixels), labels)
+
+
+def _parquet(files: list[Path], channels: int, fit: Fit | None) -> Pictures:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise Pending(
+            "reading parquet needs the package pyarrow", command="pip install 'cmbench[parquet]'"
+        ) from None
+    rows: list[dict[str, Any]] = [row for f in files for row in pq.read_table(f).to_pylist()]
+    if not rows:
+        raise UserError(f"{files[0]} holds no rows")
+    column = next((c for c in ("img", "image") if c in rows[0]), None)
+    if column is None:
+        raise UserError(f"{files[0]} has no column img or image", expected="a Hugging Face image set")
+    members = ((f"{files[0]}: row {i}", _bytes(row[column])) for i, row in enumerate(rows))
+    pixels = _decode(members, len(rows), files[0], channels, fit)
+    label = next((c for c in ("label", "fine_label") if c in rows[0]), None)
+    labels = np.array([row[label] for row in rows], np.int64) if label else None
+    return Pictures(pixels, labels)
+
+
+def _bytes(cell: Any) -> bytes:
+    return cell["bytes"] if isinstance(cell, dict) else bytes(cell)
+
+
+class _CifarUnpickler(pickle.Unpickler):
+    """Reads CIFAR's pickled batches: arrays and nothing else."""
+
+    _ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Only what rebuilds an array; anything else is refused and named."""
+        if (module, name) in self._ALLOWED:
+            return super().find_class(module, name)
+        raise UserError(f"the pickle calls {module}.{name}, which is not data; it was not run")
+
+
+def read_cifar_batches(folder: Path, names: list[str]) -> Pictures:
+    """Reads the python version of CIFAR-10 (`data_batch_1`, ..., as torchvision unpacks it)."""
+    pixels, labels = [], []
+    for name in names:
+        file = folder / name
+        try:
+            with file.open("rb") as handle:
+                batch = _CifarUnpickler(handle, encoding="bytes").load()
+            pixels.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
+            labels.append(np.asarray(batch[b"labels"], np.int64))
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing from the CIFAR-10 folder") from None
+        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
+            raise UserError(f"{file} is not a whole CIFAR-10 batch: {error}") from None
+    return Pictures(np.concatenate(pixels), np.concatenate(labels))
+
+
+def read_idx(file: Path) -> NDArray[np.uint8]:
+    """Reads an idx file of bytes (MNIST's format), gzipped or not."""
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        axes = data[3]
+        shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    except (OSError, EOFError, IndexError, ValueError) as error:
+        raise UserError(f"{file} is not a whole idx file: {error}") from None
+
+

@@ -1,0 +1,55 @@
+"""EDM's stochastic sampler: Heun's method with noise added before each step.
+
+EDM (https://arxiv.org/abs/2206.00364), Algorithm 2. NFE = 2 steps - 1.
+"""
+
+import math
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from cmbench.core.random import Noise
+from cmbench.denoise.base import Denoiser
+from cmbench.samplers._base import Sampler
+from cmbench.samplers._steps import denoise, sigma_steps, start
+
+__all__ = ["HeunStochastic"]
+
+
+class HeunStochastic(Sampler):
+    r"""Raises s to s(1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), then steps as Heun."""
+
+    stochastic: ClassVar[bool] = True
+
+    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
+    churn: float = Field(default=30.0, ge=0, description="S_churn")
+    noise_from: float = Field(default=0.01, ge=0, description="S_min")
+    noise_to: float = Field(default=1.0, ge=0, description="S_max")
+    noise_scale: float = Field(default=1.007, gt=0, description="S_noise")
+
+    def nfe(self) -> int:
+        """Two evaluations a step, one in the last."""
+        return 2 * self.steps - 1
+
+    def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
+        sigmas = sigma_steps(denoiser, self.steps, self.rho)
+        x = start(noise, sigmas[0])
+        for i, (level, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+            now = level * (1 + self._gamma(level))
+            if now > level:
+                fresh = noise.normal(i + 1).to(x.dtype) * self.noise_scale
+                x = x + math.sqrt(now**2 - level**2) * fresh
+            slope = (x - denoise(denoiser, x, now, labels)) / now
+            ahead = x + (then - now) * slope
+            if then > 0:
+                corrected = (ahead - denoise(denoiser, ahead, then, labels)) / then
+                ahead = x + (then - now) * (slope + corrected) / 2
+            x = ahead
+        return x
+
+    def _gamma(self, sigma: float) -> float:
+        inside = self.noise_from <= sigma <= self.noise_to
+        return min(self.churn / self.steps, math.sqrt(2) - 1) if inside else 0.0

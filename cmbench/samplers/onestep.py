@@ -1,0 +1,30 @@
+"""One-step sampling: f(sigma_max z, sigma_max). For a denoiser it is the mean of the data.
+
+Consistency Models (https://arxiv.org/abs/2303.01469), section 3. NFE = 1.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from cmbench.core.random import Noise
+from cmbench.denoise.base import Denoiser
+from cmbench.samplers._base import Sampler
+from cmbench.samplers._steps import denoise, start
+
+__all__ = ["OneStep"]
+
+
+class OneStep(Sampler):
+    """Asks the network once, at sigma_max, and clips to [-1, 1]."""
+
+    order: ClassVar[int | None] = None
+
+    def nfe(self) -> int:
+        """One."""
+        return 1
+
+    def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1]."""
+        x = start(noise, denoiser.sigma_max)
+        return denoise(denoiser, x, denoiser.sigma_max, labels).clamp(-1, 1)
