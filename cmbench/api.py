@@ -9,6 +9,7 @@ from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.model import Model, load_weights
+from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
@@ -18,10 +19,12 @@ from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
     "Component",
+    "ConsistencyFunction",
     "Dataset",
     "Degradation",
     "Denoiser",
     "Distance",
+    "EDMDenoiser",
     "Extractor",
     "FeatureExtractor",
     "Features",

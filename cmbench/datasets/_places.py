@@ -8,9 +8,7 @@ from cmbench.core.errors import Pending, UserError
 __all__ = ["locate"]
 
 
-def locate(
-    name: str, given: Path | None, usual: tuple[str, ...], *, command: str
-) -> Path:
+def locate(name: str, given: Path | None, usual: tuple[str, ...], *, command: str) -> Path:
     """The path given, or the first usual name found under `CMBENCH_DATA` or ./data.
 
     Raises:

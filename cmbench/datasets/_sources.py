@@ -69,7 +69,9 @@ def _zip(path: Path, channels: int, fit: Fit | None) -> Pictures:
             pixels = _decode(members, len(names), path, channels, fit)
             listed = _json_labels(archive, path)
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is not a whole zip file ({error})", fix="bring it again") from None
+        raise UserError(
+            f"{path} is not a whole zip file ({error})", fix="bring it again"
+        ) from None
     if listed is None:
         return Pictures(pixels, None)
     missing = next((n for n in names if n not in listed), None)
@@ -82,7 +84,9 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     try:
         return archive.read(name)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}:{name} can't be read: {error}", fix="bring the file again") from None
+        raise UserError(
+            f"{path}:{name} can't be read: {error}", fix="bring the file again"
+        ) from None
 
 
 def _json_labels(archive: zipfile.ZipFile, path: Path) -> dict[str, int] | None:
@@ -113,7 +117,9 @@ def _decode(
     members: Iterable[tuple[str, bytes]], count: int, path: Path, channels: int, fit: Fit | None
 ) -> NDArray[np.uint8]:
     if count == 0:
-        raise UserError(f"{path} holds no images", expected="files ending in " + ", ".join(_SUFFIXES))
+        raise UserError(
+            f"{path} holds no images", expected="files ending in " + ", ".join(_SUFFIXES)
+        )
     result: NDArray[np.uint8] | None = None
     first = ""
     for i, (name, data) in enumerate(members):
@@ -136,7 +142,9 @@ def _picture(name: str, data: bytes, channels: int, fit: Fit | None) -> NDArray[
             converted = image.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(_fitted(converted, fit) if fit else converted)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name} is not a whole image: {error}", fix="replace or remove it") from None
+        raise UserError(
+            f"{name} is not a whole image: {error}", fix="replace or remove it"
+        ) from None
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -145,8 +153,12 @@ def _fitted(image: Image.Image, fit: Fit) -> Image.Image:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    filters = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC,
-               "box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
+    filters = {
+        "lanczos": Image.Resampling.LANCZOS,
+        "bicubic": Image.Resampling.BICUBIC,
+        "box": Image.Resampling.BOX,
+        "bilinear": Image.Resampling.BILINEAR,
+    }
     return image.resize((fit.size, fit.size), filters[fit.resample])
 
 
@@ -182,7 +194,9 @@ def _parquet(files: list[Path], channels: int, fit: Fit | None) -> Pictures:
         raise UserError(f"{files[0]} holds no rows")
     column = next((c for c in ("img", "image") if c in rows[0]), None)
     if column is None:
-        raise UserError(f"{files[0]} has no column img or image", expected="a Hugging Face image set")
+        raise UserError(
+            f"{files[0]} has no column img or image", expected="a Hugging Face image set"
+        )
     members = ((f"{files[0]}: row {i}", _bytes(row[column])) for i, row in enumerate(rows))
     pixels = _decode(members, len(rows), files[0], channels, fit)
     label = next((c for c in ("label", "fine_label") if c in rows[0]), None)
@@ -198,8 +212,11 @@ class _CifarUnpickler(pickle.Unpickler):
     """Reads CIFAR's pickled batches: arrays and nothing else."""
 
     _ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -235,5 +252,3 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except (OSError, EOFError, IndexError, ValueError) as error:
         raise UserError(f"{file} is not a whole idx file: {error}") from None
-
-

@@ -39,7 +39,9 @@ class CIFAR10(Dataset):
         place = self._inside(place)
         if place.name == "cifar-10-batches-py":
             train = [f"data_batch_{i}" for i in range(1, 6)]
-            pictures = read_cifar_batches(place, train if self.split == "train" else ["test_batch"])
+            pictures = read_cifar_batches(
+                place, train if self.split == "train" else ["test_batch"]
+            )
         else:
             pictures = read_pictures(place)
         if pictures.pixels.shape[1:] != (3, 32, 32):

@@ -46,9 +46,7 @@ class FashionMNIST(Dataset):
             pixels, labels = read.pixels, read.labels
         edge = (self.size - 28) // 2
         padded = np.pad(pixels, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
-        return ArrayImages(
-            padded, None if labels is None else labels.astype(np.int64), classes=10
-        )
+        return ArrayImages(padded, None if labels is None else labels.astype(np.int64), classes=10)
 
     def _idx(self, folder: Path, what: str, axes: int) -> np.ndarray:  # type: ignore[type-arg]
         prefix = "train" if self.split == "train" else "t10k"

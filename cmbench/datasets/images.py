@@ -24,7 +24,9 @@ class Images(Dataset):
 
     path: str | None = None
     channels: Literal[1, 3] = 3
-    size: int | None = Field(default=None, ge=1, description="side to resize to; none: as they are")
+    size: int | None = Field(
+        default=None, ge=1, description="side to resize to; none: as they are"
+    )
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 

@@ -61,6 +61,10 @@ class Objective(Component, ABC):
     def build(self, setup: Setup) -> Loss:
         """The loss, with its target network made from the student where it has one."""
 
+    def forward_equivalents(self) -> float:
+        """Forward passes an image costs in training; a backward counts as two."""
+        return 3.0
+
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """The student's first weights taken from the teacher, or None to start at random."""
         return None

@@ -1,0 +1,21 @@
+"""L1: the mean absolute difference over an image's values."""
+
+import torch
+from torch import Tensor, nn
+
+from cmbench.distances._base import Distance
+
+__all__ = ["L1"]
+
+
+class L1(Distance):
+    """mean |x - y|."""
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The distance; it has no weights."""
+        return _L1()
+
+
+class _L1(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().flatten(1).mean(1)

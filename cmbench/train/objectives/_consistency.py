@@ -1,0 +1,84 @@
+"""What consistency distillation and training share: the pair, the target network, the distance.
+
+Consistency Models (https://arxiv.org/abs/2303.01469), Algorithms 2 and 3.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cmbench.core.errors import UserError
+from cmbench.denoise.precondition import ConsistencyFunction
+from cmbench.train.objectives._base import Loss, Setup
+
+__all__ = ["PairLoss", "adaptive_points", "adaptive_rate", "update_average"]
+
+
+def adaptive_points(step: int, total: int, s0: int, s1: int) -> int:
+    """N(k), the points of the grid at step k of K: from s0 to s1 + 1 (paper, appendix C)."""
+    inner = step / total * ((s1 + 1) ** 2 - s0**2) + s0**2
+    return max(math.ceil(math.sqrt(inner) - 1), 1) + 1
+
+
+def adaptive_rate(points: int, s0: int, mu0: float) -> float:
+    """mu(k) = exp(s0 ln(mu0) / n(k)), n(k) = N(k) - 1 as the authors' code has it."""
+    return math.exp(s0 * math.log(mu0) / (points - 1))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, online: nn.Module, rate: float) -> None:
+    """Average <- rate * average + (1 - rate) * online, for parameters; buffers are copied."""
+    old, new = list(average.parameters()), list(online.parameters())
+    torch._foreach_lerp_(old, new, 1 - rate)
+    for kept, fresh in zip(average.buffers(), online.buffers(), strict=True):
+        kept.copy_(fresh)
+
+
+class PairLoss(Loss):
+    """d(f(x_t, t), stopgrad f_target(x_u, u)) for a pair of points t > u of one trajectory.
+
+    The target network is an EMA of the online one at rate mu; at mu = 0 it is the online network
+    itself, stop-gradient, and no copy is kept. Not to be confused with the evaluation EMA.
+    """
+
+    def __init__(self, setup: Setup, *, keeps_target: bool) -> None:
+        super().__init__()
+        if not isinstance(setup.student, ConsistencyFunction):
+            raise UserError(
+                f"a consistency objective can't train a {type(setup.student).__name__}",
+                expected="a model whose build() gives a ConsistencyFunction",
+            )
+        if setup.distance is None:
+            raise UserError("a consistency objective needs a distance", fix="distance: l2")
+        self.student, self.distance = setup.student, setup.distance
+        self.target: nn.Module | None = None
+        if keeps_target:
+            self.target = copy.deepcopy(setup.student).requires_grad_(False)
+
+    def pair_loss(
+        self, x_t: Tensor, t: Tensor, x_u: Tensor, u: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The distance of the pair for each image, (B,); both passes share their dropout."""
+        with _same_dropout():
+            online = self.student(x_t, t, labels)
+        target = self.target if self.target is not None else self.student
+        target.train(self.student.training)
+        with torch.no_grad():
+            aim = target(x_u, u, labels)
+        loss: Tensor = self.distance(online, aim)
+        return loss
+
+
+@contextmanager
+def _same_dropout() -> Iterator[None]:
+    """Leaves torch's RNG as it was, so that the next pass draws the same dropout masks."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    yield
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(cuda)
