@@ -4,6 +4,7 @@ x' = D + s_down e + s_up z, e = (x - D) / s, s_up = eta sqrt(s'^2 (s^2 - s'^2) /
 Euler's method, eta 1 is DDPM's ancestral sampling with the small variance. NFE = steps.
 """
 
+import itertools
 import math
 from typing import ClassVar
 
@@ -36,7 +37,7 @@ class DDIM(Sampler):
         """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
         sigmas = sigma_steps(denoiser, self.steps, self.rho)
         x = start(noise, sigmas[0])
-        for i, (now, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
             clean = denoise(denoiser, x, now, labels)
             clean = clean.clamp(-1, 1) if self.clip else clean
             up = self.eta * math.sqrt(then**2 * (now**2 - then**2) / now**2)

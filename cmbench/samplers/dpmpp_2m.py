@@ -4,6 +4,7 @@ Second order in h = ln(s / s') from the last two evaluations; the first step, an
 are of first order. NFE = steps.
 """
 
+import itertools
 import math
 from typing import ClassVar
 
@@ -36,7 +37,7 @@ class DPMpp2M(Sampler):
         x = start(noise, sigmas[0])
         before: Tensor | None = None
         width = 0.0
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             clean = denoise(denoiser, x, now, labels)
             if then == 0:
                 return clean

@@ -3,6 +3,7 @@
 EDM (https://arxiv.org/abs/2206.00364), Algorithm 1 without the correction. NFE = steps.
 """
 
+import itertools
 from typing import ClassVar
 
 from pydantic import Field
@@ -32,6 +33,6 @@ class Euler(Sampler):
         """Images (B, C, H, W), float64."""
         sigmas = sigma_steps(denoiser, self.steps, self.rho)
         x = start(noise, sigmas[0])
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             x = x + (then - now) / now * (x - denoise(denoiser, x, now, labels))
         return x

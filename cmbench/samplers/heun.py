@@ -4,6 +4,7 @@ EDM (https://arxiv.org/abs/2206.00364), Algorithm 1. The last step, to zero, is 
 NFE = 2 steps - 1: 18 steps are 35 evaluations.
 """
 
+import itertools
 from typing import ClassVar
 
 from pydantic import Field
@@ -33,7 +34,7 @@ class Heun(Sampler):
         """Images (B, C, H, W), float64."""
         sigmas = sigma_steps(denoiser, self.steps, self.rho)
         x = start(noise, sigmas[0])
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             slope = (x - denoise(denoiser, x, now, labels)) / now
             ahead = x + (then - now) * slope
             if then > 0:

@@ -3,6 +3,7 @@
 EDM (https://arxiv.org/abs/2206.00364), Algorithm 2. NFE = 2 steps - 1.
 """
 
+import itertools
 import math
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ class HeunStochastic(Sampler):
         """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
         sigmas = sigma_steps(denoiser, self.steps, self.rho)
         x = start(noise, sigmas[0])
-        for i, (level, then) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        for i, (level, then) in enumerate(itertools.pairwise(sigmas)):
             now = level * (1 + self._gamma(level))
             if now > level:
                 fresh = noise.normal(i + 1).to(x.dtype) * self.noise_scale

@@ -1,0 +1,33 @@
+"""The evaluation average of the weights (not the target network of consistency training)."""
+
+import copy
+
+import torch
+from torch import nn
+
+from cmbench.train.recipe import EMA
+
+__all__ = ["WeightAverage"]
+
+
+class WeightAverage:
+    """theta_avg <- beta theta_avg + (1 - beta) theta, beta = 0.5^(batch / half-life).
+
+    The half-life grows with the images seen until it reaches its own (EDM's ramp), so that the
+    first, bad weights are soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, spec: EMA, batch: int) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.spec, self.batch = spec, batch
+
+    @torch.no_grad()
+    def update(self, online: nn.Module, images_seen: int) -> None:
+        """After an optimiser step, `images_seen` images into the training."""
+        half_life = self.spec.half_life_images
+        if self.spec.ramp:
+            half_life = min(half_life, self.spec.ramp * images_seen)
+        rate = 0.5 ** (self.batch / half_life) if half_life > 0 else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), 1 - rate)
+        for kept, fresh in zip(self.module.buffers(), online.buffers(), strict=True):
+            kept.copy_(fresh)

@@ -1,0 +1,274 @@
+"""The training loop: resumes to the bit on one device, stops cleanly, and never saves NaN."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cmbench.core.digests import digest
+from cmbench.core.errors import CmbenchError
+from cmbench.core.files import atomic_file, write_json
+from cmbench.core.images import image_grid, to_images, to_pixels
+from cmbench.core.loader import create
+from cmbench.core.random import Noise
+from cmbench.datasets._base import ImageSet
+from cmbench.denoise.model import Model
+from cmbench.record.schema import TrainingLog, TrainingPoint
+from cmbench.samplers._base import BoundGenerator, Sampler
+from cmbench.train.checkpoint import latest_checkpoint, save_checkpoint
+from cmbench.train.draws import Draws
+from cmbench.train.ema import WeightAverage
+from cmbench.train.objectives._base import Loss, Setup
+from cmbench.train.parallel import Ranks
+from cmbench.train.recipe import Recipe
+
+__all__ = ["DivergedError", "TrainResult", "TrainState", "train"]
+
+
+class DivergedError(CmbenchError):
+    """The loss or the gradient became NaN or infinite: training stops, the last checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """How far a training is: what progress shows."""
+
+    step: int
+    images: int
+    loss: float
+    seconds: float
+    extra: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left: EMA weights (safetensors), its log, and what it spent."""
+
+    weights: Path
+    log: Path
+    steps: int
+    images: int
+
+
+def train(
+    recipe: Recipe,
+    *,
+    dataset_images: ImageSet,
+    teacher: nn.Module | None = None,
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[TrainState], None] | None = None,
+) -> TrainResult:
+    """Trains a recipe in `folder`, going on from its last whole checkpoint.
+
+    Args:
+        recipe: What to train.
+        dataset_images: The training images.
+        teacher: The teacher's module, for the objectives that need one.
+        folder: Where checkpoints, log and weights are kept.
+        device: Where the networks run.
+        progress: Called after every step.
+
+    Raises:
+        DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint.
+    """
+    trainer = _Trainer(recipe, dataset_images, teacher, folder, device)
+    trainer.resume()
+    trainer.run(progress)
+    return trainer.finish()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        teacher: nn.Module | None,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.images, self.folder, self.device = recipe, images, folder, device
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ranks = Ranks(device)
+        torch.manual_seed(_number("initial weights", recipe.seed))
+        model: Model = create("model", recipe.model)
+        objective = recipe.built_objective()
+        student = model.build().train().requires_grad_(True)
+        first = objective.initial_state(teacher) if teacher is not None else None
+        if first is not None:
+            student.load_state_dict(first)
+        self.student = student.to(device).to(memory_format=torch.channels_last)
+        distance = create("distance", recipe.distance).build(device) if recipe.distance else None
+        setup = Setup(self.student, teacher, distance, recipe.steps, device)
+        self.loss: Loss = objective.build(setup).to(device)
+        self.average = WeightAverage(self.student, recipe.ema, recipe.batch)
+        self.parameters = [p for p in self.student.parameters() if p.requires_grad]
+        self.optimiser = _optimiser(recipe, self.parameters)
+        self.step, self.points = 0, list[TrainingPoint]()
+        self.sampler: Sampler | None = create("sampler", model.sampler) if model.sampler else None
+        self.forward = torch.compile(self.loss) if recipe.compile else self.loss
+
+    def resume(self) -> None:
+        """Goes on from the last whole checkpoint, if there is one."""
+        state = latest_checkpoint(self.folder, self.device)
+        if state is None:
+            return
+        self.student.load_state_dict(state["student"])
+        self.average.module.load_state_dict(state["average"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+        self.points = [TrainingPoint.model_validate(p) for p in state["points"]]
+
+    def run(self, progress: Callable[[TrainState], None] | None) -> None:
+        """Steps to the end; an interrupt saves a checkpoint and goes on upwards."""
+        start, recent = time.monotonic(), list[float]()
+        try:
+            while self.step < self.recipe.steps:
+                loss = self._step()
+                recent.append(loss)
+                self.step += 1
+                seen = self.step * self.recipe.batch
+                extra = self.loss.progress(self.step - 1)
+                if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
+                    mean = float(np.mean(recent))
+                    recent.clear()
+                    self.points.append(
+                        TrainingPoint(step=self.step, images=seen, loss=mean, extra=extra)
+                    )
+                self._keep(seen)
+                if progress is not None and self.ranks.is_first:
+                    progress(TrainState(self.step, seen, loss, time.monotonic() - start, extra))
+        except KeyboardInterrupt:
+            self._save()
+            raise
+
+    def finish(self) -> TrainResult:
+        """Writes weights and log."""
+        weights, log = self.folder / "weights.safetensors", self.folder / "log.json"
+        if self.ranks.is_first:
+            state = {k: v.cpu().contiguous() for k, v in self.average.module.state_dict().items()}
+            temporary = self.folder / "weights.tmp"
+            save_file(state, temporary)
+            temporary.replace(weights)
+            name = self.recipe.recipe
+            record = TrainingLog(
+                label=name,
+                recipe=name,
+                recipe_digest=digest(self.recipe.identity()),
+                points=self.points,
+            )
+            write_json(log, record.model_dump(mode="json"))
+        self.ranks.wait()
+        return TrainResult(weights, log, self.step, self.step * self.recipe.batch)
+
+    def _step(self) -> float:
+        recipe = self.recipe
+        self._set_rate()
+        part = self.ranks.part(recipe.batch)
+        draws = Draws(recipe.seed, self.step, recipe.batch, part, self.device)
+        torch.manual_seed(draws.number + self.ranks.rank)
+        images, labels = self._batch(draws)
+        self.optimiser.zero_grad(set_to_none=True)
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            losses = self.forward(images, labels, self.step, draws)
+        total = losses.float().sum() / recipe.batch
+        total.backward()
+        self.ranks.sum_gradients(self.parameters)
+        value = float(total.detach()) * self.ranks.count
+        self._check(value, self._clip())
+        self.optimiser.step()
+        self.loss.after_step(self.step)
+        self.average.update(self.student, (self.step + 1) * recipe.batch)
+        return value
+
+    def _batch(self, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        chosen = draws.integers(len(self.images)).cpu().numpy()
+        images = to_images(torch.from_numpy(self.images.pixels(chosen)).to(self.device))
+        if self.recipe.flip:
+            flipped = draws.uniform() < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
+        labels = self.images.labels() if getattr(self.student, "classes", 0) else None
+        drawn = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
+        return images.contiguous(memory_format=torch.channels_last), drawn
+
+    def _clip(self) -> float:
+        limit = self.recipe.clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+
+    def _set_rate(self) -> None:
+        spec, seen = self.recipe.optimiser, self.step * self.recipe.batch
+        share = (
+            min(1.0, (seen + self.recipe.batch) / spec.warmup_images) if spec.warmup_images else 1
+        )
+        if spec.decay_images:
+            share *= min(1.0, max(0.0, (self.recipe.images - seen) / spec.decay_images))
+        for group in self.optimiser.param_groups:
+            group["lr"] = spec.lr * share
+
+    def _check(self, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        kept = sorted(self.folder.glob("checkpoint-*.pt"))
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+        raise DivergedError(
+            f"training {self.recipe.recipe} diverged at step {self.step}: loss {loss}, gradient "
+            f"norm {norm}; {last}\n  fix: a lower optimiser.lr, or a smaller clip"
+        )
+
+    def _keep(self, seen: int) -> None:
+        recipe = self.recipe
+        if seen // recipe.save_every_images > (seen - recipe.batch) // recipe.save_every_images:
+            self._save()
+        show = recipe.show_every_images
+        if show and seen // show > (seen - recipe.batch) // show:
+            self._show(seen)
+
+    def _save(self) -> None:
+        if not self.ranks.is_first:
+            return
+        state: dict[str, Any] = {
+            "step": self.step,
+            "student": self.student.state_dict(),
+            "average": self.average.module.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "points": [p.model_dump() for p in self.points],
+        }
+        save_checkpoint(self.folder, self.step, state)
+
+    def _show(self, seen: int) -> None:
+        if self.sampler is None or not self.ranks.is_first:
+            return
+        generator = BoundGenerator(self.average.module, self.sampler)  # type: ignore[arg-type]
+        noise = Noise(0, range(64), generator.shape, self.device)
+        labels = noise.labels(generator.classes) if generator.classes else None
+        pixels = to_pixels(generator.generate(noise, labels), "round").cpu()
+        with atomic_file(self.folder / f"samples-{seen:09d}.png") as file:
+            Image.fromarray(image_grid(pixels, 8).numpy()).save(file, format="PNG")
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    spec = recipe.optimiser
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+    return kinds[spec.name](
+        parameters,
+        lr=spec.lr,
+        betas=spec.betas,
+        eps=spec.eps,
+        weight_decay=spec.weight_decay,
+        foreach=True,
+    )
+
+
+def _number(*what: Any) -> int:
+    return int(digest(list(what))[:15], 16)
