@@ -57,6 +57,8 @@ class Reference:
     digest: str
     features: Features | None = None
     moments: dict[str, Moments] = field(default_factory=dict)
+    cache: dict[str, object] = field(default_factory=dict, repr=False)
+    """Roots and radii made once and shared by every cell compared with it."""
 
 
 @dataclass(frozen=True)
