@@ -1,0 +1,44 @@
+"""AuthPct: the share of generated images that are not near copies (Alaa et al., 2022).
+
+A generated row g is authentic if it is farther from its nearest reference row t than t is from
+its own nearest other reference row (https://arxiv.org/abs/2102.08921). The reference is the
+training set.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from cmbench.metrics._base import Features, Metric, Reference, Score
+from cmbench.metrics._neighbours import nearest, radii_of
+from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
+from cmbench.metrics._wilson import share_score
+
+__all__ = ["AuthPct"]
+
+
+class AuthPct(Metric):
+    """100 x share of authentic generated rows."""
+
+    higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 100.0)
+    outputs: ClassVar[tuple[str, ...]] = ("auth_pct",)
+    least: ClassVar[int] = 1
+
+    def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
+        """The percentage with Wilson's interval."""
+        rows = feature_rows(generated, "pool", least=1)
+        other = reference_rows(reference, "pool", least=2, width=rows.shape[1])
+        gaps = radii_of(reference_features(reference), other, "pool", 1)
+        distances, index = nearest(rows, other)
+        hits = int((distances > gaps[index]).sum())
+        n = len(rows)
+        share = share_score(hits, n, count=n, details={"reference_count": float(len(other))})
+        low, high = share.interval or (0.0, 1.0)
+        return {
+            "auth_pct": replace(
+                share,
+                value=100 * share.value,
+                error=100 * (share.error or 0.0),
+                interval=(100 * low, 100 * high),
+            )
+        }

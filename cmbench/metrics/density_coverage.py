@@ -1,0 +1,54 @@
+"""Density and coverage (Naeem et al., 2020, https://arxiv.org/abs/2002.09797).
+
+density = mean over generated rows of (reference balls that hold it) / k, may exceed 1;
+coverage = share of reference balls that hold a generated row. A row on the rim is outside.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cmbench.metrics._base import Features, Metric, Reference, Score
+from cmbench.metrics._neighbours import Balls, balls_of, radii_of
+from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
+from cmbench.metrics._wilson import share_score
+
+__all__ = ["DensityCoverage"]
+
+
+class DensityCoverage(Metric):
+    """How often reference balls hold generated rows, and how many of them hold any."""
+
+    higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    outputs: ClassVar[tuple[str, ...]] = ("density", "coverage")
+    k: int = Field(5, ge=1, description="neighbour that a reference ball reaches to")
+
+    def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
+        """Density (error: spread over generated rows) and coverage (probes: reference rows)."""
+        balls = self._balls(generated, reference)
+        counts = balls.held_by / self.k
+        n, m = len(counts), len(balls.holds)
+        value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(n))
+        interval = (max(value - 1.96 * error, 0.0), value + 1.96 * error)
+        details = {"reference_count": float(m)}
+        return {
+            "density": Score(value, error, interval, n, details),
+            "coverage": share_score(int(balls.holds.sum()), m, count=n, details=details),
+        }
+
+    def influence(
+        self, generated: Features, reference: Reference | None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Terms less their mean: by generated row for density, by reference row for coverage."""
+        balls = self._balls(generated, reference)
+        counts, holds = balls.held_by / self.k, balls.holds.astype(np.float64)
+        return {"density": counts - counts.mean(), "coverage": holds - holds.mean()}
+
+    def _balls(self, generated: Features, reference: Reference | None) -> Balls:
+        rows = feature_rows(generated, "pool", least=2)
+        other = reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
+        radii = radii_of(reference_features(reference), other, "pool", self.k)
+        return balls_of(rows, other, reference_radii=radii, strict=True)

@@ -1,0 +1,53 @@
+"""Frechet distance at an infinite count, by the jackknife over shards.
+
+With m shards, F the distance of all samples and F_(-i) without shard i: m F - (m - 1) mean F_(-i).
+It removes the bias in 1/N without random draws, where Chong and Forsyth (2020,
+https://arxiv.org/abs/1911.07023) draw a line through redrawn sizes.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
+from cmbench.metrics._frechet import moment_distance, root_of
+from cmbench.metrics._moments import MomentSum, reference_moments
+from cmbench.metrics._rows import feature_rows
+
+__all__ = ["FrechetInfinity"]
+
+
+class FrechetInfinity(Metric):
+    """Jackknife-corrected squared Frechet distance; sample i belongs to shard i mod `shards`."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
+    least: ClassVar[int] = 4
+    shards: int = Field(20, ge=2, description="shards left out one at a time")
+
+    def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
+        """The corrected distance; details: plain distance, shards.
+
+        Raises:
+            MetricError: If there are fewer than two samples a shard.
+        """
+        rows = feature_rows(generated, "pool", least=2)
+        if len(rows) < 2 * self.shards:
+            raise MetricError(
+                f"{len(rows)} samples are too few for {self.shards} shards: "
+                f"at least {2 * self.shards} are needed"
+            )
+        other = reference_moments(reference, "pool", width=rows.shape[1])
+        root = root_of(other.covariance)
+        parts = [MomentSum.of(rows[i :: self.shards]) for i in range(self.shards)]
+        total = MomentSum.empty(rows.shape[1])
+        for part in parts:
+            total = total.merge(part)
+        plain = moment_distance(total.moments(), other, root)
+        left = np.array([moment_distance(total.without(p).moments(), other, root) for p in parts])
+        m = self.shards
+        value = float(m * plain - (m - 1) * left.mean())
+        error = float(np.sqrt((m - 1) / m * ((left - left.mean()) ** 2).sum()))
+        details = {"frechet_distance": plain, "reference_count": float(other.count)}
+        interval = (value - 1.96 * error, value + 1.96 * error)
+        return {"fd_infinity": Score(value, error, interval, len(rows), details)}
