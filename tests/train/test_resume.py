@@ -1,0 +1,62 @@
+"""A training that was stopped and resumed ends with the weights of one that was not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cmbench.core.loader import create
+from cmbench.train.loop import TrainState, train
+from cmbench.train.recipe import Recipe
+
+RECIPE = Recipe(
+    recipe="edm/tiny",
+    model={
+        "name": "edm",
+        "shape": (1, 8, 8),
+        "network": {"name": "compact_unet", "channels": (16,), "dropout": 0.1, "embedding": 16},
+    },
+    dataset="digits",
+    objective="edm",
+    batch=8,
+    images=80,
+    flip=True,
+)
+
+
+def _run(folder: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
+    def progress(state: TrainState) -> None:
+        if state.step == stop:
+            raise KeyboardInterrupt
+
+    images = create("dataset", "digits").open()
+    result = train(
+        RECIPE,
+        dataset_images=images,
+        folder=folder,
+        device=torch.device("cpu"),
+        progress=progress,
+    )
+    return load_file(result.weights)
+
+
+def test_resumed_training_equals_an_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    straight = _run(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path / "cut", stop=5)
+    resumed = _run(tmp_path / "cut")
+    assert straight.keys() == resumed.keys()
+    for name, expected in straight.items():
+        assert torch.equal(resumed[name], expected), name
+
+
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    straight = _run(tmp_path / "straight")
+    for stop in (3, 6):
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path / "cut", stop=stop)
+    newest = sorted((tmp_path / "cut").glob("checkpoint-*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    resumed = _run(tmp_path / "cut")
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
