@@ -1,0 +1,104 @@
+"""Inception-v3 of December 2015, as FID, IS and sFID are defined on (torch-fidelity's port).
+
+Pixels of any size are resized to 299 as TensorFlow 1 did (bilinear, corners at 0, no half pixel).
+Layers: pool (2048), logits (1008, without bias), spatial (the first 7 channels of mixed_6/conv,
+17 x 17 in the order H, W, C: 2023).
+"""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.paths import cache_folder
+from cmbench.features._base import Extractor, FeatureExtractor
+from cmbench.features._resize import colour
+
+__all__ = ["Inception"]
+
+_DIGEST = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_FILE = "weights-inception-2015-12-05-6726825d.pth"
+
+
+class Inception(FeatureExtractor):
+    """Inception-v3 features; the only ones whose Frechet distance is called FID."""
+
+    layers: ClassVar[dict[str, int]] = {"pool": 2048, "logits": 1008, "spatial": 2023}
+    distance_name: ClassVar[str] = "FID"
+    transport: ClassVar[frozenset[str]] = frozenset({"weights"})
+    weights: Path | None = Field(
+        None, description="weights file; else CMBENCH_INCEPTION, else the cache's file"
+    )
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights file."""
+        return file_sha256(self._path())
+
+    def build(self, device: torch.device) -> Extractor:
+        """torch-fidelity's module with the weights, on `device`.
+
+        Raises:
+            UserError: If the cache's file is not the official one, or a file given can't be read.
+        """
+        path, given = self._path(), self._given() is not None
+        if not given and file_sha256(path) != _DIGEST:
+            raise UserError(
+                f"{path} is damaged",
+                expected=f"SHA-256 {_DIGEST}",
+                fix="delete it, then: cmbench assets fetch inception-2015-12-05",
+            )
+        return _Extractor(_module(path)).to(device)
+
+    def _given(self) -> Path | None:
+        named = os.environ.get("CMBENCH_INCEPTION")
+        return self.weights or (Path(named).expanduser() if named else None)
+
+    def _path(self) -> Path:
+        given = self._given()
+        path = given or cache_folder() / "assets" / _FILE
+        if path.is_file():
+            return path
+        raise Pending(
+            f"no Inception weights at {path}",
+            command="cmbench assets fetch inception-2015-12-05",
+        )
+
+
+class _Extractor(Extractor):
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False).eval()
+        self._seen: list[Tensor] = []
+        branch: nn.Module = net.Mixed_6d.branch1x1
+        branch.register_forward_hook(lambda module, given, out: self._seen.append(out))
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        self._seen.clear()
+        pool, logits = self.net(colour(pixels).contiguous())
+        spatial = self._seen.pop()[:, :7].permute(0, 2, 3, 1).flatten(1)
+        return {"pool": pool, "logits": logits, "spatial": spatial.contiguous()}
+
+
+def _module(path: Path) -> Any:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        # Read here first, without pickles: torch-fidelity would run code from the file.
+        torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        return FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(path),
+        )
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} does not hold Inception weights: {error}") from None
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise UserError(f"{path} is not a plain state dict: {error}") from None
