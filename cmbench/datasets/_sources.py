@@ -128,7 +128,7 @@ def _decode(
             result, first = np.empty((count, *picture.shape), np.uint8), name
         if picture.shape != result.shape[1:]:
             raise UserError(
-                f"images of mixed sizes: {first} is {_size(result[0])}, {name} is {_size(picture)}",
+                f"images of mixed sizes: {first} is {result.shape[2:]}, {name} {picture.shape[1:]}",
                 fix="use data set `images` with `size` and `crop`, or make them equal",
             )
         result[i] = picture
@@ -208,20 +208,21 @@ def _bytes(cell: Any) -> bytes:
     return cell["bytes"] if isinstance(cell, dict) else bytes(cell)
 
 
+_ARRAY_PARTS = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
 class _CifarUnpickler(pickle.Unpickler):
     """Reads CIFAR's pickled batches: arrays and nothing else."""
 
-    _ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         """Only what rebuilds an array; anything else is refused and named."""
-        if (module, name) in self._ALLOWED:
+        if (module, name) in _ARRAY_PARTS:
             return super().find_class(module, name)
         raise UserError(f"the pickle calls {module}.{name}, which is not data; it was not run")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
@@ -40,15 +41,17 @@ class FashionMNIST(Dataset):
         if place.is_dir() and (place / "FashionMNIST" / "raw").is_dir():
             place = place / "FashionMNIST" / "raw"
         if place.is_dir() and any(place.glob("*-idx3-ubyte*")):
-            pixels, labels = self._idx(place, "images", 3)[:, None], self._idx(place, "labels", 1)
+            pixels = self._idx(place, "images", 3)[:, None]
+            labels = self._idx(place, "labels", 1).astype(np.int64)
         else:
             read = read_pictures(place, channels=1)
-            pixels, labels = read.pixels, read.labels
+            pixels = read.pixels
+            labels = read.labels if read.labels is not None else np.zeros(0, np.int64)
         edge = (self.size - 28) // 2
         padded = np.pad(pixels, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
-        return ArrayImages(padded, None if labels is None else labels.astype(np.int64), classes=10)
+        return ArrayImages(padded, labels if len(labels) else None, classes=10)
 
-    def _idx(self, folder: Path, what: str, axes: int) -> np.ndarray:  # type: ignore[type-arg]
+    def _idx(self, folder: Path, what: str, axes: int) -> NDArray[np.uint8]:
         prefix = "train" if self.split == "train" else "t10k"
         name = f"{prefix}-{what}-idx{axes}-ubyte"
         for file in (folder / name, folder / f"{name}.gz"):

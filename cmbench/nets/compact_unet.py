@@ -37,7 +37,7 @@ class CompactUNet(Network):
         return self
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for images (C, H, W), H and W divisible by unshuffle * 2^(levels - 1)."""
+        """The raw network for images whose side is divisible by unshuffle * 2^(levels - 1)."""
         fold = self.unshuffle * 2 ** (len(self.channels) - 1)
         if shape[1] % fold or shape[2] % fold:
             raise ValueError(f"image side {shape[1]} is not divisible by {fold}")

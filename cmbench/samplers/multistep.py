@@ -19,7 +19,7 @@ __all__ = ["MultiStep"]
 
 _FIRST_STOPS = (0.8, 0.3, 2.5)
 """Levels after sigma_max: 0.8 is near the searched optimum of published 2-step CIFAR-10 models
-(0.585 of CD, 0.821 of iCT); each further point is one more, so that longer runs keep the earlier."""
+(0.585 of CD, 0.821 of iCT); each further point is one more, so longer runs keep the earlier."""
 
 
 class MultiStep(Sampler):

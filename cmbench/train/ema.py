@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cmbench.train.recipe import EMA
 
@@ -28,6 +28,8 @@ class WeightAverage:
         if self.spec.ramp:
             half_life = min(half_life, self.spec.ramp * images_seen)
         rate = 0.5 ** (self.batch / half_life) if half_life > 0 else 0.0
-        torch._foreach_lerp_(list(self.module.parameters()), list(online.parameters()), 1 - rate)
+        old: list[Tensor] = list(self.module.parameters())
+        new: list[Tensor] = list(online.parameters())
+        torch._foreach_lerp_(old, new, 1 - rate)
         for kept, fresh in zip(self.module.buffers(), online.buffers(), strict=True):
             kept.copy_(fresh)

@@ -1,6 +1,8 @@
 """The training loop: resumes to the bit on one device, stops cleanly, and never saves NaN."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cmbench.core.digests import digest
-from cmbench.core.errors import CmbenchError
-from cmbench.core.files import atomic_file, write_json
+from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.files import atomic_file, write_bytes, write_json
 from cmbench.core.images import image_grid, to_images, to_pixels
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
@@ -34,7 +36,7 @@ __all__ = ["DivergedError", "TrainResult", "TrainState", "train"]
 
 
 class DivergedError(CmbenchError):
-    """The loss or the gradient became NaN or infinite: training stops, the last checkpoint stays."""
+    """Loss or gradient became NaN or infinite: training stops, the last checkpoint stays."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class _Trainer:
         objective = recipe.built_objective()
         student = model.build().train().requires_grad_(True)
         first = objective.initial_state(teacher) if teacher is not None else None
+        if teacher is None and objective.starts_from_teacher():
+            raise UserError(
+                f"recipe {recipe.recipe} starts from a teacher's weights, and none was given",
+                fix="teacher: family/card, or --teacher PATH",
+            )
         if first is not None:
             student.load_state_dict(first)
         self.student = student.to(device).to(memory_format=torch.channels_last)
@@ -113,14 +120,24 @@ class _Trainer:
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         self.optimiser = _optimiser(recipe, self.parameters)
         self.step, self.points = 0, list[TrainingPoint]()
+        self.recent: list[float] = []
+        self.identity = digest([recipe.identity(), images.fingerprint()])
         self.sampler: Sampler | None = create("sampler", model.sampler) if model.sampler else None
-        self.forward = torch.compile(self.loss) if recipe.compile else self.loss
+        self.forward: nn.Module = self.loss
+        if recipe.compile:
+            self.forward = torch.compile(self.loss)  # type: ignore[assignment]
 
     def resume(self) -> None:
         """Goes on from the last whole checkpoint, if there is one."""
         state = latest_checkpoint(self.folder, self.device)
         if state is None:
             return
+        if state["identity"] != self.identity:
+            raise UserError(
+                f"{self.folder} holds another training: its recipe or its data differ",
+                fix="give another folder, or delete that one",
+            )
+        self.recent = list(state["recent"])
         self.student.load_state_dict(state["student"])
         self.average.module.load_state_dict(state["average"])
         self.loss.load_state_dict(state["loss"])
@@ -129,36 +146,37 @@ class _Trainer:
         self.points = [TrainingPoint.model_validate(p) for p in state["points"]]
 
     def run(self, progress: Callable[[TrainState], None] | None) -> None:
-        """Steps to the end; an interrupt saves a checkpoint and goes on upwards."""
-        start, recent = time.monotonic(), list[float]()
-        try:
+        """Steps to the end; an interrupt is heeded between two steps, after a checkpoint."""
+        start = time.monotonic()
+        with _Interrupts() as interrupts:
             while self.step < self.recipe.steps:
                 loss = self._step()
-                recent.append(loss)
                 self.step += 1
                 seen = self.step * self.recipe.batch
                 extra = self.loss.progress(self.step - 1)
-                if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
-                    mean = float(np.mean(recent))
-                    recent.clear()
-                    self.points.append(
-                        TrainingPoint(step=self.step, images=seen, loss=mean, extra=extra)
-                    )
+                self._log(loss, seen, extra)
                 self._keep(seen)
                 if progress is not None and self.ranks.is_first:
                     progress(TrainState(self.step, seen, loss, time.monotonic() - start, extra))
-        except KeyboardInterrupt:
-            self._save()
-            raise
+                if interrupts.asked:
+                    self._save()
+                    raise KeyboardInterrupt
+
+    def _log(self, loss: float, seen: int, extra: dict[str, float]) -> None:
+        """The mean loss since the last point, kept in the checkpoint with the rest."""
+        self.recent.append(loss)
+        if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
+            mean = float(np.mean(self.recent))
+            self.recent.clear()
+            point = TrainingPoint(step=self.step, images=seen, loss=mean, extra=extra)
+            self.points.append(point)
 
     def finish(self) -> TrainResult:
         """Writes weights and log."""
         weights, log = self.folder / "weights.safetensors", self.folder / "log.json"
         if self.ranks.is_first:
             state = {k: v.cpu().contiguous() for k, v in self.average.module.state_dict().items()}
-            temporary = self.folder / "weights.tmp"
-            save_file(state, temporary)
-            temporary.replace(weights)
+            write_bytes(weights, save(state))
             name = self.recipe.recipe
             record = TrainingLog(
                 label=name,
@@ -179,12 +197,12 @@ class _Trainer:
         images, labels = self._batch(draws)
         self.optimiser.zero_grad(set_to_none=True)
         kind = self.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        narrow = recipe.precision == "bf16" and kind == "cuda"
+        with torch.autocast(kind, torch.bfloat16, enabled=narrow):
             losses = self.forward(images, labels, self.step, draws)
         total = losses.float().sum() / recipe.batch
         total.backward()
-        self.ranks.sum_gradients(self.parameters)
-        value = float(total.detach()) * self.ranks.count
+        value = self.ranks.sum_gradients(self.parameters, total.detach())
         self._check(value, self._clip())
         self.optimiser.step()
         self.loss.after_step(self.step)
@@ -237,7 +255,9 @@ class _Trainer:
         if not self.ranks.is_first:
             return
         state: dict[str, Any] = {
+            "identity": self.identity,
             "step": self.step,
+            "recent": list(self.recent),
             "student": self.student.state_dict(),
             "average": self.average.module.state_dict(),
             "loss": self.loss.state_dict(),
@@ -255,6 +275,27 @@ class _Trainer:
         pixels = to_pixels(generator.generate(noise, labels), "round").cpu()
         with atomic_file(self.folder / f"samples-{seen:09d}.png") as file:
             Image.fromarray(image_grid(pixels, 8).numpy()).save(file, format="PNG")
+
+
+class _Interrupts:
+    """Holds back SIGINT while a step runs: a step half done must not be saved as a checkpoint."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

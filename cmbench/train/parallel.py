@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 __all__ = ["Ranks"]
 
@@ -31,15 +31,16 @@ class Ranks:
         """First and last place (exclusive) of this rank's images in a batch."""
         return batch * self.rank // self.count, batch * (self.rank + 1) // self.count
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Adds the gradients of all ranks, in one message."""
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
+        """Adds the gradients and the loss of all ranks, in one message; returns the loss."""
         if self.count == 1:
-            return
+            return float(loss)
         grads = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in grads])
+        flat = torch.cat([loss.reshape(1), *(g.reshape(-1) for g in grads)])
         distributed.all_reduce(flat)
-        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        for grad, part in zip(grads, flat[1:].split([g.numel() for g in grads]), strict=True):
             grad.copy_(part.view_as(grad))
+        return float(flat[0])
 
     def wait(self) -> None:
         """Waits for all ranks."""

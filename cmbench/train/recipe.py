@@ -80,7 +80,6 @@ class Recipe(_Part):
     log_every: int = Field(default=50, ge=1, description="steps between logged points")
     save_every_images: int = Field(default=50_000, ge=1)
     show_every_images: int | None = Field(default=None, ge=1, description="sample grids")
-    micro_batch: int | None = Field(default=None, ge=1)
     compile: bool = False
 
     @property

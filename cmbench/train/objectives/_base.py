@@ -65,6 +65,10 @@ class Objective(Component, ABC):
         """Forward passes an image costs in training; a backward counts as two."""
         return 3.0
 
+    def starts_from_teacher(self) -> bool:
+        """Whether the student's first weights are the teacher's."""
+        return False
+
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """The student's first weights taken from the teacher, or None to start at random."""
         return None

@@ -32,7 +32,8 @@ def adaptive_rate(points: int, s0: int, mu0: float) -> float:
 @torch.no_grad()
 def update_average(average: nn.Module, online: nn.Module, rate: float) -> None:
     """Average <- rate * average + (1 - rate) * online, for parameters; buffers are copied."""
-    old, new = list(average.parameters()), list(online.parameters())
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(online.parameters())
     torch._foreach_lerp_(old, new, 1 - rate)
     for kept, fresh in zip(average.buffers(), online.buffers(), strict=True):
         kept.copy_(fresh)

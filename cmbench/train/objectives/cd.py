@@ -40,6 +40,10 @@ class ConsistencyDistillation(Objective):
         """Student 3, target 1, teacher 2 (Heun) or 1 (Euler)."""
         return 6.0 if self.solver == "heun" else 5.0
 
+    def starts_from_teacher(self) -> bool:
+        """Always."""
+        return True
+
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """The teacher's weights: both modules have the same names."""
         return dict(teacher.state_dict())

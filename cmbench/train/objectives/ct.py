@@ -43,6 +43,10 @@ class ConsistencyTraining(Objective):
         """Student 3, target 1."""
         return 4.0
 
+    def starts_from_teacher(self) -> bool:
+        """Where `init` says so."""
+        return self.init == "teacher"
+
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """The teacher's weights where `init` asks for them."""
         return dict(teacher.state_dict()) if self.init == "teacher" else None

@@ -1,0 +1,52 @@
+"""An LPIPS-like distance for 8x8 digits: feature maps of a small digits classifier.
+
+As LPIPS (https://arxiv.org/abs/1801.03924): maps are normalised over channels, differences
+squared, averaged over space and added over layers; the pixels themselves are one layer more. The
+network is not the one that judges (see nets/digits_cnn).
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cmbench.core.errors import UserError
+from cmbench.distances._base import Distance
+from cmbench.nets.digits_cnn import DigitsClassifier
+
+__all__ = ["DigitsLPIPS"]
+
+_WEIGHTS = Path(__file__).parent / "data" / "digits_cnn.safetensors"
+
+
+class DigitsLPIPS(Distance):
+    """`pixels` weighs the squared difference of the pixels beside the feature maps."""
+
+    pixels: float = 1.0
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The distance with its frozen classifier."""
+        state = load_file(_WEIGHTS)
+        net = DigitsClassifier(len(state["convolutions.0.weight"]))
+        net.load_state_dict(state)
+        return _DigitsLPIPS(net.eval().requires_grad_(False), self.pixels).to(device)
+
+
+class _DigitsLPIPS(nn.Module):
+    def __init__(self, net: DigitsClassifier, pixels: float) -> None:
+        super().__init__()
+        self.net, self.pixels = net, pixels
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != (1, 8, 8):
+            raise UserError(f"digits_lpips reads (1, 8, 8) images, not {tuple(x.shape[1:])}")
+        total = self.pixels * (x - y).square().flatten(1).mean(1)
+        for a, b in zip(self.net.maps(x), self.net.maps(y), strict=True):
+            total = total + (_unit(a) - _unit(b)).square().sum(1).flatten(1).mean(1)
+        return total
+
+
+def _unit(maps: Tensor) -> Tensor:
+    # The epsilon is inside the root: the gradient of a norm at zero would not be finite.
+    return maps * (maps.square().sum(1, keepdim=True) + 1e-8).rsqrt()

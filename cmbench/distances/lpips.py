@@ -1,0 +1,94 @@
+"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) by its own package, VGG16 or AlexNet.
+
+As the consistency-models paper uses it: images below 256 are resized to 224 (`size`). The linear
+weights lie in the package; the trunk's are torchvision's and are the assets `vgg16-397923af` and
+`alexnet-owt-7be5be79` (or `weights`, or a file in torch's own hub cache).
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from cmbench.assets.download import asset_path
+from cmbench.core.errors import UserError
+from cmbench.distances._base import Distance
+
+__all__ = ["LPIPS"]
+
+_TRUNKS = {"vgg": "vgg16-397923af", "alex": "alexnet-owt-7be5be79"}
+
+
+class LPIPS(Distance):
+    """The published distance; with a small network it is nearly all of a training step."""
+
+    transport: ClassVar[frozenset[str]] = frozenset({"weights"})
+
+    net: Literal["vgg", "alex"] = "vgg"
+    size: int | None = Field(default=224, ge=32, description="none: at their own size")
+    weights: str | None = Field(default=None, description="torchvision's trunk weights")
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The distance with its frozen network.
+
+        Raises:
+            Pending: If the trunk's weights are not on this machine.
+        """
+        file = self._file()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import lpips
+
+            # pnet_rand: the package would otherwise start a download of the trunk.
+            net = lpips.LPIPS(net=self.net, pnet_rand=True, verbose=False)
+        _load_trunk(net.net, file)
+        return _LPIPS(net.eval().requires_grad_(False).to(device), self.size)
+
+    def _file(self) -> Path:
+        given = self.weights or os.environ.get(
+            f"CMBENCH_{_TRUNKS[self.net].split('-')[0].upper()}"
+        )
+        if given:
+            if not Path(given).is_file():
+                raise UserError(f"weights {given} do not exist")
+            return Path(given)
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / f"{_TRUNKS[self.net]}.pth"
+        return cached if cached.is_file() else asset_path(_TRUNKS[self.net])
+
+
+class _LPIPS(nn.Module):
+    def __init__(self, net: nn.Module, size: int | None) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+
+    def train(self, mode: bool = True) -> "_LPIPS":
+        """Stays in evaluation mode: the package's dropout would make the distance random."""
+        return super().train(False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        distance: Tensor = self.net(self._seen(x), self._seen(y))
+        return distance.flatten(1).sum(1)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        coloured = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        if self.size is None or coloured.shape[-1] >= 256:
+            return coloured
+        return nnf.interpolate(coloured, (self.size, self.size), mode="bilinear")
+
+
+def _load_trunk(trunk: nn.Module, file: Path) -> None:
+    """Torchvision's `features.N` go to the package's `sliceK.N`."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        own = trunk.state_dict()
+        named = {k: state[f"features.{k.partition('.')[2]}"] for k in own}
+        trunk.load_state_dict(named)
+    except (KeyError, RuntimeError, ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"{file} does not hold torchvision's weights: {str(error).splitlines()[0]}"
+        ) from None

@@ -1,0 +1,54 @@
+"""ST-LPIPS: the shift-tolerant perceptual metric, whose weights lie inside its package.
+
+Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It stands in for LPIPS where the original's
+weights can't be had; the two are different distances, and results name the one that was used.
+"""
+
+import warnings
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from cmbench.distances._base import Distance
+
+__all__ = ["STLPIPS"]
+
+
+class STLPIPS(Distance):
+    """Images are resized to `size` first: a larger size sees finer detail and costs its square."""
+
+    net: Literal["alex", "vgg"] = "alex"
+    size: int | None = Field(default=64, ge=32, description="none: at their own size")
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The distance with its frozen network."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from stlpips_pytorch.stlpips import LPIPS
+
+            net = LPIPS(net=self.net, variant="shift_tolerant", verbose=False, use_dropout=True)
+        net = net.eval().requires_grad_(False).to(device)
+        return _STLPIPS(net, self.size)
+
+
+class _STLPIPS(nn.Module):
+    def __init__(self, net: nn.Module, size: int | None) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+
+    def train(self, mode: bool = True) -> "_STLPIPS":
+        """Stays in evaluation mode: the package's dropout would make the distance random."""
+        return super().train(False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        distance: Tensor = self.net(self._seen(x), self._seen(y))
+        return distance.flatten(1).sum(1)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        coloured = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        if self.size is None or coloured.shape[-1] == self.size:
+            return coloured
+        return nnf.interpolate(coloured, (self.size, self.size), mode="bilinear")
