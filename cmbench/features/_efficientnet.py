@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: inverted residuals with ReLU6, no squeeze and excitation.
 
-Blocks of Tan and Le (2019, https://arxiv.org/abs/1905.11946, table 1) without their attention; stem and
-head not scaled. Padding is TensorFlow's "same": uneven at stride 2. Parameter names are those
-of the published state dict, so that it loads strictly.
+Blocks of Tan and Le (2019, https://arxiv.org/abs/1905.11946, table 1) without their attention;
+stem and head not scaled. Padding is TensorFlow's "same": uneven at stride 2. Parameter names are
+those of the published state dict, so that it loads strictly.
 """
 
 import torch

@@ -1,8 +1,9 @@
 """A small classifier of 8x8 handwritten digits, for suites that run in seconds on a CPU.
 
-pool = relu(A x + a) (64), logits = B pool + b (10), x = pixels / 255. Trained on the training split
-of scikit-learn's digits (test accuracy 0.967); the weights lie beside this file, made by
-`train_digits_classifier`: full-batch Adam in float64 on one thread, so the recipe has no randomness but its seed.
+pool = relu(A x + a) (64), logits = B pool + b (10), x = pixels / 255. Trained on the training
+split of scikit-learn's digits (test accuracy 0.967); the weights lie beside this file, made by
+`train_digits_classifier`: full-batch Adam in float64 on one thread, so the recipe has no
+randomness but its seed.
 """
 
 from pathlib import Path
