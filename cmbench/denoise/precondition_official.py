@@ -1,0 +1,340 @@
+r"""Networks of older families in EDM's form: VP, VE, iDDPM, and OpenAI's scaled time.
+
+EDM (https://arxiv.org/abs/2206.00364), Table 1. Each denoiser holds the network as `net`, states
+the noise levels it was trained at (`trained_range`) and, beside it, the range that EDM's sampler
+spends on it: 0.002 to 80, cut to the trained range.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
+
+__all__ = [
+    "DiscreteVPDenoiser",
+    "IDDPMDenoiser",
+    "OpenAIConsistency",
+    "OpenAIDenoiser",
+    "VEDenoiser",
+    "VPDenoiser",
+    "iddpm_levels",
+    "noise_schedule",
+]
+
+
+class _Scaled(Denoiser):
+    """D = x + c_out F(c_in x, c_noise), with what the subclasses say about the scalings."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        *,
+        classes: int,
+        trained_range: tuple[float, float],
+        sigma_min: float | None,
+        sigma_max: float | None,
+    ) -> None:
+        low, high = trained_range
+        super().__init__(
+            shape,
+            classes=classes,
+            sigma_min=max(low, 0.002) if sigma_min is None else sigma_min,
+            sigma_max=min(high, 80.0) if sigma_max is None else sigma_max,
+        )
+        self.net, self.trained_range = net, trained_range
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """The network's time at sigma (B,), float64."""
+        raise NotImplementedError
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        """Factor of the network's output at sigma (B,): -sigma where it predicts the noise."""
+        return -sigma
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        """Factor of the network's input at sigma (B,): the VP state's scale."""
+        return (sigma**2 + 1).rsqrt()
+
+    def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """F(c_in x, c_noise), with all the channels that the network has, in its type."""
+        wide = sigma.to(torch.float64).expand(len(x))
+        kind = next(self.net.parameters()).dtype
+        inner = (expand(self.c_in(wide).to(x.dtype), x) * x).to(kind)
+        found: Tensor = self.net(inner, self.c_noise(wide).to(kind), labels)
+        return found
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """D(x; sigma); output channels beyond the image's (a learned variance) are not used."""
+        wide = sigma.to(torch.float64).expand(len(x))
+        raw = self.raw(x, sigma, labels)[:, : x.shape[1]].to(x.dtype)
+        return x + expand(self.c_out(wide).to(x.dtype), x) * raw
+
+
+class VPDenoiser(_Scaled):
+    r"""Continuous VP: c_noise = (steps - 1) t(s), s(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1.
+
+    Args:
+        net: Raw network that predicts the noise.
+        shape: Shape of one image, (C, H, W).
+        classes: Number of class labels.
+        beta_d: Growth of beta over t in [0, 1].
+        beta_min: Beta at t = 0.
+        steps: Steps of the discrete process that the network's time counts.
+        least_t: Least t in training.
+        sigma_min: Least noise level of sampling; by default 0.002 or what was trained.
+        sigma_max: Greatest noise level of sampling; by default 80 or what was trained.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        *,
+        classes: int = 0,
+        beta_d: float = 19.9,
+        beta_min: float = 0.1,
+        steps: int = 1000,
+        least_t: float = 1e-5,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        def level(t: float) -> float:
+            return math.sqrt(math.expm1(beta_d * t * t / 2 + beta_min * t))
+
+        ends = (level(least_t), level(1.0))
+        super().__init__(
+            net,
+            shape,
+            classes=classes,
+            trained_range=ends,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+        )
+        self.beta_d, self.beta_min, self.steps = beta_d, beta_min, steps
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """999 t at 1000 steps."""
+        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
+        return (self.steps - 1) * (root - self.beta_min) / self.beta_d
+
+
+class VEDenoiser(_Scaled):
+    r"""Continuous VE: c_out = s, c_in = 1, c_noise = ln(s / 2); trained at 0.02 to 100."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        *,
+        classes: int = 0,
+        trained_range: tuple[float, float] = (0.02, 100.0),
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        super().__init__(
+            net,
+            shape,
+            classes=classes,
+            trained_range=trained_range,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+        )
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """ln(s / 2): levels of [0, 1] data, half of those of [-1, 1]."""
+        return (sigma / 2).log()
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        """The network predicts the score times sigma."""
+        return sigma
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(sigma)
+
+
+class IDDPMDenoiser(_Scaled):
+    r"""iDDPM's cosine levels as EDM orders them: c_noise = steps - 1 - j, u_j the nearest to s."""
+
+    levels: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        *,
+        classes: int = 0,
+        c_1: float = 0.001,
+        c_2: float = 0.008,
+        steps: int = 1000,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        levels = iddpm_levels(steps, c_1, c_2)
+        ends = (float(levels[steps - 1]), float(levels[0]))
+        super().__init__(
+            net,
+            shape,
+            classes=classes,
+            trained_range=ends,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+        )
+        self.register_buffer("levels", levels, persistent=False)
+
+    def index(self, sigma: Tensor) -> Tensor:
+        """Index of the level nearest to each sigma, int64, of sigma's shape."""
+        levels = self.levels.to(sigma.device, torch.float64)
+        flat = sigma.to(torch.float64).reshape(-1, 1)
+        return (flat - levels).abs().argmin(dim=1).reshape(sigma.shape)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest level, of sigma's type."""
+        return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """The number of steps, less one, less the index."""
+        return (len(self.levels) - 2 - self.index(sigma)).to(torch.float64)
+
+
+class DiscreteVPDenoiser(_Scaled):
+    r"""A discrete VP process: D = x - s eps(x / sqrt(1 + s^2), t(s)).
+
+    Between the process's levels, t is interpolated in ln s.
+
+    Args:
+        net: Raw network; its first C outputs are the noise (or x0), further C a learned variance.
+        shape: Shape of one image, (C, H, W).
+        abar: Products of 1 - beta, (T,), float64.
+        classes: Number of class labels.
+        time_scale: Factor from the step to the network's time (1000 / T where it is rescaled).
+        predicts_x0: Whether the network's output is x0, not the noise.
+        sigma_min: Least noise level of sampling; the process's by default.
+        sigma_max: Greatest noise level of sampling; 80 or the process's by default.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        abar: Tensor,
+        *,
+        classes: int = 0,
+        time_scale: float = 1.0,
+        predicts_x0: bool = False,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        self_levels = ((1 - abar) / abar).sqrt()
+        ends = (float(self_levels[0]), float(self_levels[-1]))
+        super().__init__(
+            net,
+            shape,
+            classes=classes,
+            trained_range=ends,
+            sigma_min=ends[0] if sigma_min is None else sigma_min,
+            sigma_max=sigma_max,
+        )
+        # Plain tensors, float64: a cast of the module to float32 would spoil the first levels.
+        self._abar, self._levels = abar.double(), self_levels.double()
+        self.time_scale, self.predicts_x0 = time_scale, predicts_x0
+
+    @property
+    def abar(self) -> Tensor:
+        """Products of 1 - beta, (T,), float64, on the CPU."""
+        return self._abar
+
+    @property
+    def levels(self) -> Tensor:
+        """The process's noise levels, ascending, (T,), float64, on the CPU."""
+        return self._levels
+
+    def c_noise(self, sigma: Tensor) -> Tensor:
+        """The process's t times the time scale."""
+        known = self._levels.log().numpy()
+        log = sigma.detach().double().log().cpu().numpy()
+        t = np.interp(log, known, np.arange(len(known), dtype=np.float64))
+        near = np.rint(t)
+        exact = np.where(np.abs(t - near) < 1e-6, near, t)
+        return torch.from_numpy(exact * self.time_scale).to(sigma.device)
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """D(x; sigma)."""
+        return self.split(x, sigma, labels)[0]
+
+    def split(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """D(x; sigma) and the variance's raw channels in [-1, 1], None where it is not learned."""
+        raw = self.raw(x, sigma, labels).to(x.dtype)
+        channels = x.shape[1]
+        learned = raw[:, channels:] if raw.shape[1] > channels else None
+        first = raw[:, :channels]
+        if self.predicts_x0:
+            return first, learned
+        return x - expand(sigma.to(x.dtype).expand(len(x)), x) * first, learned
+
+
+class OpenAIDenoiser(EDMDenoiser):
+    """EDM's scalings over a network whose time is 250 ln(sigma): consistency_models' teachers."""
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """D(x; sigma)."""
+        return _at_openai_time(self, x, sigma, labels)
+
+
+class OpenAIConsistency(ConsistencyFunction):
+    """The consistency function over a network whose time is 250 ln(sigma)."""
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """f(x, sigma)."""
+        return _at_openai_time(self, x, sigma, labels)
+
+
+def _at_openai_time(
+    denoiser: EDMDenoiser, x: Tensor, sigma: Tensor, labels: Tensor | None
+) -> Tensor:
+    wide = sigma.to(torch.float64).expand(len(x))
+    c_skip, c_out = (expand(c.to(x.dtype), x) for c in denoiser.scalings(wide))
+    c_in = expand((wide**2 + denoiser.sigma_data**2).rsqrt().to(x.dtype), x)
+    kind = next(denoiser.net.parameters()).dtype
+    raw = denoiser.net((c_in * x).to(kind), (250 * wide.log()).to(kind), labels)
+    return c_skip * x + c_out * raw.to(x.dtype)
+
+
+def iddpm_levels(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> Tensor:
+    r"""u_0 > ... > u_steps = 0, float64: u_{j-1}^2 = (u_j^2 + 1) / max(r_j, c_1) - 1.
+
+    r_j = abar(j - 1) / abar(j) with abar(j) = sin^2(pi/2 j / (steps (1 + c_2))) (EDM, Table 1).
+    """
+
+    def abar(j: int) -> float:
+        return math.sin(math.pi / 2 * j / steps / (c_2 + 1)) ** 2
+
+    levels = [0.0]
+    for j in range(steps, 0, -1):
+        ratio = max(abar(j - 1) / abar(j), c_1)
+        levels.append(math.sqrt((levels[-1] ** 2 + 1) / ratio - 1))
+    return torch.tensor(levels[::-1], dtype=torch.float64)
+
+
+def noise_schedule(name: str, steps: int) -> Tensor:
+    """Products of 1 - beta, (T,), of improved-diffusion's `linear` or `cosine` schedule, float64.
+
+    Linear: beta from 1e-4 to 0.02, times 1000 / T. Cosine: 1 - beta_i = f(i+1) / f(i), beta at
+    most 0.999, f(u) = cos^2((u / T + 0.008) / 1.008 pi / 2) (iDDPM, eq. 17).
+    """
+    if name == "linear":
+        scale = 1000 / steps
+        betas = np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
+    elif name == "cosine":
+        edges = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+    else:
+        raise ValueError(f"no noise schedule named {name!r}: linear or cosine")
+    return torch.from_numpy(np.cumprod(1 - betas))
