@@ -128,7 +128,7 @@ def _decode(
             result, first = np.empty((count, *picture.shape), np.uint8), name
         if picture.shape != result.shape[1:]:
             raise UserError(
-                f"images of mixed sizes: {first} is {result.shape[2:]}, {name} {picture.shape[1:]}",
+                f"mixed sizes: {first} is {result.shape[2:]}, {name} is {picture.shape[1:]}",
                 fix="use data set `images` with `size` and `crop`, or make them equal",
             )
         result[i] = picture

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) by its own package, VGG16 or AlexNet.
+"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) by its own package.
 
 As the consistency-models paper uses it: images below 256 are resized to 224 (`size`). The linear
 weights lie in the package; the trunk's are torchvision's and are the assets `vgg16-397923af` and

@@ -1,7 +1,7 @@
 """ST-LPIPS: the shift-tolerant perceptual metric, whose weights lie inside its package.
 
-Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It stands in for LPIPS where the original's
-weights can't be had; the two are different distances, and results name the one that was used.
+Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It stands in for LPIPS where the
+original's weights can't be had; the two differ, and results name the one that was used.
 """
 
 import warnings

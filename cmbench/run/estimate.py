@@ -148,7 +148,7 @@ def _probe(cell: Cell, device: torch.device) -> float | None:
     generator = BoundGenerator(module, sampler)  # type: ignore[arg-type]
     batch = min(64, default_batch(generator.shape, device))
     best = float("inf")
-    for _ in range(2):
+    for _ in range(3):
         with EvaluationCounter(generator.networks()) as counter:
             start = time.perf_counter()
             noise = Noise(0, range(batch), generator.shape, device)

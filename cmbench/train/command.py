@@ -41,7 +41,9 @@ def run_recipe(
     recipe = read_recipe(path)
     place = torch.device(device)
     images = create("dataset", recipe.dataset).open(data)
-    taught = _teacher(recipe, teacher, place) if recipe.built_objective().needs_teacher else None
+    objective = recipe.built_objective()
+    wanted = objective.needs_teacher or objective.starts_from_teacher() or teacher is not None
+    taught = _teacher(recipe, teacher, place) if wanted else None
     return train(
         recipe,
         dataset_images=images,

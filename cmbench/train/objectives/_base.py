@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmbench.core.component import Component
+from cmbench.train.draws import Draws
 
 __all__ = ["Loss", "Objective", "Setup"]
 
@@ -35,11 +36,9 @@ class Loss(nn.Module, ABC):
     """A built objective. Its buffers and submodules (the target network) are checkpointed."""
 
     @abstractmethod
-    def forward(
-        self, images: Tensor, labels: Tensor | None, step: int, generator: torch.Generator
-    ) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         """Loss of each image (B,), for images (B, C, H, W) in [-1, 1]; every random draw is
-        taken from `generator`.
+        taken from `draws`.
         """
 
     def after_step(self, step: int) -> None:

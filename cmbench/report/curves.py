@@ -1,0 +1,170 @@
+"""Plots made of records: quality against evaluations and seconds, precision and recall, losses.
+
+One line a label, with colour, marker and dash of its own, so that it reads without colour; 95%
+intervals as bars. The same records give the same bytes.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmbench.record.schema import Record, ScoreRecord, TrainingLog
+from cmbench.report.tables import Board, Column
+
+__all__ = ["loss_figure", "quality_figure", "save_figure", "scatter_figure"]
+
+_MARKERS = "osD^vP*Xph<>"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    rc = {
+        "svg.hashsalt": "cmbench", "svg.fonttype": "none", "axes.spines.top": False,
+        "axes.spines.right": False, "font.size": 10, "legend.frameon": False,
+    }  # fmt: skip
+    with mpl.rc_context(), sns.axes_style("whitegrid", rc=rc), mpl.rc_context(rc):
+        yield
+
+
+def quality_figure(board: Board, column: Column, *, against: str) -> Figure:
+    """One score against `nfe` or `seconds` an image, a line a label."""
+    with _style():
+        figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        values: list[float] = []
+        for i, label in enumerate(board.labels):
+            points = _points(board, column, label, against)
+            if points:
+                _line(axes, i, label, points)
+                values += [s.value for _, s in points]
+        _dress(axes, board, column, against, values)
+    return figure
+
+
+def _points(
+    board: Board, column: Column, label: str, against: str
+) -> list[tuple[float, ScoreRecord]]:
+    rows = [r for r in board.done if r.label == label]
+    found = [(_place(board, r, against), column.of(r)) for r in rows]
+    kept = [(x, s) for x, s in found if x is not None and s is not None]
+    return sorted(kept, key=lambda item: item[0])
+
+
+def _place(board: Board, record: Record, against: str) -> float | None:
+    return record.nfe if against == "nfe" else board.seconds(record)
+
+
+def _line(axes: Axes, i: int, label: str, points: list[tuple[float, ScoreRecord]]) -> None:
+    colour = sns.color_palette("colorblind", 10)[i % 10]
+    xs, ys = [x for x, _ in points], [s.value for _, s in points]
+    low = [s.value - s.interval[0] if s.interval else 0 for _, s in points]
+    high = [s.interval[1] - s.value if s.interval else 0 for _, s in points]
+    axes.errorbar(
+        xs, ys, yerr=[low, high], label=_short(label), color=colour, capsize=2.5, elinewidth=1,
+        marker=_MARKERS[i % len(_MARKERS)], markersize=6, markeredgecolor="white",
+        markeredgewidth=0.7, linestyle=_DASHES[i % len(_DASHES)], linewidth=1.6,
+    )  # fmt: skip
+
+
+def _dress(axes: Axes, board: Board, column: Column, against: str, values: list[float]) -> None:
+    if against == "nfe":
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.set_xlabel("network evaluations an image (NFE)")
+    else:
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds an image, measured on the machine of the run")
+    bounded = column.name in ("precision", "recall", "coverage")
+    if values and min(values) > 0 and not bounded and max(values) / min(values) > 5:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    better = "higher is better" if column.higher_is_better else "lower is better"
+    axes.set_ylabel(f"{column.title} ({better})")
+    heading = f"{_short(board.title, 60)}: {column.title}, n = {column.count:,}, 95% intervals"
+    axes.set_title(heading,
+                   loc="left", fontsize=10)  # fmt: skip
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+
+
+def scatter_figure(board: Board) -> Figure | None:
+    """Precision against recall, a point a cell with its NFE; None where there are none."""
+    names = {c.name: c for c in board.columns}
+    if not {"precision", "recall"} <= set(names):
+        return None
+    with _style():
+        figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+        axes = figure.subplots()
+        for i, label in enumerate(board.labels):
+            colour = sns.color_palette("colorblind", 10)[i % 10]
+            rows = [r for r in board.done if r.label == label]
+            pairs = [(names["recall"].of(r), names["precision"].of(r), r) for r in rows]
+            kept = [(a.value, b.value, r) for a, b, r in pairs if a and b]
+            axes.plot([k[0] for k in kept], [k[1] for k in kept], color=colour, lw=1,
+                      marker=_MARKERS[i % len(_MARKERS)], label=_short(label),
+                      linestyle=_DASHES[i % len(_DASHES)])  # fmt: skip
+            for x, y, r in kept:
+                axes.annotate(f"{r.nfe:g}", (x, y), xytext=(4, 3), textcoords="offset points",
+                              fontsize=7, color=colour)  # fmt: skip
+        axes.set_xlabel("recall (higher is better)")
+        axes.set_ylabel("precision (higher is better)")
+        axes.set_title(f"{_short(board.title, 60)}: figures beside points are NFE", loc="left",
+                       fontsize=10)  # fmt: skip
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return figure
+
+
+def loss_figure(folder: Path) -> Figure | None:
+    """Training losses, each by its own first value; None where nothing was trained."""
+    files = sorted((folder / "training").glob("*.json"))
+    logs = [TrainingLog.model_validate(json.loads(f.read_text("utf-8"))) for f in files]
+    logs = [log for log in logs if log.points]
+    if not logs:
+        return None
+    with _style():
+        figure = Figure(figsize=(7.6, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for i, log in enumerate(sorted(logs, key=lambda item: item.label)):
+            xs = [p.images for p in log.points]
+            first = log.points[0].loss or 1.0
+            axes.plot(xs, [p.loss / first for p in log.points], label=_short(log.label), lw=1.4,
+                      color=sns.color_palette("colorblind", 10)[i % 10],
+                      linestyle=_DASHES[i % len(_DASHES)])  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlabel("images seen")
+        axes.set_ylabel("loss / first logged loss")
+        axes.set_title(
+            "Training losses, not comparable between objectives", loc="left", fontsize=10
+        )
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes `path`.png (150 dpi) and `path`.svg, without dates or versions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _style():
+        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
+        path.with_suffix(".svg").write_text(svg_text(figure), "utf-8")
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG text."""
+    out = io.StringIO()
+    with _style():
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def _short(text: str, length: int = 32) -> str:
+    """Text for a legend: cut, and no mathematics or hidden underscore rule of matplotlib's."""
+    cut = text if len(text) <= length else text[: length - 1] + "…"
+    return cut.replace("$", r"\$").lstrip("_")

@@ -1,0 +1,237 @@
+"""Leaderboards as Markdown, CSV and LaTeX, made of records alone.
+
+A column holds one score under one protocol: two fingerprints are two columns, never one.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
+
+__all__ = ["Board", "Column", "read_board"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One score under one protocol."""
+
+    name: str
+    title: str
+    fingerprint: str
+    higher_is_better: bool
+    count: int
+
+    def of(self, record: Record) -> ScoreRecord | None:
+        """This column's score of a record."""
+        mine = (
+            s for s in record.scores if (s.name, s.fingerprint) == (self.name, self.fingerprint)
+        )
+        return next(mine, None)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The records of one suite, in the order of their lines and evaluations."""
+
+    suite: str
+    title: str
+    records: list[Record]
+    speeds: dict[str, Speed]
+
+    @cached_property
+    def done(self) -> list[Record]:
+        """Cells with numbers: labels in the order of their best first score, then by NFE."""
+        found = [r for r in self.records if r.status == "done"]
+        return sorted(found, key=lambda r: (r.label, r.nfe or 0, r.seed))
+
+    @cached_property
+    def waiting(self) -> list[Record]:
+        """Cells that failed or wait."""
+        return [r for r in self.records if r.status != "done"]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Every line of the plots."""
+        return list(dict.fromkeys(r.label for r in self.done))
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Every score under every protocol, in order of appearance."""
+        found: dict[tuple[str, str], Column] = {}
+        for record in self.done:
+            for s in record.scores:
+                key = (s.name, s.fingerprint)
+                column = Column(s.name, s.title, s.fingerprint, s.higher_is_better, s.count)
+                found.setdefault(key, column)
+        return list(found.values())
+
+    @cached_property
+    def by_order(self) -> list[Column]:
+        """Columns sorted as the first record has them."""
+        return self.columns
+
+    def best(self, column: Column) -> set[str]:
+        """Cells that can't be told from the best: their 95% interval reaches the best's."""
+        scored = [(r.cell, s) for r in self.done if (s := column.of(r)) is not None]
+        if not scored:
+            return set()
+        sign = 1 if column.higher_is_better else -1
+        _, top = max(scored, key=lambda item: sign * item[1].value)
+        return {cell for cell, s in scored if s is top or _overlap(s, top)}
+
+    def seconds(self, record: Record) -> float | None:
+        """Measured seconds an image."""
+        speed = self.speeds.get(record.cell)
+        return speed.seconds_per_image if speed else None
+
+    def markdown(self) -> str:
+        """The leaderboard as Markdown."""
+        heads = ["model", "NFE", *(_heading(c) for c in self.columns), "s/image"]
+        lines = ["| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
+        marks = {c: self.best(c) for c in self.columns}
+        for record in self.done:
+            cells = [_plain(record.label), _nfe(record)]
+            cells += [_marked(c, record, marks[c], _md_bold) for c in self.columns]
+            lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
+        note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
+        return f"# {_plain(self.title)}\n\n" + "\n".join(lines) + f"\n\n{note}\n" + self._waiting()
+
+    def csv(self) -> str:
+        """One row a cell and score, with everything a spreadsheet may want."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(
+            ["suite", "label", "model", "nfe", "seed", "score", "title", "value", "error", "low",
+             "high", "images", "fingerprint", "seconds_per_image", "cell", "status"]
+        )  # fmt: skip
+        for r in self.done:
+            for s in r.scores:
+                low, high = s.interval or (None, None)
+                writer.writerow(
+                    [r.suite, r.label, r.model, r.nfe, r.seed, s.name, s.title, s.value, s.error,
+                     low, high, s.count, s.fingerprint[:12], self.seconds(r), r.cell, r.status]
+                )  # fmt: skip
+        for r in self.waiting:
+            row = [r.suite, r.label, r.model, "", r.seed, *[""] * 9, r.cell, r.status]
+            writer.writerow(row)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """The leaderboard as a booktabs table."""
+        heads = ["model", "NFE", *(_tex(_heading(c)) for c in self.columns)]
+        rows = []
+        marks = {c: self.best(c) for c in self.columns}
+        for record in self.done:
+            cells = [_tex(record.label), _nfe(record)]
+            cells += [_marked(c, record, marks[c], _tex_bold).replace("±", r"$\pm$")
+                      for c in self.columns]  # fmt: skip
+            rows.append(" & ".join(cells) + r" \\")
+        spec = "ll" + "r" * len(self.columns)
+        head = " & ".join(heads) + r" \\"
+        body = "\n".join(rows)
+        return (
+            f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{head}\n\\midrule\n{body}\n"
+            "\\bottomrule\n\\end{tabular}\n"
+        )
+
+    def _waiting(self) -> str:
+        lines = [
+            f"- {_plain(r.label)} ({r.sampler.get('name', '')}): {r.status}: {_plain(r.reason)}"
+            + (f"; bring it with `{r.command}`" if r.command else "")
+            for r in self.waiting
+        ]
+        scores = {(p.title, p.reason, p.command) for r in self.done for p in r.pending_scores}
+        lines += [
+            f"- {t}: pending: {why}; bring it with `{how}`" for t, why, how in sorted(scores)
+        ]
+        return "\n## Not there yet\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def read_board(folder: Path) -> Board:
+    """Reads a suite's results folder.
+
+    Raises:
+        FileNotFoundError: If it holds no records.
+    """
+    import json
+
+    import yaml
+
+    records = read_records(folder)
+    if not records:
+        raise FileNotFoundError(f"{folder} holds no records")
+    speeds: dict[str, Speed] = {}
+    if (folder / "speed.json").is_file():
+        read = json.loads((folder / "speed.json").read_text("utf-8"))
+        speeds = {cell: Speed.model_validate(row) for cell, row in read.items()}
+    suite = records[0].suite
+    title = suite
+    if (folder / "suite.yaml").is_file():
+        title = (yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}).get("title")
+    return Board(suite, title or suite, records, speeds)
+
+
+def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:
+    """Whether two scores' difference is within 1.96 of its standard error (taken independent)."""
+    if one.error is None or other.error is None:
+        return one.value == other.value
+    spread = (one.error**2 + other.error**2) ** 0.5
+    return abs(one.value - other.value) <= 1.96 * spread
+
+
+def _heading(column: Column) -> str:
+    arrow = "↑" if column.higher_is_better else "↓"
+    return f"{column.title} {arrow} (n={column.count:,})"
+
+
+def _marked(column: Column, record: Record, best: set[str], bold: Callable[[str], str]) -> str:
+    score = column.of(record)
+    if score is None:
+        return "pending" if any(p.name == column.name for p in record.pending_scores) else "–"
+    text = number(score)
+    return bold(text) if record.cell in best else text
+
+
+def number(score: ScoreRecord) -> str:
+    """`12.3 ± 0.4`: as many digits as the interval bears out."""
+    if score.interval is None:
+        return f"{score.value:.4g}"
+    half = (score.interval[1] - score.interval[0]) / 2
+    digits = 3
+    while digits < 6 and half > 0 and half < 2 * 10**-digits:
+        digits += 1
+    while digits > 0 and half >= 2 * 10 ** -(digits - 1):
+        digits -= 1
+    return f"{score.value:.{digits}f} ± {half:.{digits}f}"
+
+
+def _md_bold(text: str) -> str:
+    return f"**{text}**"
+
+
+def _tex_bold(text: str) -> str:
+    return f"\\textbf{{{text}}}"
+
+
+def _nfe(record: Record) -> str:
+    return "?" if record.nfe is None else f"{record.nfe:g}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def _plain(text: str) -> str:
+    """Text that can't break a Markdown table or become HTML."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(escaped.replace("|", "\\|").split())
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {c: "\\" + c for c in "&%$#_{}"} | {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+    return "".join(special.get(c, c) for c in text)
