@@ -15,6 +15,8 @@ from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
 from cmbench.nets._base import Network
 from cmbench.samplers._base import Sampler
+from cmbench.testing import oracles
+from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Degradation",
     "Denoiser",
     "Distance",
+    "Draws",
     "EDMDenoiser",
     "Extractor",
     "FeatureExtractor",
@@ -47,4 +50,5 @@ __all__ = [
     "create",
     "expand",
     "load_weights",
+    "oracles",
 ]

@@ -48,7 +48,7 @@ class ArrayImages:
     def fingerprint(self) -> str:
         """SHA-256 of shape, pixels and labels in order: the container does not matter."""
         state = hashlib.sha256(str(self._pixels.shape).encode())
-        state.update(memoryview(np.ascontiguousarray(self._pixels)).cast("B"))
+        state.update(np.ascontiguousarray(self._pixels).tobytes())
         if self._labels is not None:
-            state.update(memoryview(np.ascontiguousarray(self._labels)).cast("B"))
+            state.update(np.ascontiguousarray(self._labels).tobytes())
         return state.hexdigest()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from cmbench.core.errors import UserError
@@ -26,22 +27,23 @@ def write_report(folder: Path) -> list[Path]:
         "leaderboard.csv": board.csv(),
         "leaderboard.tex": board.latex(),
     }
-    figures = {}
+    figures: dict[str, Figure | None] = {}
     for i, column in enumerate(board.columns):
         twin = any(c.title == column.title for c in board.columns[:i])
         name = f"{column.title} {column.fingerprint[:6]}" if twin else column.title
         figures[f"{name} against NFE"] = quality_figure(board, column, against="nfe")
         figures[f"{name} against seconds"] = quality_figure(board, column, against="seconds")
-    extra = {"precision against recall": scatter_figure(board), "training": loss_figure(folder)}
-    figures |= {name: figure for name, figure in extra.items() if figure is not None}
+    figures["precision against recall"] = scatter_figure(board)
+    figures["training"] = loss_figure(folder)
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
     try:
-        for name, figure in figures.items():
+        for name, figure in drawn.items():
             save_figure(figure, folder / "plots" / name.lower().replace(" ", "_"))
         sheet = sample_sheet(board, folder)
         if sheet is not None:
             with atomic_file(folder / "samples.png") as file:
                 sheet.save(file, format="PNG", optimize=True)
-        texts["report.html"] = render_page(board, folder, figures, sheet)
+        texts["report.html"] = render_page(board, folder, drawn, sheet)
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:

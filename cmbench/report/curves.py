@@ -27,7 +27,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    rc = {
+    rc: Any = {
         "svg.hashsalt": "cmbench", "svg.fonttype": "none", "axes.spines.top": False,
         "axes.spines.right": False, "font.size": 10, "legend.frameon": False,
     }  # fmt: skip
@@ -35,8 +35,10 @@ def _style() -> Iterator[None]:
         yield
 
 
-def quality_figure(board: Board, column: Column, *, against: str) -> Figure:
-    """One score against `nfe` or `seconds` an image, a line a label."""
+def quality_figure(board: Board, column: Column, *, against: str) -> Figure | None:
+    """One score against `nfe` or `seconds` an image, a line a label; None without points."""
+    if not any(_points(board, column, label, against) for label in board.labels):
+        return None
     with _style():
         figure = Figure(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()

@@ -5,10 +5,13 @@ A column holds one score under one protocol: two fingerprints are two columns, n
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import yaml
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 
@@ -68,11 +71,6 @@ class Board:
                 column = Column(s.name, s.title, s.fingerprint, s.higher_is_better, s.count)
                 found.setdefault(key, column)
         return list(found.values())
-
-    @cached_property
-    def by_order(self) -> list[Column]:
-        """Columns sorted as the first record has them."""
-        return self.columns
 
     def best(self, column: Column) -> set[str]:
         """Cells that can't be told from the best: their 95% interval reaches the best's."""
@@ -157,10 +155,6 @@ def read_board(folder: Path) -> Board:
     Raises:
         FileNotFoundError: If it holds no records.
     """
-    import json
-
-    import yaml
-
     records = read_records(folder)
     if not records:
         raise FileNotFoundError(f"{folder} holds no records")
@@ -169,10 +163,10 @@ def read_board(folder: Path) -> Board:
         read = json.loads((folder / "speed.json").read_text("utf-8"))
         speeds = {cell: Speed.model_validate(row) for cell, row in read.items()}
     suite = records[0].suite
-    title = suite
+    given: dict[str, str] = {}
     if (folder / "suite.yaml").is_file():
-        title = (yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}).get("title")
-    return Board(suite, title or suite, records, speeds)
+        given = yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}
+    return Board(suite, str(given.get("title") or suite), records, speeds)
 
 
 def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:

@@ -109,6 +109,7 @@ class _ResultsWriter:
             self.engine.board.say(f"FAILED {cell.label}: {error}")
             self._write(self._record(cell, status="failed", reason=str(error)))
             return "failed"
+        write_json(self.folder / "speed.json", self.speeds)
         self._write(record)
         return "done"
 
@@ -116,7 +117,6 @@ class _ResultsWriter:
         """Writes what the run leaves beside the records: speeds, provenance."""
         if not (self.folder / "records").is_dir():
             return
-        write_json(self.folder / "speed.json", self.speeds)
         commit, dirty = git_state(Path(__file__).parent)
         provenance = Provenance(
             cmbench=__version__,

@@ -1,0 +1,34 @@
+# make demo   set up .venv, run the digits suite offline, say where the report is
+# make test   the quick tests; test-all: the slow ones too; lint; bench; clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export CMBENCH_CACHE ?= $(CURDIR)/.cmbench
+
+.PHONY: demo test test-all lint bench docs clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/cmbench run digits_nfe
+	@echo "open results/digits_nfe/report.html"
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m 'not gpu and not network'
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check cmbench models tests benchmarks
+	$(BIN)/ruff format --check cmbench models tests benchmarks
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .cmbench dist build .pytest_cache .mypy_cache .ruff_cache
