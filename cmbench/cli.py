@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cmbench import __version__
-from cmbench.core.errors import CmbenchError
+from cmbench.core.errors import CmbenchError, UserError
 
 __all__ = ["app", "main"]
 
@@ -53,7 +53,9 @@ def run(
     retrain: Retrain = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Pending cells are an error.")] = False,
-    report: Annotated[bool, typer.Option(help="Write the report at the end.")] = True,
+    write: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report at the end.")
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +72,7 @@ def run(
     with board(len(planned.jobs), quiet=quiet) as shown:
         engine = LocalEngine(Workbench(store, chosen), shown)
         outcome = run_suite(planned, engine, results / planned.suite.suite)
-    if report:
+    if write:
         from cmbench.report.commands import write_report
 
         write_report(outcome.folder)
@@ -81,7 +83,7 @@ def run(
         "failed": outcome.failed,
         "pending": outcome.pending,
     }
-    _tell_outcome(summary, as_json, report)
+    _tell_outcome(summary, as_json, write)
     if outcome.failed:
         raise typer.Exit(1)
     if strict and outcome.pending:
@@ -121,6 +123,138 @@ def check(suite: Suite, data: Data = None) -> None:
     )
 
 
+@app.command()
+def report(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Results folders.")] = None,
+) -> None:
+    """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
+
+    Without a folder, every suite under results/. With several, their tables side by side too.
+    """
+    from cmbench.report.commands import side_by_side, write_report
+
+    chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
+    if not chosen:
+        raise UserError("no results under results/", fix="cmbench run digits_nfe")
+    console = Console(stderr=True)
+    for folder in chosen:
+        write_report(folder)
+        console.print(f"open {folder / 'report.html'}", markup=False, highlight=False)
+    if len(chosen) > 1:
+        sys.stdout.write(side_by_side(chosen))
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and weights.")],
+    data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher's weights or folder.")] = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Trains one recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`."""
+    from cmbench.run.environment import pick_device
+    from cmbench.run.progress import board
+    from cmbench.train.command import run_recipe
+    from cmbench.train.recipe import read_recipe
+
+    total = read_recipe(recipe).images
+    with board(1, quiet=quiet) as shown:
+        shown.start_job(f"train {recipe}")
+        result = run_recipe(
+            recipe,
+            out=out,
+            data=data,
+            teacher=teacher,
+            device=str(pick_device(device)),
+            progress=lambda state: shown.tick(state.images, total, f"loss {state.loss:.4f}"),
+        )
+        shown.end_job()
+    sys.stdout.write(f"{result.weights}\n")
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """Lists every model family found and its cards."""
+    from rich.table import Table
+
+    from cmbench.suite.cards import list_cards
+
+    rows = [
+        {"model": c.full_name, "weights": c.origin, "summary": c.card.summary}
+        for c in list_cards()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table()
+    for heading in ("model", "weights", "summary"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+assets = typer.Typer(no_args_is_help=True, help="Official weights and statistics.")
+app.add_typer(assets, name="assets")
+
+
+@assets.command("list")
+def assets_list(as_json: AsJson = False) -> None:
+    """Lists the catalogue and what is here."""
+    from cmbench.assets.catalogue import catalogue
+    from cmbench.core.paths import cache_folder
+
+    here = cache_folder() / "assets"
+    rows = [
+        {"asset": n, "here": (here / a.file).is_file(), "licence": a.licence, "url": a.url}
+        for n, a in catalogue().items()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        mark = "here   " if row["here"] else "not here"
+        sys.stdout.write(f"{mark}  {row['asset']}  ({row['licence']})\n")
+
+
+@assets.command("fetch")
+def assets_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names in the catalogue.")],
+    mirror: Annotated[str | None, typer.Option(help="URL or folder that has the files.")] = None,
+) -> None:
+    """Brings assets, resuming broken downloads and checking their SHA-256."""
+    from cmbench.assets.download import fetch
+    from cmbench.run.progress import board
+
+    with board(len(names)) as shown:
+        for name in names:
+            shown.start_job(f"fetch {name}")
+            path = fetch(
+                name, mirror=mirror, progress=lambda done, total: shown.tick(done, total or 0)
+            )
+            shown.end_job()
+            sys.stdout.write(f"{path}\n")
+
+
+@assets.command("path")
+def assets_path(name: str) -> None:
+    """Prints where an asset lies."""
+    from cmbench.assets.download import asset_path
+
+    sys.stdout.write(f"{asset_path(name)}\n")
+
+
+@assets.command("verify")
+def assets_verify(names: list[str]) -> None:
+    """Checks fetched assets against their published or recorded SHA-256."""
+    from cmbench.assets.download import verify
+
+    for name in names:
+        sys.stdout.write(f"{verify(name)}  {name}\n")
+
+
 def _planned(
     suite: str, data: list[str] | None, device: str, retrain: bool
 ) -> tuple[Any, Any, Any]:
@@ -140,8 +274,6 @@ def _planned(
 
 
 def _data_paths(given: list[str], default: str) -> dict[str, Path]:
-    from cmbench.core.errors import UserError
-
     paths = {}
     for item in given:
         name, separator, path = item.partition("=")

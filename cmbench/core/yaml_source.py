@@ -13,6 +13,7 @@ from cmbench.core.errors import UserError, nearest
 __all__ = ["Source", "read_yaml", "validate"]
 
 Place = tuple[str | int, ...]
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -124,6 +125,11 @@ def _is_model(value: Any) -> bool:
 
 def _build(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> Any:
     lines.setdefault(place, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+        raise UserError(
+            f"not valid YAML here: the tag {node.tag} is not data",
+            where=f"{path}:{node.start_mark.line + 1}",
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:

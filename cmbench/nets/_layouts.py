@@ -221,20 +221,21 @@ def _flax_names(net: UNet) -> Iterator[tuple[str, str, Change]]:
     for i in range(2):
         yield from _flax_pair(f"embed.map_layer{i}", f"Dense_{i}", _dense)
     blocks = attentions = pyramids = 0
-    for name, layer in [*net.enc.items(), *net.dec.items()]:
-        ours = f"{'enc' if name in net.enc else 'dec'}.{name}"
+    entries = [(f"enc.{name}", layer) for name, layer in net.enc.items()]
+    entries += [(f"dec.{name}", layer) for name, layer in net.dec.items()]
+    for ours, layer in entries:
         if isinstance(layer, Block):
             yield from _flax_block(ours, f"ResnetBlockBigGANpp_{blocks}")
             blocks += 1
             if layer.heads:
                 yield from _flax_attention(ours, f"AttnBlockpp_{attentions}")
                 attentions += 1
-        elif name.endswith("_aux_residual"):
+        elif ours.endswith("_aux_residual"):
             yield f"{ours}.weight", f"Downsample_{pyramids}/Conv2d_0/weight", _kernel
             yield f"{ours}.bias", f"Downsample_{pyramids}/Conv2d_0/bias", _kept
             pyramids += 1
-        elif name.endswith("_conv"):
-            number = 1 if name.endswith("_aux_conv") else 0
+        elif ours.endswith("_conv"):
+            number = 1 if ours.endswith("_aux_conv") else 0
             yield from _flax_pair(ours, f"Conv_{number}", _kernel)
         else:
             yield from _flax_norm(ours, "GroupNorm_0")

@@ -29,8 +29,8 @@ class Board(Protocol):
         """A job begins."""
         ...
 
-    def tick(self, done: int, total: int) -> None:
-        """The running job has done so much."""
+    def tick(self, done: int, total: int, note: str = "") -> None:
+        """The running job has done so much; `note` is a word beside it, such as the loss."""
         ...
 
     def end_job(self, note: str = "") -> None:
@@ -55,14 +55,17 @@ class LiveBoard:
         self.progress = progress
         self.whole = progress.add_task("whole run", total=jobs)
         self.current = progress.add_task("", total=None, visible=False)
+        self.title = ""
 
     def start_job(self, title: str) -> None:
         """Shows the job's bar from zero."""
+        self.title = title
         self.progress.reset(self.current, total=None, visible=True, description=title)
 
-    def tick(self, done: int, total: int) -> None:
+    def tick(self, done: int, total: int, note: str = "") -> None:
         """Moves the job's bar."""
-        self.progress.update(self.current, completed=done, total=total)
+        title = f"{self.title}  {note}" if note else self.title
+        self.progress.update(self.current, completed=done, total=total, description=title)
 
     def end_job(self, note: str = "") -> None:
         """Moves the whole run's bar."""
@@ -89,14 +92,18 @@ class PlainBoard:
         self.title = title
         self.began = self.told = time.monotonic()
 
-    def tick(self, done: int, total: int) -> None:
+    def tick(self, done: int, total: int, note: str = "") -> None:
         """Says how far the job is, not oftener than every `every` seconds."""
         now = time.monotonic()
         if now - self.told < self.every or not done:
             return
         self.told = now
         left = (now - self.began) / done * (total - done)
-        self.say(f"    {self.title}: {done:,} of {total:,}, about {left:.0f} s left")
+        rate = done / (now - self.began)
+        beside = f", {note}" if note else ""
+        self.say(
+            f"    {self.title}: {done:,} of {total:,}, {rate:,.1f}/s, about {left:.0f} s left{beside}"
+        )
 
     def end_job(self, note: str = "") -> None:
         """Says that the job ended and how long it took."""

@@ -53,7 +53,7 @@ def _train(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
         teacher=teacher,
         folder=bench.store.work_folder(job.address),
         device=bench.device,
-        progress=lambda state: tick(state.images, recipe.images),
+        progress=lambda state: tick(state.images, recipe.images, f"loss {state.loss:.4f}"),
     )
     (folder / "weights.safetensors").write_bytes(result.weights.read_bytes())
     (folder / "log.json").write_bytes(result.log.read_bytes())

@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +23,13 @@ from cmbench.suite.jobs import Job
 __all__ = ["Tick", "Workbench"]
 
 T = TypeVar("T")
-Tick = Callable[[int, int], None]
-"""Called with (done, total) as a job goes on."""
+
+
+class Tick(Protocol):
+    """Called with (done, total) as a job goes on, and a word to show beside them."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
 
 _KEPT = {"module": 2, "extractor": 1, "features": 2, "reference": 2}
 

@@ -78,6 +78,13 @@ class PlacedCard:
         return f"{self.family}/{self.name}"
 
     @property
+    def origin(self) -> str:
+        """Where the weights come from, in a word."""
+        if self.card.weights is not None:
+            return "shipped" if self.card.weights.file else "asset"
+        return "trained here" if self.card.recipe else "none needed"
+
+    @property
     def weights_file(self) -> Path | None:
         """The file of shipped weights, if the card names one."""
         weights = self.card.weights

@@ -1,0 +1,175 @@
+"""Reads Flax checkpoints (`flax.serialization.to_bytes`): msgpack with arrays as extensions.
+
+Only the trees asked for are decoded; the others (raw weights, optimiser) are skipped over, which
+saves three quarters of a training checkpoint. Format: https://msgpack.org, arrays as extension 1
+(shape, dtype, bytes), complex numbers 2, NumPy numbers 3.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmbench.core.errors import UserError
+
+__all__ = ["read_flax"]
+
+_DEPTH = 64
+_NUMBERS = {
+    0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q",
+    0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q",
+}  # fmt: skip
+_LENGTHS = {
+    0xC4: (">B", "bin"), 0xC5: (">H", "bin"), 0xC6: (">I", "bin"),
+    0xC7: (">B", "ext"), 0xC8: (">H", "ext"), 0xC9: (">I", "ext"),
+    0xD9: (">B", "str"), 0xDA: (">H", "str"), 0xDB: (">I", "str"),
+    0xDC: (">H", "array"), 0xDD: (">I", "array"), 0xDE: (">H", "map"), 0xDF: (">I", "map"),
+}  # fmt: skip
+_TYPES = {
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64", "bool",
+}  # fmt: skip
+
+
+def read_flax(path: Path | str, trees: Collection[str] | None = None) -> dict[str, Any]:
+    """The trees of a checkpoint named in `trees` (all by default): nested dictionaries of arrays.
+
+    Raises:
+        UserError: If the file is missing, truncated, no Flax checkpoint, lacks a tree asked for,
+            or holds anything but arrays, numbers, text and containers.
+    """
+    path = Path(path)
+    try:
+        found = _Reader(path.read_bytes()).document(trees)
+    except FileNotFoundError:
+        raise UserError(f"weights file {path} does not exist") from None
+    except UserError as error:
+        raise error.at(str(path)) from None
+    missing = [name for name in trees or () if name not in found]
+    if missing:
+        raise UserError(
+            f"no tree '{missing[0]}' in the checkpoint",
+            where=str(path),
+            expected="a training state of consistency_models_cifar10, with params_ema",
+        )
+    return found
+
+
+class _Reader:
+    """A cursor over msgpack bytes; claims are checked before anything is made of them."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self.data, self.at = memoryview(data), 0
+
+    def document(self, trees: Collection[str] | None) -> dict[str, Any]:
+        """The map at the top, of which only `trees` are decoded."""
+        kind, count = self._head()
+        if kind != "map":
+            raise UserError(f"not a Flax checkpoint: it holds a {kind}, not a map")
+        found = {}
+        for _ in range(count):
+            name = self.value(0)
+            if trees is None or name in trees:
+                found[str(name)] = self.value(0)
+            else:
+                self.skip(0)
+        return found
+
+    def value(self, depth: int) -> Any:
+        """The next value."""
+        kind, told = self._head()
+        if kind == "map":
+            pairs = (
+                (self.value(depth + 1), self.value(depth + 1)) for _ in self._each(told, depth)
+            )
+            return {_text(name): value for name, value in pairs}
+        if kind == "array":
+            return [self.value(depth + 1) for _ in self._each(told, depth)]
+        if kind == "str":
+            return str(self._take(told), "utf-8", "strict")
+        if kind == "bin":
+            return self._take(told)
+        if kind == "ext":
+            code = self._take(1)[0]
+            return _extension(code, self._take(told))
+        return told
+
+    def skip(self, depth: int) -> None:
+        """Passes over the next value."""
+        kind, told = self._head()
+        if kind in ("map", "array"):
+            for _ in self._each(told * (2 if kind == "map" else 1), depth):
+                self.skip(depth + 1)
+        elif kind in ("str", "bin", "ext"):
+            self._take(told + (1 if kind == "ext" else 0))
+
+    def _each(self, count: int, depth: int) -> range:
+        if depth > _DEPTH:
+            raise UserError(f"the checkpoint is nested more than {_DEPTH} deep")
+        if count > len(self.data) - self.at:
+            raise UserError(f"the file is truncated: {count:,} entries in fewer bytes")
+        return range(count)
+
+    def _head(self) -> tuple[str, Any]:
+        """What kind of value comes, and its length, or the value itself."""
+        code = self._take(1)[0]
+        if code < 0x80 or code >= 0xE0:
+            return "number", code if code < 0x80 else code - 0x100
+        if code < 0xC0:
+            kinds = ("map", "array", "str", "str")
+            return kinds[(code >> 4) & 3], code & (0x0F if code < 0xA0 else 0x1F)
+        if code in (0xC0, 0xC2, 0xC3):
+            return "constant", {0xC0: None, 0xC2: False, 0xC3: True}[code]
+        if code in _NUMBERS:
+            return "number", self._number(_NUMBERS[code])
+        if code in _LENGTHS:
+            form, kind = _LENGTHS[code]
+            return kind, self._number(form)
+        if 0xD4 <= code <= 0xD8:
+            return "ext", 1 << (code - 0xD4)
+        raise UserError(f"not msgpack: byte 0x{code:02x} at {self.at - 1:,}")
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _take(self, count: int) -> memoryview:
+        if count > len(self.data) - self.at:
+            left = len(self.data) - self.at
+            raise UserError(f"the file is truncated: {count:,} bytes claimed, {left:,} are there")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str | int):
+        raise UserError(f"a map's key is a {type(name).__name__}", expected="text")
+    return str(name)
+
+
+def _extension(code: int, payload: memoryview) -> Any:
+    readers: dict[int, Callable[[Any], Any]] = {1: _array, 2: _complex, 3: _array}
+    if code not in readers:
+        raise UserError(f"refused: msgpack extension {code}", expected="arrays and numbers")
+    return readers[code](_Reader(payload).value(0))
+
+
+def _array(parts: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    shape, kind, raw = parts if isinstance(parts, list) and len(parts) == 3 else ([], "", b"")
+    kind = bytes(kind).decode() if isinstance(kind, memoryview) else kind
+    if kind not in _TYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise UserError(f"refused: an array of type {kind!r} and shape {shape}")
+    dtype = np.dtype(kind).newbyteorder("<")
+    if math.prod(shape) * dtype.itemsize != len(raw):
+        claimed = math.prod(shape) * dtype.itemsize
+        raise UserError(
+            f"refused: an array of shape {tuple(shape)} ({claimed:,} bytes), "
+            f"of which the file holds {len(raw):,}"
+        )
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _complex(parts: Any) -> complex:
+    return complex(*parts)

@@ -1,0 +1,105 @@
+"""The store: whole or absent, checked, leased."""
+
+import json
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from cmbench.core.errors import UserError
+from cmbench.record.store import Address, Store
+
+ADDRESS = Address("sample", "ab" * 32)
+
+
+def put(store, address=ADDRESS, text="hello"):
+    with store.writing(address, {"what": text}) as folder:
+        (folder / "a.txt").write_text(text)
+
+
+def test_an_output_is_there_only_when_its_block_ends_well(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match="stop"), store.writing(ADDRESS, {}) as folder:
+        (folder / "a.txt").write_text("half")
+        raise RuntimeError("stop")
+    assert not store.has(ADDRESS)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    put(store)
+    assert Store(tmp_path).has(ADDRESS)
+    assert (store.folder(ADDRESS) / "a.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "manifest", "no manifest"])
+def test_harm_is_found_and_the_output_made_again(tmp_path, harm):
+    put(Store(tmp_path))
+    folder = Store(tmp_path).folder(ADDRESS)
+    file, manifest = folder / "a.txt", folder / "manifest.json"
+    if harm == "flip":
+        file.write_text("hellO")
+    elif harm == "truncate":
+        file.write_text("hell")
+    elif harm == "remove":
+        file.unlink()
+    elif harm == "manifest":
+        manifest.write_text(manifest.read_text()[:-20])
+    else:
+        manifest.unlink()
+    store = Store(tmp_path)
+    assert not store.has(ADDRESS)
+    put(store)
+    assert Store(tmp_path).has(ADDRESS)
+
+
+def test_a_second_copy_of_an_output_does_no_harm(tmp_path):
+    put(Store(tmp_path))
+    put(Store(tmp_path))
+    assert Store(tmp_path).has(ADDRESS)
+
+
+def _work(root, log):
+    store = Store(root)
+    with store.lease(ADDRESS):
+        if not store.has(ADDRESS):
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.5)
+            put(store)
+
+
+def test_two_processes_do_not_do_the_same_work(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    workers = [context.Process(target=_work, args=(tmp_path / "s", log)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [w.exitcode for w in workers] == [0, 0, 0]
+    assert len(log.read_text().splitlines()) == 1
+
+
+def _hold(root, ready):
+    with Store(root).lease(ADDRESS):
+        ready.set()
+        time.sleep(600)
+
+
+def test_the_lease_of_a_killed_process_is_taken_over(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=_hold, args=(tmp_path, ready))
+    worker.start()
+    assert ready.wait(60)
+    worker.kill()
+    worker.join()
+    with Store(tmp_path).lease(ADDRESS):
+        owner = json.loads((tmp_path / "leases" / ADDRESS.key).read_text())
+    assert owner["pid"] == os.getpid()
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        Store(blocked / "cache")
