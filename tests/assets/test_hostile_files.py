@@ -183,7 +183,7 @@ def test_truncated_torch_files_are_errors_with_the_path(tmp_path, kept, new_form
     torch.save(state, file, _use_new_zipfile_serialization=new_format)
     whole = file.read_bytes()
     file.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
-    with pytest.raises(UserError, match="model.pt"):
+    with pytest.raises(UserError, match=r"model\.pt"):
         read_torch(file)
 
 
