@@ -1,5 +1,8 @@
 """The one import for plugins: `from cmbench.api import Denoiser, Model, ...`."""
 
+from cmbench.assets.edm_pickle import EDMFile, read_edm
+from cmbench.assets.flax_msgpack import read_flax
+from cmbench.assets.torch_state import read_torch
 from cmbench.core.component import Component
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.generator import Generator
@@ -10,10 +13,20 @@ from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
+from cmbench.denoise.precondition_official import (
+    DiscreteVPDenoiser,
+    IDDPMDenoiser,
+    OpenAIConsistency,
+    OpenAIDenoiser,
+    VEDenoiser,
+    VPDenoiser,
+    noise_schedule,
+)
 from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
 from cmbench.nets._base import Network
+from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
 from cmbench.samplers._base import Sampler
 from cmbench.testing import oracles
 from cmbench.train.draws import Draws
@@ -25,13 +38,16 @@ __all__ = [
     "Dataset",
     "Degradation",
     "Denoiser",
+    "DiscreteVPDenoiser",
     "Distance",
     "Draws",
     "EDMDenoiser",
+    "EDMFile",
     "Extractor",
     "FeatureExtractor",
     "Features",
     "Generator",
+    "IDDPMDenoiser",
     "ImageSet",
     "Loss",
     "Metric",
@@ -41,14 +57,26 @@ __all__ = [
     "Network",
     "Noise",
     "Objective",
+    "OpenAIConsistency",
+    "OpenAIDenoiser",
     "Pending",
     "Reference",
     "Sampler",
     "Score",
     "Setup",
     "UserError",
+    "VEDenoiser",
+    "VPDenoiser",
     "create",
     "expand",
+    "fill",
+    "from_edm",
+    "from_flax",
+    "from_openai",
     "load_weights",
+    "noise_schedule",
     "oracles",
+    "read_edm",
+    "read_flax",
+    "read_torch",
 ]

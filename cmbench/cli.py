@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cmbench import __version__
-from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.errors import CmbenchError, Interrupted, UserError
 
 __all__ = ["app", "main"]
 
@@ -315,14 +315,15 @@ def _root(
 
 def main() -> None:
     """Entry point: runs the command; a known error is told in its words and exits with 2."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     console = Console(stderr=True)
     try:
         app()
     except CmbenchError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except Interrupted:
         console.print("interrupted; run the same command again to go on from here", markup=False)
         sys.exit(130)
     except BrokenPipeError:
@@ -331,4 +332,4 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted

@@ -3,11 +3,17 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CmbenchError", "Pending", "UserError", "nearest", "unknown_name"]
+__all__ = ["CmbenchError", "Interrupted", "Pending", "UserError", "nearest", "unknown_name"]
 
 
 class CmbenchError(Exception):
     """Base of every error that cmbench raises on purpose; shown without a traceback."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: work stops where it can go on later. Not an Exception, so that nothing
+    takes it for a fault of a job.
+    """
 
 
 class UserError(CmbenchError):

@@ -102,7 +102,7 @@ class PlainBoard:
         rate = done / (now - self.began)
         beside = f", {note}" if note else ""
         self.say(
-            f"    {self.title}: {done:,} of {total:,}, {rate:,.1f}/s, about {left:.0f} s left{beside}"
+            f"    {self.title}: {done:,} of {total:,}, {rate:,.1f}/s, {left:.0f} s left{beside}"
         )
 
     def end_job(self, note: str = "") -> None:

@@ -28,7 +28,9 @@ T = TypeVar("T")
 class Tick(Protocol):
     """Called with (done, total) as a job goes on, and a word to show beside them."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Shows it."""
+        ...
 
 
 _KEPT = {"module": 2, "extractor": 1, "features": 2, "reference": 2}

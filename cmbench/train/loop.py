@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cmbench.core.digests import digest
-from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.errors import CmbenchError, Interrupted, UserError
 from cmbench.core.files import atomic_file, write_bytes, write_json
 from cmbench.core.images import image_grid, to_images, to_pixels
 from cmbench.core.loader import create
@@ -160,7 +160,7 @@ class _Trainer:
                     progress(TrainState(self.step, seen, loss, time.monotonic() - start, extra))
                 if interrupts.asked:
                     self._save()
-                    raise KeyboardInterrupt
+                    raise Interrupted
 
     def _log(self, loss: float, seen: int, extra: dict[str, float]) -> None:
         """The mean loss since the last point, kept in the checkpoint with the rest."""

@@ -28,4 +28,5 @@ def test_labels_do_not_move_the_noise():
     plain, labelled = Noise(0, range(4), (1, 2, 2)), Noise(0, range(4), (1, 2, 2))
     labels = labelled.labels(10)
     assert torch.equal(plain.normal(0), labelled.normal(0))
-    assert labels.min() >= 0 and labels.max() < 10
+    assert labels.min() >= 0
+    assert labels.max() < 10

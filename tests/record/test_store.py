@@ -18,11 +18,16 @@ def put(store, address=ADDRESS, text="hello"):
         (folder / "a.txt").write_text(text)
 
 
-def test_an_output_is_there_only_when_its_block_ends_well(tmp_path):
-    store = Store(tmp_path)
-    with pytest.raises(RuntimeError, match="stop"), store.writing(ADDRESS, {}) as folder:
+def _stopped(store):
+    with store.writing(ADDRESS, {}) as folder:
         (folder / "a.txt").write_text("half")
         raise RuntimeError("stop")
+
+
+def test_an_output_is_there_only_when_its_block_ends_well(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match="stop"):
+        _stopped(store)
     assert not store.has(ADDRESS)
     assert list((tmp_path / "tmp").iterdir()) == []
     put(store)

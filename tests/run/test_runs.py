@@ -156,7 +156,8 @@ def test_a_failing_model_fails_alone_and_is_tried_again(tmp_path):
         "from pathlib import Path\nimport torch\nfrom cmbench.api import Denoiser, Model\n"
         '__all__ = ["Sick"]\n'
         "class _D(Denoiser):\n"
-        "    def __init__(self):\n        super().__init__((1, 8, 8))\n        self.net = torch.nn.Identity()\n"
+        "    def __init__(self):\n        super().__init__((1, 8, 8))\n"
+        "        self.net = torch.nn.Identity()\n"
         "    def forward(self, x, sigma, labels=None):\n"
         "        return self.net(x) * (0.1 if Path('healed').exists() else float('nan'))\n"
         'class Sick(Model):\n    sampler = {"name": "euler"}\n    def build(self):\n        return _D()\n'
@@ -170,8 +171,10 @@ def test_a_failing_model_fails_alone_and_is_tried_again(tmp_path):
     (folder / "tiny.yaml").write_text(suite)
     done = cmbench(folder, "run", "tiny.yaml", "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout)["failed"] == 2 and json.loads(done.stdout)["done"] == 2
-    assert "hold NaN or infinity" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["failed"] == 2
+    assert json.loads(done.stdout)["done"] == 2
+    assert "hold NaN or infinity" in done.stderr
+    assert "Traceback" not in done.stderr
     assert "hold NaN or infinity" in (folder / "results" / "tiny" / "leaderboard.md").read_text()
     (folder / "healed").touch()
     again = cmbench(folder, "run", "tiny.yaml", "--json", "--quiet")
@@ -191,7 +194,8 @@ def test_what_is_missing_waits_and_the_rest_runs(tmp_path):
     text = (folder / "results" / "tiny" / "leaderboard.md").read_text()
     assert "cmbench assets fetch inception-2015-12-05" in text
     record = json.loads(next((folder / "results" / "tiny" / "records").glob("*.json")).read_text())
-    assert record["status"] == "done" and record["pending_scores"][0]["title"] == "FID"
+    assert record["status"] == "done"
+    assert record["pending_scores"][0]["title"] == "FID"
 
 
 @pytest.mark.parametrize(
@@ -208,13 +212,15 @@ def test_bad_input_is_told_without_a_traceback(tmp_path, args, message):
     folder = fresh(tmp_path / "f")
     done = cmbench(folder, *args)
     assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_plan_lists_jobs_and_cost(undisturbed):
     done = cmbench(undisturbed, "plan", "tiny.yaml", "--json")
     plan = json.loads(done.stdout)
-    assert plan["evaluations"] == 0 and {c["state"] for c in plan["cells"]} == {"cached"}
+    assert plan["evaluations"] == 0
+    assert {c["state"] for c in plan["cells"]} == {"cached"}
     fresh_plan = json.loads(cmbench(undisturbed, "plan", "tiny.yaml", "--json",
                                     CMBENCH_CACHE=str(undisturbed / "none")).stdout)  # fmt: skip
     # 40 images at 1 + 3 and 1 + 2 evaluations.

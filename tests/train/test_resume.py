@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cmbench.core.errors import Interrupted
 from cmbench.core.loader import create
 from cmbench.train.loop import TrainState, train
 from cmbench.train.recipe import Recipe
@@ -28,7 +29,7 @@ RECIPE = Recipe(
 def _run(folder: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
     def progress(state: TrainState) -> None:
         if state.step == stop:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     images = create("dataset", "digits").open()
     result = train(
@@ -43,7 +44,7 @@ def _run(folder: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
 
 def test_resumed_training_equals_an_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
     straight = _run(tmp_path / "straight")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         _run(tmp_path / "cut", stop=5)
     resumed = _run(tmp_path / "cut")
     assert straight.keys() == resumed.keys()
@@ -54,7 +55,7 @@ def test_resumed_training_equals_an_undisturbed_one_to_the_bit(tmp_path: Path) -
 def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
     straight = _run(tmp_path / "straight")
     for stop in (3, 6):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             _run(tmp_path / "cut", stop=stop)
     newest = sorted((tmp_path / "cut").glob("checkpoint-*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:100])
