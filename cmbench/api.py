@@ -11,6 +11,7 @@ from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.discrete_levels import noise_schedule
 from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 from cmbench.denoise.precondition_official import (
@@ -20,7 +21,6 @@ from cmbench.denoise.precondition_official import (
     OpenAIDenoiser,
     VEDenoiser,
     VPDenoiser,
-    noise_schedule,
 )
 from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.discrete_levels import iddpm_levels
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 
 __all__ = [
@@ -21,8 +23,6 @@ __all__ = [
     "OpenAIDenoiser",
     "VEDenoiser",
     "VPDenoiser",
-    "iddpm_levels",
-    "noise_schedule",
 ]
 
 
@@ -284,7 +284,11 @@ class OpenAIDenoiser(EDMDenoiser):
     """EDM's scalings over a network whose time is 250 ln(sigma): consistency_models' teachers."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma)."""
+        """D(x; sigma).
+
+        Raises:
+            UserError: If the network is conditional and no labels are given.
+        """
         return _at_openai_time(self, x, sigma, labels)
 
 
@@ -292,49 +296,24 @@ class OpenAIConsistency(ConsistencyFunction):
     """The consistency function over a network whose time is 250 ln(sigma)."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """f(x, sigma)."""
+        """f(x, sigma).
+
+        Raises:
+            UserError: If the network is conditional and no labels are given.
+        """
         return _at_openai_time(self, x, sigma, labels)
 
 
 def _at_openai_time(
     denoiser: EDMDenoiser, x: Tensor, sigma: Tensor, labels: Tensor | None
 ) -> Tensor:
+    if denoiser.classes and labels is None:
+        raise UserError(
+            f"the network is conditional on {denoiser.classes} classes", expected="labels (B,)"
+        )
     wide = sigma.to(torch.float64).expand(len(x))
     c_skip, c_out = (expand(c.to(x.dtype), x) for c in denoiser.scalings(wide))
     c_in = expand((wide**2 + denoiser.sigma_data**2).rsqrt().to(x.dtype), x)
     kind = next(denoiser.net.parameters()).dtype
     raw = denoiser.net((c_in * x).to(kind), (250 * wide.log()).to(kind), labels)
     return c_skip * x + c_out * raw.to(x.dtype)
-
-
-def iddpm_levels(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> Tensor:
-    r"""u_0 > ... > u_steps = 0, float64: u_{j-1}^2 = (u_j^2 + 1) / max(r_j, c_1) - 1.
-
-    r_j = abar(j - 1) / abar(j) with abar(j) = sin^2(pi/2 j / (steps (1 + c_2))) (EDM, Table 1).
-    """
-
-    def abar(j: int) -> float:
-        return math.sin(math.pi / 2 * j / steps / (c_2 + 1)) ** 2
-
-    levels = [0.0]
-    for j in range(steps, 0, -1):
-        ratio = max(abar(j - 1) / abar(j), c_1)
-        levels.append(math.sqrt((levels[-1] ** 2 + 1) / ratio - 1))
-    return torch.tensor(levels[::-1], dtype=torch.float64)
-
-
-def noise_schedule(name: str, steps: int) -> Tensor:
-    """Products of 1 - beta, (T,), of improved-diffusion's `linear` or `cosine` schedule, float64.
-
-    Linear: beta from 1e-4 to 0.02, times 1000 / T. Cosine: 1 - beta_i = f(i+1) / f(i), beta at
-    most 0.999, f(u) = cos^2((u / T + 0.008) / 1.008 pi / 2) (iDDPM, eq. 17).
-    """
-    if name == "linear":
-        scale = 1000 / steps
-        betas = np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
-    elif name == "cosine":
-        edges = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
-    else:
-        raise ValueError(f"no noise schedule named {name!r}: linear or cosine")
-    return torch.from_numpy(np.cumprod(1 - betas))

@@ -17,8 +17,8 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
+from cmbench.denoise.discrete_levels import iddpm_levels
 from cmbench.denoise.grids import karras_grid
-from cmbench.denoise.precondition_official import iddpm_levels
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._steps import denoise, start
 

@@ -1,0 +1,215 @@
+"""EDM's released networks (Karras et al. 2022, https://arxiv.org/abs/2206.00364).
+
+The fields bear the names of the official constructors' arguments, so that what a pickle says of
+itself is a configuration: `EDMOfficial.of_file(path)`. Networks run in float32.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from cmbench.api import (
+    EDMDenoiser,
+    EDMFile,
+    IDDPMDenoiser,
+    Model,
+    UserError,
+    VEDenoiser,
+    VPDenoiser,
+    create,
+    fill,
+    from_edm,
+    load_weights,
+    read_edm,
+)
+
+__all__ = ["EDMOfficial"]
+
+_NETWORKS = {"SongUNet": "song_unet", "DhariwalUNet": "adm_unet"}
+_OF_NETWORK = (
+    "model_channels",
+    "channel_mult",
+    "channel_mult_emb",
+    "num_blocks",
+    "attn_resolutions",
+    "dropout",
+    "augment_dim",
+    "embedding_type",
+    "channel_mult_noise",
+    "encoder_type",
+    "decoder_type",
+    "resample_filter",
+)
+_OF_TRAINING = {"use_fp16", "dropout", "label_dropout", "init_args"}
+"""Arguments that don't change what the network computes here."""
+
+
+class EDMOfficial(Model):
+    """A network and its wrapper; `None` leaves an argument at the official default."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "heun", "steps": 18}
+
+    precond: Literal["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"] = "EDMPrecond"
+    img_resolution: int = Field(gt=0)
+    img_channels: int = Field(default=3, gt=0)
+    label_dim: int = Field(default=0, ge=0, description="class labels; 0: unconditional")
+    model_type: Literal["SongUNet", "DhariwalUNet"] = "DhariwalUNet"
+    model_channels: int | None = None
+    channel_mult: tuple[int, ...] | None = None
+    channel_mult_emb: int | None = None
+    num_blocks: int | None = None
+    attn_resolutions: tuple[int, ...] | None = None
+    dropout: float | None = None
+    label_dropout: float = Field(default=0.0, description="of training; without effect here")
+    augment_dim: int | None = None
+    embedding_type: Literal["positional", "fourier"] | None = None
+    channel_mult_noise: int | None = None
+    encoder_type: Literal["standard", "skip", "residual"] | None = None
+    decoder_type: Literal["standard", "skip"] | None = None
+    resample_filter: tuple[float, ...] | None = None
+    use_fp16: bool = Field(default=False, description="accepted; float32 is used")
+    sigma_min: float | None = Field(default=None, ge=0, description="of EDMPrecond, VEPrecond")
+    sigma_max: float | None = Field(default=None, gt=0, description="of EDMPrecond, VEPrecond")
+    sigma_data: float = Field(default=0.5, gt=0)
+    beta_d: float = Field(default=19.9, description="of VPPrecond")
+    beta_min: float = Field(default=0.1, description="of VPPrecond")
+    M: int = Field(default=1000, gt=0, description="steps of VPPrecond and iDDPMPrecond")
+    epsilon_t: float = Field(default=1e-5, gt=0, description="of VPPrecond")
+    C_1: float = Field(default=0.001, description="of iDDPMPrecond")
+    C_2: float = Field(default=0.008, description="of iDDPMPrecond")
+    sampling_min: float | None = Field(default=None, gt=0, description="0.002 or the network's")
+    sampling_max: float | None = Field(default=None, gt=0, description="80 or the network's")
+
+    @classmethod
+    def of_file(cls, path: Path) -> "EDMOfficial":
+        """The configuration that an official pickle states; nothing in the file is run."""
+        found = read_edm(path)
+        return cls.model_validate(_stated(found, str(path)))
+
+    def build(self) -> nn.Module:
+        """A Denoiser over the raw network, `net`."""
+        given = {k: getattr(self, k) for k in _OF_NETWORK if getattr(self, k) is not None}
+        if self.precond == "iDDPMPrecond":
+            given["outputs"] = 2 * self.img_channels
+        if self.model_type == "DhariwalUNet":
+            given = {k: v for k, v in given.items() if k in _ADM}
+        shape = (self.img_channels, self.img_resolution, self.img_resolution)
+        spec = {"name": _NETWORKS[self.model_type], **given}
+        net = create("network", spec).build(shape, self.label_dim)
+        return self._wrapped(net, shape).eval()
+
+    def load(self, module: nn.Module, weights: Path) -> None:
+        """Reads an official pickle, its state_dict as safetensors, or cmbench's own safetensors.
+
+        Raises:
+            UserError: If the file is broken, asks for anything but data, or is of another
+                architecture than this configuration.
+        """
+        where = str(weights)
+        if weights.suffix == ".safetensors":
+            state = _tensors(weights)
+            if not any(name.startswith("model.") for name in state):
+                load_weights(module, weights)
+                return
+        else:
+            found = read_edm(weights)
+            self._compare(_stated(found, where), where)
+            state = found.state
+        inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        fill(module.net, from_edm(module.net, inner, where=where), where=where)
+
+    def _wrapped(self, net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+        ends = {"sigma_min": self.sampling_min, "sigma_max": self.sampling_max}
+        if self.precond == "VPPrecond":
+            return VPDenoiser(
+                net,
+                shape,
+                classes=self.label_dim,
+                beta_d=self.beta_d,
+                beta_min=self.beta_min,
+                steps=self.M,
+                least_t=self.epsilon_t,
+                **ends,
+            )
+        if self.precond == "VEPrecond":
+            known = (self.sigma_min or 0.02, self.sigma_max or 100.0)
+            return VEDenoiser(net, shape, classes=self.label_dim, trained_range=known, **ends)
+        if self.precond == "iDDPMPrecond":
+            return IDDPMDenoiser(
+                net,
+                shape,
+                classes=self.label_dim,
+                c_1=self.C_1,
+                c_2=self.C_2,
+                steps=self.M,
+                **ends,
+            )
+        return EDMDenoiser(
+            net,
+            shape,
+            classes=self.label_dim,
+            sigma_data=self.sigma_data,
+            sigma_min=self.sampling_min or max(0.002, self.sigma_min or 0.0),
+            sigma_max=self.sampling_max or min(80.0, self.sigma_max or 80.0),
+        )
+
+    def _compare(self, stated: dict[str, Any], where: str) -> None:
+        """Refuses a file whose own account differs from this configuration."""
+        other = type(self).model_validate(stated)
+        for key in stated:
+            ours, theirs = getattr(self, key), getattr(other, key)
+            if ours is not None and ours != theirs and key not in _OF_TRAINING:
+                raise UserError(
+                    f"the file's network has {key} {theirs}, the configuration {ours}",
+                    where=where,
+                    expected="the card of this file, or another file",
+                )
+
+
+_ADM = {
+    "model_channels",
+    "channel_mult",
+    "channel_mult_emb",
+    "num_blocks",
+    "attn_resolutions",
+    "dropout",
+    "augment_dim",
+    "outputs",
+}
+
+
+def _stated(found: EDMFile, where: str) -> dict[str, Any]:
+    """The constructor's arguments in a file as fields.
+
+    Raises:
+        UserError: If the file is of a class, or has an argument, that is not known here.
+    """
+    told = {"precond": found.class_name, **found.arguments}
+    if found.network:
+        told["model_type"] = found.network
+    allowed = set(EDMOfficial.model_fields)
+    unknown = [key for key in told if key not in allowed]
+    if unknown or found.class_name not in ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"):
+        what = f"argument '{unknown[0]}'" if unknown else f"class '{found.class_name}'"
+        raise UserError(
+            f"the file's network has an {what} that is not known here",
+            where=where,
+            expected="a network of NVlabs/edm: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond",
+        )
+    return {k: v for k, v in told.items() if v not in (float("inf"), None)}
+
+
+def _tensors(weights: Path) -> dict[str, Any]:
+    try:
+        return dict(load_file(weights))
+    except FileNotFoundError:
+        raise UserError(f"weights file {weights} does not exist") from None
+    except SafetensorError as error:
+        raise UserError(
+            f"weights file {weights} is truncated or not safetensors ({error})",
+            fix="delete it and run again, or bring a whole copy",
+        ) from None
