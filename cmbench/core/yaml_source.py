@@ -80,7 +80,9 @@ def validate(source: Source, model: type[M]) -> M:
     try:
         return model.model_validate(source.data, context={"source": source})
     except ValidationError as error:
-        raise _placed(source, model, error.errors()[0]) from None
+        # A misspelt key is named before the key that it leaves missing.
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        raise _placed(source, model, faults[0]) from None
 
 
 def _placed(source: Source, model: type[BaseModel], fault: ErrorDetails) -> UserError:

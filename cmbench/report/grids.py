@@ -10,7 +10,7 @@ from cmbench.report.tables import Board
 __all__ = ["sample_sheet"]
 
 _SIDE = 8
-_MARGIN = 6
+_MARGIN = 10
 
 
 def sample_sheet(
@@ -26,15 +26,15 @@ def sample_sheet(
     tiles = {(r.label, r.nfe or 0): _tile(_file(folder, r), shown, scale) for r in records}
     width = max(t.width for t in tiles.values()) + _MARGIN
     height = max(t.height for t in tiles.values()) + _MARGIN
-    font = ImageFont.load_default(14)
+    font = ImageFont.load_default(20)
     left = max(int(font.getlength(_short(label))) for label in labels) + 2 * _MARGIN
-    top = 26
+    top = 34
     sheet = Image.new("RGB", (left + width * len(columns), top + height * len(labels)), "white")
     draw = ImageDraw.Draw(sheet)
     for j, nfe in enumerate(columns):
         draw.text((left + j * width, 5), f"NFE {nfe:g}", fill="black", font=font)
     for i, label in enumerate(labels):
-        middle = top + i * height + height // 2 - 10
+        middle = top + i * height + height // 2 - 14
         draw.text((_MARGIN, middle), _short(label), fill="black", font=font)
         for j, nfe in enumerate(columns):
             if (label, nfe) in tiles:
@@ -52,7 +52,14 @@ def _tile(path: Path, shown: int, scale: int) -> Image.Image:
         rows = min(shown, image.height // side)
         part = image.convert("RGB").crop((0, 0, side * shown, side * rows))
     zoom = scale * max(1, 16 // side)
-    return part.resize((part.width * zoom, part.height * zoom), Image.Resampling.NEAREST)
+    edge = side * zoom + 2
+    tile = Image.new("RGB", (edge * shown - 2, edge * rows - 2), "white")
+    for i in range(shown * rows):
+        left, upper = i % shown * side, i // shown * side
+        one = part.crop((left, upper, left + side, upper + side))
+        enlarged = one.resize((side * zoom, side * zoom), Image.Resampling.NEAREST)
+        tile.paste(enlarged, (i % shown * edge, i // shown * edge))
+    return tile
 
 
 def _short(label: str) -> str:

@@ -40,6 +40,7 @@ from cmbench.suite.plan import Cell, Plan, PlannedScore
 __all__ = ["Outcome", "run_suite"]
 
 _SHOWN = 64
+_TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
 
 
 @dataclass(frozen=True)
@@ -271,9 +272,12 @@ class _ResultsWriter:
 
 
 def _title(name: str, planned: PlannedScore) -> str:
-    return (
-        planned.extractor.distance_name if name == "frechet_distance" else name.replace("_", " ")
-    )
+    space = planned.extractor.distance_name
+    if name == "frechet_distance":
+        return space
+    plain = _TITLES.get(name, name.replace("_", " "))
+    # Other spaces than these are named beside the score, so that columns tell themselves apart.
+    return plain if space in ("FID", "FD-EffNet", "FD-digits") else f"{plain} ({space})"
 
 
 def _waiting_scores(scores: Sequence[PlannedScore]) -> list[PendingScore]:

@@ -1,5 +1,6 @@
 """A training that was stopped and resumed ends with the weights of one that was not."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ RECIPE = Recipe(
 def _run(folder: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
     def progress(state: TrainState) -> None:
         if state.step == stop:
-            raise Interrupted
+            signal.raise_signal(signal.SIGINT)
 
     images = create("dataset", "digits").open()
     result = train(

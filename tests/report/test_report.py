@@ -1,0 +1,153 @@
+"""Reports: pure functions of records, protocols kept apart, hostile names stay text."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cmbench.record.schema import PendingScore, Record, ScoreRecord
+from cmbench.report.commands import side_by_side, write_report
+from cmbench.report.tables import read_board
+
+HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 12
+
+
+def score(value, name="frechet_distance", title="FD-toy", fingerprint="a" * 64, up=False):
+    return ScoreRecord(
+        name=name, title=title, value=value, error=0.1, interval=(value - 0.2, value + 0.2),
+        count=100, higher_is_better=up, fingerprint=fingerprint, protocol={}, key="k",
+    )  # fmt: skip
+
+
+def record(cell, label, nfe, scores, **more):
+    return Record(
+        suite="toy", suite_version=1, cell=cell, status=more.pop("status", "done"), label=label,
+        model="m/c", family="m", nfe=nfe, seed=0, images=100, shape=(1, 8, 8), scores=scores, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "toy"
+    (root / "records").mkdir(parents=True)
+    (root / "samples").mkdir()
+    rows = [
+        record("c1", "EDM", 1.0, [score(9.0), score(0.5, "precision", "precision", up=True)]),
+        record("c2", "EDM", 35.0, [score(2.0), score(0.9, "precision", "precision", up=True)]),
+        record("c3", HOSTILE, 1.0, [score(2.1), score(0.7, "precision", "precision", up=True)]),
+        record("c4", HOSTILE, 2.0, [score(5.0, fingerprint="b" * 64)],
+               pending_scores=[PendingScore(name="fid", title="FID", reason="no weights", command="fetch it")]),
+        record("c5", "late", None, [], status="pending", reason="no data", command="get data"),
+        record("c6", "bad", None, [], status="failed", reason="NaN <b>"),
+    ]  # fmt: skip
+    for row in rows:
+        (root / "records" / f"{row.cell}.json").write_text(row.model_dump_json())
+        Image.new("L", (64, 64), 99).save(root / "samples" / f"{row.cell}.png")
+    (root / "suite.yaml").write_text("suite: toy\ntitle: Toys\n")
+    speed = {"seconds_per_image": 0.01, "batch": 1, "device": "cpu"}
+    (root / "speed.json").write_text(json.dumps(dict.fromkeys(("c1", "c2", "c3", "c4"), speed)))
+    return root
+
+
+def test_protocols_never_share_a_column(folder):
+    board = read_board(folder)
+    assert [(c.name, c.fingerprint[0]) for c in board.columns if c.name == "frechet_distance"] == [
+        ("frechet_distance", "a"),
+        ("frechet_distance", "b"),
+    ]
+
+
+def test_what_cannot_be_told_from_the_best_is_marked_with_it(folder):
+    board = read_board(folder)
+    # 2.0 and 2.1 with standard errors 0.1: their difference is 0.7 of its standard error.
+    assert board.best(board.columns[0]) == {"c2", "c3"}
+
+
+def test_the_same_records_give_the_same_bytes(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    write_report(folder)
+    write_report(copy)
+    files = sorted(f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
+    assert all((folder / f).read_bytes() == (copy / f).read_bytes() for f in files)
+    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.tex", "report.html"} <= {
+        str(f) for f in files
+    }
+    assert any(f.suffix == ".svg" for f in files)
+
+
+def test_pending_and_failed_cells_are_listed_with_their_reasons(folder):
+    text = read_board(folder).markdown()
+    for wanted in ("no data", "`get data`", "NaN &lt;b&gt;", "FID: pending: no weights"):
+        assert wanted in text
+    assert "<script>" not in text
+
+
+def test_the_page_needs_no_network_and_hostile_names_stay_text(folder):
+    write_report(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    assert "<script>alert" not in page
+    assert html.escape("<script>alert(1)</script>", quote=False) in page
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+
+
+def test_latex_is_escaped(folder):
+    text = read_board(folder).latex()
+    assert r"\&" in text
+    assert r"\$x\_1\$" in text
+    assert text.count(r"\\") == 5
+
+
+def test_suites_side_by_side_keep_their_tables(folder):
+    text = side_by_side([folder, folder])
+    assert text.count("# Toys") == 2
+
+
+def test_the_page_works_in_a_browser(folder, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    write_report(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    check = """<script>
+    const errors = []; addEventListener("error", e => errors.push(e.message));
+    addEventListener("load", () => {
+      const order = () => [...document.querySelectorAll("#table tbody tr")].map(r => r.cells[2].textContent);
+      const head = document.querySelectorAll("#table th")[2];
+      head.querySelector("button").click(); const up = order(), sort = head.getAttribute("aria-sort");
+      head.querySelector("button").click(); const down = order();
+      const filter = document.querySelector("#filter"); filter.value = "edm"; filter.dispatchEvent(new Event("input"));
+      const left = [...document.querySelectorAll("#table tbody tr")].filter(r => !r.hidden).length;
+      const which = document.querySelector("#which"); which.selectedIndex = 1; which.dispatchEvent(new Event("change"));
+      const seen = [...document.querySelectorAll("figure[data-name]")].filter(f => !f.hidden).length;
+      const loaded = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length;
+      document.body.innerHTML = ""; document.body.textContent =
+        "RESULT" + JSON.stringify({up, down, sort, left, seen, loaded, errors}) + "END";
+    });</script></body>"""
+    target = tmp_path / "checked.html"
+    target.write_text(page.replace("</body>", check), "utf-8")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom",
+         target.as_uri()], capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    found = json.loads(html.unescape(re.search(r"RESULT(.*)END", done.stdout).group(1)))
+    assert found["errors"] == []
+    assert found["loaded"] == 0
+    assert found["sort"] == "ascending"
+    assert [t[:3] for t in found["up"][:3]] == ["2.0", "2.1", "9.0"]
+    assert [t[:3] for t in found["down"][:3]] == ["9.0", "2.1", "2.0"]
+    assert (found["left"], found["seen"]) == (2, 1)
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    from cmbench.core.errors import UserError
+
+    with pytest.raises(UserError, match="holds no results"):
+        write_report(Path(tmp_path))
