@@ -207,8 +207,9 @@ class NoiseEmbedding(nn.Module):
         if fourier:
             self.register_buffer("freqs", torch.randn(half) * 16)
         else:
-            steps = torch.arange(half, dtype=torch.float64) / (half - int(endpoint))
-            self.register_buffer("freqs", (1e-4**steps).float(), persistent=False)
+            # In float32 as the authors have it: times of 999 show its last digits.
+            steps = torch.arange(half, dtype=torch.float32) / (half - int(endpoint))
+            self.register_buffer("freqs", 1e-4**steps, persistent=False)
         self.turns = 2 * math.pi if fourier else 1.0
         joined = features if label_inside else width
         self.map_label = nn.Linear(classes, joined, bias=label_inside) if classes else None

@@ -27,6 +27,8 @@ def edit(
     noise: Noise,
     replace: Replace,
     labels: Tensor | None = None,
+    *,
+    clip: bool = True,
 ) -> Tensor:
     """Refines x (B, C, H, W) at sigmas[0] under `replace`, which puts the known part back.
 
@@ -34,7 +36,8 @@ def edit(
     sigma_min). NFE = len(sigmas) - 1. The result may lie slightly outside [-1, 1].
     """
     for j, (now, then) in enumerate(itertools.pairwise(sigmas)):
-        clean = replace(denoise(denoiser, x, now, labels).clamp(-1, 1))
+        clean = denoise(denoiser, x, now, labels)
+        clean = replace(clean.clamp(-1, 1) if clip else clean)
         level = min(max(then, denoiser.sigma_min), denoiser.sigma_max)
         left = math.sqrt(max(level**2 - denoiser.sigma_min**2, 0.0))
         x = clean + left * noise.normal(j + 1).to(clean.dtype)
@@ -47,13 +50,12 @@ def colourise(images: Tensor) -> tuple[Tensor, Replace]:
     The basis' first vector is the luma (0.2989, 0.5870, 0.1140), normalised.
     """
     basis = _orthogonal(torch.tensor([0.2989, 0.5870, 0.1140], dtype=torch.float64))
-    basis = basis.to(images.device, images.dtype)
 
     def turned(x: Tensor) -> Tensor:
-        return torch.einsum("bchw,cd->bdhw", x, basis)
+        return torch.einsum("bchw,cd->bdhw", x, basis.to(x))
 
     def back(x: Tensor) -> Tensor:
-        return torch.einsum("bdhw,cd->bchw", x, basis)
+        return torch.einsum("bdhw,cd->bchw", x, basis.to(x))
 
     free = torch.ones(3, device=images.device, dtype=images.dtype)[:, None, None]
     free[0] = 0

@@ -2,20 +2,23 @@
 
 Consistency Models (https://arxiv.org/abs/2303.01469), whose baselines they are: EDM's Heun,
 DPM-Solver-2 in k-diffusion's form, Euler, ancestral, and progressive distillation's Euler steps on
-a grid of N intervals that ends at sigma_min. The result is clipped too.
+a grid of N intervals that ends at sigma_min; and multi-step consistency sampling, for the option
+not to clip, which `multistep` has not. The result is clipped too.
 """
 
 import itertools
 import math
 from typing import ClassVar, Literal
 
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.grids import karras_grid
 from cmbench.samplers._base import Sampler
+from cmbench.samplers._editing import edit
 from cmbench.samplers._steps import denoise, start
 
 __all__ = ["OpenAIKarras"]
@@ -26,8 +29,11 @@ class OpenAIKarras(Sampler):
 
     stochastic: ClassVar[bool] = True
 
-    method: Literal["heun", "dpm", "euler", "ancestral", "progdist"] = "heun"
+    method: Literal["heun", "dpm", "euler", "ancestral", "progdist", "multistep"] = "heun"
     steps: int = Field(default=40, ge=1, description="noise levels before zero; progdist: steps")
+    indices: tuple[int, ...] | None = Field(
+        default=None, description="multistep: points of the grid of `steps`, as (0, 22, 39)"
+    )
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     clip: bool = Field(default=True, description="clip D to [-1, 1] at each call")
     churn: float = Field(default=0.0, ge=0, description="s_churn, of heun and dpm")
@@ -35,12 +41,30 @@ class OpenAIKarras(Sampler):
     noise_to: float | None = Field(default=None, ge=0, description="s_tmax; none: no bound")
     noise_scale: float = Field(default=1.0, gt=0, description="s_noise")
 
+    @model_validator(mode="after")
+    def _indices(self) -> "OpenAIKarras":
+        if (self.method == "multistep") != (self.indices is not None):
+            raise ValueError("indices belong to method multistep, which needs them")
+        rising = sorted(set(self.indices or (0, 1)))
+        if list(self.indices or (0, 1)) != rising or rising[0] < 0 or len(rising) < 2:
+            raise ValueError("indices must rise")
+        if self.indices is not None and rising[-1] >= self.steps:
+            raise ValueError(f"indices must be less than steps = {self.steps}")
+        return self
+
     def nfe(self) -> int:
-        """Heun: two a step, one in the last; DPM: two a step; otherwise one a step."""
+        """Heun: two a step, one in the last; DPM: two a step; otherwise one a step or point."""
+        if self.indices is not None:
+            return len(self.indices) - 1
         return {"heun": 2 * self.steps - 1, "dpm": 2 * self.steps}.get(self.method, self.steps)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1]; draw i + 1 belongs to step i."""
+        if self.indices is not None:
+            grid = karras_grid(self.steps, denoiser.sigma_min, denoiser.sigma_max, self.rho)
+            points = grid[list(self.indices)].tolist()
+            x = start(noise, points[0])
+            return edit(denoiser, x, points, noise, _same, labels, clip=self.clip).clamp(-1, 1)
         sigmas = self._levels(denoiser)
         x = start(noise, sigmas[0])
         for i, (level, then) in enumerate(itertools.pairwise(sigmas)):
@@ -52,8 +76,11 @@ class OpenAIKarras(Sampler):
         return x.clamp(-1, 1)
 
     def _levels(self, denoiser: Denoiser) -> list[float]:
+        """The grid, in float32 as the authors compute it: their levels are off by up to 1e-6."""
         points = self.steps + 1 if self.method == "progdist" else self.steps
-        grid = karras_grid(points, denoiser.sigma_min, denoiser.sigma_max, self.rho).tolist()
+        low, high = denoiser.sigma_min ** (1 / self.rho), denoiser.sigma_max ** (1 / self.rho)
+        ramp = torch.linspace(0, 1, points)
+        grid: list[float] = ((high + ramp * (low - high)) ** self.rho).tolist()
         return grid if self.method == "progdist" else [*grid, 0.0]
 
     def _gamma(self, sigma: float) -> float:
@@ -89,3 +116,7 @@ class OpenAIKarras(Sampler):
     def _slope(self, denoiser: Denoiser, x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
         clean = denoise(denoiser, x, sigma, labels)
         return (x - (clean.clamp(-1, 1) if self.clip else clean)) / sigma
+
+
+def _same(clean: Tensor) -> Tensor:
+    return clean

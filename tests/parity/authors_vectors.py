@@ -27,6 +27,10 @@ class Vectors:
     def __contains__(self, name):
         return name in self.arrays
 
+    def maybe(self, name):
+        """The array, or None where the set has none of that name."""
+        return torch.from_numpy(self.arrays[name]) if name in self.arrays else None
+
     def agree(self, name, got):
         """Asserts the array's own `atol`, and `atol_per_item` where it has one."""
         want, told = self.arrays[name], self.meta["arrays"][name]

@@ -35,7 +35,7 @@ def loaded(vectors, precond, **more):
 
 
 def labels(vectors):
-    return vectors["class_idx"] if "class_idx" in vectors else None
+    return vectors.maybe("class_idx")
 
 
 @pytest.mark.parametrize(("name", "precond"), CASES)

@@ -1,0 +1,162 @@
+"""OpenAI's released consistency models and their EDM teachers.
+
+Consistency Models (Song et al. 2023, https://arxiv.org/abs/2303.01469): ImageNet-64 and LSUN-256
+in torch (openai/consistency_models), CIFAR-10 in JAX (openai/consistency_models_cifar10). A file
+does not say whether its network is a teacher or a consistency function: the card does.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from cmbench.api import (
+    ConsistencyFunction,
+    EDMDenoiser,
+    Model,
+    OpenAIConsistency,
+    OpenAIDenoiser,
+    UserError,
+    create,
+    fill,
+    from_flax,
+    from_openai,
+    load_weights,
+    read_flax,
+    read_torch,
+)
+
+__all__ = ["ConsistencyOfficial"]
+
+_OPENAI = (
+    "model_channels",
+    "channel_mult",
+    "num_res_blocks",
+    "attention_resolutions",
+    "dropout",
+    "num_heads",
+    "num_heads_upsample",
+    "num_head_channels",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "conv_resample",
+)
+_WITHOUT_EFFECT = ("use_new_attention_order", "use_fp16", "use_checkpoint", "dims")
+
+
+class ConsistencyOfficial(Model):
+    """`network` is openai_unet (torch files) or song_unet (JAX files), with its fields."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
+
+    network: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int = Field(default=0, ge=0)
+    scalings: Literal["consistency", "edm"] = Field(
+        default="consistency",
+        description="edm: a teacher, or a student of progressive distillation",
+    )
+    layout: Literal["torch", "flax"] = "torch"
+    tree: Literal["params_ema", "params", "target_params"] = Field(
+        default="params_ema", description="of a Flax file; params_ema is what is sampled from"
+    )
+    sigma_data: float = Field(default=0.5, gt=0)
+    sigma_min: float = Field(default=0.002, gt=0)
+    sigma_max: float = Field(default=80.0, gt=0)
+
+    @classmethod
+    def of_unet(cls, constructor: Mapping[str, Any], **more: Any) -> "ConsistencyOfficial":
+        """From the arguments of the official torch UNetModel; `more` are fields of this class.
+
+        Raises:
+            UserError: For an argument that is not known here.
+        """
+        told = dict(constructor)
+        side, inner = told.pop("image_size"), told.pop("in_channels", 3)
+        outer, classes = told.pop("out_channels", inner), told.pop("num_classes", None)
+        network = {"name": "openai_unet", "outputs": outer}
+        for key, value in told.items():
+            if key in _OPENAI:
+                network[key] = value
+            elif key not in _WITHOUT_EFFECT:
+                raise UserError(f"UNetModel's argument '{key}' is not known here")
+        more = {"scalings": "consistency", **more}
+        return cls(network=network, shape=(inner, side, side), classes=classes or 0, **more)
+
+    @classmethod
+    def of_jcm(
+        cls, model: Mapping[str, Any], side: int = 32, **more: Any
+    ) -> "ConsistencyOfficial":
+        """From the `model` part of a consistency_models_cifar10 configuration.
+
+        Raises:
+            UserError: For options that no released network uses and that are not built here.
+        """
+        pyramid = model.get("progressive_input", "residual")
+        known = {"resblock_type": "biggan", "progressive": "none", "skip_rescale": True}
+        odd = [k for k, v in known.items() if model.get(k, v) != v]
+        if odd or pyramid not in ("residual", "none") or model.get("double_heads"):
+            raise UserError(
+                f"consistency_models_cifar10: option '{(odd or ['model'])[0]}' is not built"
+            )
+        fourier = model.get("embedding_type", "fourier") == "fourier"
+        network = {
+            "name": "song_unet",
+            "model_channels": model["nf"],
+            "channel_mult": tuple(model["ch_mult"]),
+            "num_blocks": model["num_res_blocks"],
+            "attn_resolutions": tuple(model["attn_resolutions"]),
+            "dropout": model.get("dropout", 0.0),
+            "embedding_type": "fourier" if fourier else "positional",
+            "channel_mult_noise": 2 if fourier else 1,
+            "encoder_type": "residual" if pyramid == "residual" else "standard",
+            "resample_filter": tuple(model["fir_kernel"]) if model.get("fir", True) else (1, 1),
+        }
+        ends = {"sigma_min": model.get("t_min", 0.002), "sigma_max": model.get("t_max", 80.0)}
+        ends["sigma_data"] = model.get("data_std", 0.5)
+        return cls(network=network, shape=(3, side, side), layout="flax", **{**ends, **more})
+
+    def build(self) -> nn.Module:
+        """A ConsistencyFunction, or an EDMDenoiser for a teacher."""
+        net = create("network", self.network).build(self.shape, self.classes)
+        kinds: dict[tuple[bool, str], type[EDMDenoiser]] = {
+            (True, "consistency"): OpenAIConsistency,
+            (True, "edm"): OpenAIDenoiser,
+            (False, "consistency"): ConsistencyFunction,
+            (False, "edm"): EDMDenoiser,
+        }
+        kind = kinds[self.network["name"] == "openai_unet", self.scalings]
+        return kind(
+            net,
+            self.shape,
+            classes=self.classes,
+            sigma_data=self.sigma_data,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        ).eval()
+
+    def load(self, module: nn.Module, weights: Path) -> None:
+        """Reads the authors' file, or cmbench's own safetensors.
+
+        Raises:
+            UserError: If the file is broken, holds anything but data, or is of another
+                architecture than this configuration.
+        """
+        where = str(weights)
+        if weights.suffix == ".safetensors":
+            load_weights(module, weights)
+        elif self.layout == "flax":
+            tree = read_flax(weights, [self.tree])[self.tree]
+            fill(module.net, from_flax(module.net, tree), where=where)
+        else:
+            state = read_torch(weights)
+            if not isinstance(state, Mapping):
+                raise UserError(
+                    f"the file holds a {type(state).__name__}",
+                    where=where,
+                    expected="a state_dict of UNetModel",
+                )
+            order = "three-heads-width"
+            fill(module.net, from_openai(module.net, state, order=order), where=where)

@@ -1,0 +1,122 @@
+"""Improved DDPM's released networks (Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672).
+
+A discrete VP process in sigma-space; the network predicts the noise and, in further channels, a
+variance between beta~ and beta. Files are bare state_dicts of the averaged weights.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from cmbench.api import (
+    DiscreteVPDenoiser,
+    Model,
+    UserError,
+    create,
+    fill,
+    from_openai,
+    load_weights,
+    noise_schedule,
+    read_torch,
+)
+
+__all__ = ["IDDPMOfficial"]
+
+
+class IDDPMOfficial(Model):
+    """The fields bear the names of improved-diffusion's flags where it has them."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "iddpm_ancestral"}
+
+    image_size: int = Field(gt=0)
+    in_channels: int = Field(default=3, gt=0)
+    model_channels: int = Field(default=128, gt=0)
+    num_res_blocks: int = Field(default=2, ge=0)
+    attention_resolutions: tuple[int, ...] = Field(
+        default=(2, 4), description="downsampling factors, not sides"
+    )
+    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
+    num_classes: int | None = Field(default=None, description="class labels; none: unconditional")
+    num_heads: int = Field(default=4, ge=1)
+    num_heads_upsample: int = -1
+    use_scale_shift_norm: bool = True
+    conv_resample: bool = True
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    steps: int = Field(default=4000, ge=2, description="T, diffusion steps")
+    noise_schedule: Literal["linear", "cosine"] = "cosine"
+    learn_sigma: bool = True
+    predict_xstart: bool = False
+    rescale_timesteps: bool = True
+    sigma_min: float | None = Field(default=None, gt=0, description="the process's least level")
+    sigma_max: float | None = Field(default=None, gt=0, description="80 or the process's greatest")
+
+    @classmethod
+    def of_unet(
+        cls, constructor: Mapping[str, Any], side: int, diffusion: Mapping[str, Any] | None = None
+    ) -> "IDDPMOfficial":
+        """From the arguments of the official UNetModel and of its diffusion process.
+
+        Raises:
+            UserError: For an argument that is not known here.
+        """
+        told = {**constructor, **(diffusion or {}), "image_size": side}
+        told.setdefault("learn_sigma", told.get("out_channels") == 2 * told.get("in_channels", 3))
+        told.pop("out_channels", None)
+        for key in ("use_checkpoint", "dims", "sigma_small", "use_kl", "rescale_learned_sigmas"):
+            told.pop(key, None)
+        unknown = [key for key in told if key not in cls.model_fields]
+        if unknown:
+            raise UserError(f"improved-diffusion's argument '{unknown[0]}' is not known here")
+        return cls(**told)
+
+    def build(self) -> nn.Module:
+        """A DiscreteVPDenoiser over the raw network, `net`."""
+        shape = (self.in_channels, self.image_size, self.image_size)
+        spec = {
+            "name": "openai_unet",
+            "model_channels": self.model_channels,
+            "channel_mult": self.channel_mult,
+            "num_res_blocks": self.num_res_blocks,
+            "attention_resolutions": self.attention_resolutions,
+            "dropout": self.dropout,
+            "num_heads": self.num_heads,
+            "num_heads_upsample": self.num_heads_upsample,
+            "use_scale_shift_norm": self.use_scale_shift_norm,
+            "conv_resample": self.conv_resample,
+            "outputs": self.in_channels * (2 if self.learn_sigma else 1),
+        }
+        classes = self.num_classes or 0
+        return DiscreteVPDenoiser(
+            create("network", spec).build(shape, classes),
+            shape,
+            noise_schedule(self.noise_schedule, self.steps),
+            classes=classes,
+            time_scale=1000 / self.steps if self.rescale_timesteps else 1.0,
+            predicts_x0=self.predict_xstart,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        ).eval()
+
+    def load(self, module: nn.Module, weights: Path) -> None:
+        """Reads the authors' state_dict, or cmbench's own safetensors.
+
+        Raises:
+            UserError: If the file is broken, holds anything but data, or is of another
+                architecture than this configuration.
+        """
+        where = str(weights)
+        if weights.suffix == ".safetensors":
+            load_weights(module, weights)
+            return
+        state = read_torch(weights)
+        if not isinstance(state, Mapping):
+            raise UserError(
+                f"the file holds a {type(state).__name__}",
+                where=where,
+                expected="a state_dict of improved-diffusion's UNetModel",
+            )
+        order = "heads-three-width"
+        fill(module.net, from_openai(module.net, state, order=order), where=where)
