@@ -11,6 +11,7 @@ from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.cold import NetworkRestorer, Restorer
 from cmbench.denoise.discrete_levels import noise_schedule
 from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
@@ -55,12 +56,14 @@ __all__ = [
     "Model",
     "Moments",
     "Network",
+    "NetworkRestorer",
     "Noise",
     "Objective",
     "OpenAIConsistency",
     "OpenAIDenoiser",
     "Pending",
     "Reference",
+    "Restorer",
     "Sampler",
     "Score",
     "Setup",
