@@ -196,6 +196,92 @@ def models(as_json: AsJson = False) -> None:
     Console().print(table)
 
 
+@app.command()
+def edit(
+    model: Annotated[str, typer.Argument(help="A consistency model, family/card.")],
+    task: Annotated[
+        str, typer.Option(help="inpaint, colourise, super-resolve, interpolate or denoise.")
+    ] = "inpaint",
+    weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
+    dataset: Annotated[str, typer.Option(help="Data set whose images are edited.")] = "digits",
+    data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
+    count: Annotated[int, typer.Option(min=2, help="Images.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Evaluations an image.")] = 17,
+    seed: int = 0,
+) -> None:
+    """Edits images zero-shot by a consistency model; rows: original, what is given, what is made.
+
+    interpolate walks between two noises instead: its second row shows the noises.
+    """
+    from typing import get_args
+
+    from PIL import Image
+
+    from cmbench.core.errors import unknown_name
+    from cmbench.core.files import atomic_file
+    from cmbench.core.loader import create
+    from cmbench.run.consistency_tools import Task, edit_sheet, load_denoiser
+    from cmbench.run.environment import pick_device
+
+    if task not in get_args(Task):
+        raise unknown_name("task", task, get_args(Task))
+    denoiser = load_denoiser(model, weights, pick_device("cpu"))
+    images = create("dataset", dataset).open(data)
+    sheet = edit_sheet(denoiser, images, task, count=count, steps=steps, seed=seed)  # type: ignore[arg-type]
+    picture = Image.fromarray(sheet.numpy())
+    zoom = max(1, 320 // max(denoiser.shape[1:]) // 5)
+    picture = picture.resize(
+        (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
+    )
+    with atomic_file(out) as file:
+        picture.save(file, format="PNG")
+    sys.stdout.write(f"{out}\n")
+
+
+@app.command("search-steps")
+def search_steps_command(
+    model: Annotated[str, typer.Argument(help="A consistency model, family/card.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
+    nfe: Annotated[int, typer.Option(min=2, help="Evaluations an image.")] = 2,
+    grid: Annotated[int, typer.Option(min=3, help="Points of the Karras grid.")] = 18,
+    dataset: Annotated[str, typer.Option(help="Data set to be near to.")] = "digits",
+    data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    features: Annotated[str, typer.Option(help="Extractor.")] = "digits_classifier",
+    count: Annotated[int, typer.Option(min=10, help="Images a candidate.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the search; boards use others.")] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Searches multi-step time points: greedy, ternary, all candidates at the same noise."""
+    from cmbench.core.loader import create
+    from cmbench.run.consistency_tools import load_denoiser, search_steps
+    from cmbench.run.environment import pick_device
+
+    denoiser = load_denoiser(model, weights, pick_device("cpu"))
+    chosen = create("dataset", dataset)
+    try:
+        found = search_steps(
+            denoiser,
+            chosen,
+            chosen.open(data),
+            features,
+            nfe=nfe,
+            grid=grid,
+            count=count,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    sampler = {"name": "multistep", "indices": list(found.indices), "grid": grid}
+    if as_json:
+        _print_json({"sampler": sampler, "value": found.value, "tried": len(found.tried)})
+        return
+    sys.stdout.write(
+        f"sampler: {json.dumps(sampler)}\n"
+        f"Frechet distance {found.value:.4f}, the least of {len(found.tried)} tried\n"
+    )
+
+
 assets = typer.Typer(no_args_is_help=True, help="Official weights and statistics.")
 app.add_typer(assets, name="assets")
 

@@ -37,6 +37,9 @@ class Model(Component, ABC):
     sampler: ClassVar[dict[str, Any] | None] = None
     """The family's own sampler, used where a suite names none; None for a Generator."""
 
+    makes: ClassVar[frozenset[str]] = frozenset({"denoiser"})
+    """What `build` gives, in the words of `Sampler.accepts`: a sampler of another kind is refused."""
+
     @abstractmethod
     def build(self) -> nn.Module:
         """A Denoiser (cmbench binds it with a sampler), a Restorer, or a Generator that is a

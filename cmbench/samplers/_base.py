@@ -29,7 +29,8 @@ class Sampler(Component, ABC):
     stochastic: ClassVar[bool] = False
     accepts: ClassVar[str] = "denoiser"
     """What kind of module it samples: `denoiser` (sigma-space, the usual case), `restorer` (cold
-    diffusion), `oneshot` (a GAN's generator), `bits` (binomial diffusion). A sampler of another
+    diffusion), `oneshot` (a GAN's generator), `bits` (binomial diffusion),
+    `discrete` (a denoiser that knows its own steps, as iDDPM). A sampler of another
     kind than the model's is refused when the suite is checked.
     """
 

@@ -22,6 +22,7 @@ __all__ = ["IDDPMAncestral"]
 class IDDPMAncestral(Sampler):
     """x_{t-1} ~ N(mean, variance): learned between beta~ and beta, or either of them."""
 
+    accepts: ClassVar[str] = "discrete"
     stochastic: ClassVar[bool] = True
 
     steps: int | None = Field(default=None, ge=1, description="steps kept, evenly; all if none")

@@ -23,6 +23,8 @@ __all__ = ["IDDPMDDIM"]
 class IDDPMDDIM(Sampler):
     """x_{t-1} = sqrt(abar') x0 + sqrt(1 - abar' - s^2) e + s z; eta 1 is DDPM's small variance."""
 
+    accepts: ClassVar[str] = "discrete"
+
     order: ClassVar[int | None] = 1
 
     steps: int | None = Field(default=None, ge=1, description="steps kept, evenly; all if none")

@@ -17,9 +17,9 @@ from cmbench.samplers._steps import denoise, start
 
 __all__ = ["MultiStep"]
 
-_FIRST_STOPS = (0.8, 0.3, 2.5)
-"""Levels after sigma_max: 0.8 is near the searched optimum of published 2-step CIFAR-10 models
-(0.585 of CD, 0.821 of iCT); each further point is one more, so longer runs keep the earlier."""
+_FIRST_STOPS = (0.5853481, 3.256822, 1.923340)
+"""Levels after sigma_max, points of the 18-point grid; 0.585 is the second point that the authors'
+CIFAR-10 example takes. Each further one is one more, so longer runs keep the earlier."""
 
 
 class MultiStep(Sampler):
@@ -84,7 +84,7 @@ class MultiStep(Sampler):
 
 
 def _default_stops(count: int, sigma_min: float) -> list[float]:
-    """`count` levels between about 10 and 0.1: 0.8 first, then spread evenly in ln sigma."""
+    """`count` levels between about 10 and 0.1: spread evenly in ln sigma where more than three."""
     if count <= len(_FIRST_STOPS):
         return list(_FIRST_STOPS[:count])
     low, high = math.log(max(0.1, 2 * sigma_min)), math.log(10.0)

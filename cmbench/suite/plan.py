@@ -132,9 +132,17 @@ def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[
 
 def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list[Sampler]:
     where = plan.source.where(("runs", index, "sampler"))
+    makes = load("model", placed.family, where=where).makes
     found: list[Sampler] = []
     for spec in run.sampler or [_own_sampler(placed, where)]:
         base: Sampler = create("sampler", spec, where=where)
+        if base.accepts not in makes:
+            raise UserError(
+                f"sampler '{base.name}' samples a {base.accepts}, model '{placed.full_name}' is a "
+                f"{' or '.join(sorted(makes))}",
+                where=where,
+                expected=f"a sampler of its kind, such as its own: {placed.card.sampler or 'none'}",
+            )
         if run.nfe is not None:
             place = plan.source.where(("runs", index, "nfe"))
             found += [_spending(base, nfe, place) for nfe in run.nfe]

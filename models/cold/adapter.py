@@ -12,6 +12,7 @@ __all__ = ["Cold"]
 class Cold(Model):
     """A raw network that restores what a degradation took away."""
 
+    makes: ClassVar[frozenset[str]] = frozenset({"restorer"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "cold_algorithm2", "noise_level": 0.002}
 
     network: dict[str, Any]

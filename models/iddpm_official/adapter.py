@@ -29,6 +29,7 @@ __all__ = ["IDDPMOfficial"]
 class IDDPMOfficial(Model):
     """The fields bear the names of improved-diffusion's flags where it has them."""
 
+    makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "discrete"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "iddpm_ancestral"}
 
     image_size: int = Field(gt=0)
