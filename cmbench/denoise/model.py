@@ -38,7 +38,7 @@ class Model(Component, ABC):
     """The family's own sampler, used where a suite names none; None for a Generator."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser"})
-    """What `build` gives, in the words of `Sampler.accepts`: a sampler of another kind is refused."""
+    """What `build` gives, in the words of `Sampler.accepts`; other samplers are refused."""
 
     @abstractmethod
     def build(self) -> nn.Module:

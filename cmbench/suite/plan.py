@@ -138,7 +138,7 @@ def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list
         base: Sampler = create("sampler", spec, where=where)
         if base.accepts not in makes:
             raise UserError(
-                f"sampler '{base.name}' samples a {base.accepts}, model '{placed.full_name}' is a "
+                f"sampler '{base.name}' samples a {base.accepts}, '{placed.full_name}' is a "
                 f"{' or '.join(sorted(makes))}",
                 where=where,
                 expected=f"a sampler of its kind, such as its own: {placed.card.sampler or 'none'}",
