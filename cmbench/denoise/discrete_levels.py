@@ -26,7 +26,7 @@ def iddpm_levels(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> T
     for j in range(steps, 0, -1):
         ratio = max(abar(j - 1) / abar(j), c_1)
         levels.append(math.sqrt((levels[-1] ** 2 + 1) / ratio - 1))
-    return torch.tensor(levels[::-1], dtype=torch.float64)
+    return torch.tensor(levels[::-1], dtype=torch.float64, device="cpu")
 
 
 def noise_schedule(name: str, steps: int) -> Tensor:
