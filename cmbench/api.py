@@ -11,9 +11,11 @@ from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.cold import NetworkRestorer, Restorer
 from cmbench.denoise.discrete_levels import noise_schedule
 from cmbench.denoise.model import Model, load_weights
+from cmbench.denoise.oneshot import OneShot
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 from cmbench.denoise.precondition_official import (
     DiscreteVPDenoiser,
@@ -23,6 +25,7 @@ from cmbench.denoise.precondition_official import (
     VEDenoiser,
     VPDenoiser,
 )
+from cmbench.denoise.sohl_dickstein import ReverseGaussian
 from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
@@ -34,6 +37,7 @@ from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
+    "BinomialDiffusion",
     "Component",
     "ConsistencyFunction",
     "Dataset",
@@ -59,11 +63,13 @@ __all__ = [
     "NetworkRestorer",
     "Noise",
     "Objective",
+    "OneShot",
     "OpenAIConsistency",
     "OpenAIDenoiser",
     "Pending",
     "Reference",
     "Restorer",
+    "ReverseGaussian",
     "Sampler",
     "Score",
     "Setup",

@@ -57,7 +57,7 @@ class Mixing(Degradation):
 
 @lru_cache(maxsize=8)
 def cosine_signal(levels: int) -> Tensor:
-    """The signal abar at severities 0..levels, float64: squared cosine, each step keeping >= 0.1% of it."""
+    """The signal abar at severities 0..levels, float64: squared cosine, steps clipped."""
     places = torch.linspace(0, levels + 1, levels + 1, dtype=torch.float64) / (levels + 1)
     curve = torch.cos((places + 0.008) / 1.008 * math.pi / 2) ** 2
     kept = (curve[1:] / curve[:-1]).clamp(0.001, 1)

@@ -89,7 +89,7 @@ class Restorer(nn.Module, ABC):
         """Where generation starts, (B, C, H, W): see `starts`."""
         if self.starts == "degradation":
             return self.degradation.start(noise)
-        share = noise.uniform(COMPONENT_DRAW).flatten(1)[:, 0]
+        share = noise.uniform(COMPONENT_DRAW).flatten(1)[:, 0].contiguous()
         chosen = torch.searchsorted(self.start_weights.cumsum(0), share.to(self.start_weights))
         chosen = chosen.clamp(max=self.components - 1)
         drawn = noise.normal(0)[:, :, 0, 0].to(self.start_means)

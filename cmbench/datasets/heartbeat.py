@@ -1,0 +1,29 @@
+"""The binary heartbeat: 20 bits with a one at every fifth, five phases, all alike in probability.
+
+Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585), section 3.1.2. The entropy is
+log2 5 = 2.322 bits a sequence. Images of shape (1, 1, 20), pixels 0 or 255.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from cmbench.datasets._arrays import ArrayImages
+from cmbench.datasets._base import Dataset
+
+__all__ = ["Heartbeat"]
+
+
+class Heartbeat(Dataset):
+    """The sequences with a one at every `period`-th of `length` bits: `period` of them."""
+
+    length: int = Field(default=20, ge=2)
+    period: int = Field(default=5, ge=2)
+
+    def open(self, path: Path | None = None) -> ArrayImages:
+        """The sequences, one of each phase; `path` is not used."""
+        places, phases = np.arange(self.length), np.arange(self.period)[:, None]
+        bits = (places - phases) % self.period == 0
+        pixels = (bits * 255).astype(np.uint8)[:, None, None]
+        return ArrayImages(pixels, None, classes=0)

@@ -1,0 +1,47 @@
+"""Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585): diffusion's first paper."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from cmbench.api import BinomialDiffusion, Model, ReverseGaussian, create
+
+__all__ = ["SohlDickstein"]
+
+
+class SohlDickstein(Model):
+    """Gaussian kernels with learned means and variances, or binomial ones for bits.
+
+    The binomial model is sampled by `binomial`: its cards name it.
+    """
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "sohl_dickstein"}
+
+    network: dict[str, Any]
+    shape: tuple[int, int, int]
+    kernel: Literal["gaussian", "binomial"] = "gaussian"
+    levels: int = Field(default=1000, ge=2, description="T")
+    classes: int = 0
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+    learn_beta: bool = False
+    first_beta: float = Field(default=1e-3, gt=0, lt=1)
+    predicts: Literal["rate", "x0"] = "x0"
+
+    def build(self) -> nn.Module:
+        """A ReverseGaussian, or a BinomialDiffusion."""
+        if self.kernel == "binomial":
+            net = create("network", self.network).build(self.shape)
+            return BinomialDiffusion(net, self.shape, levels=self.levels, predicts=self.predicts)
+        wide = {**self.network, "outputs": 2 * self.shape[0]}
+        return ReverseGaussian(
+            create("network", wide).build(self.shape, self.classes),
+            self.shape,
+            levels=self.levels,
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            learn_beta=self.learn_beta,
+            first_beta=self.first_beta,
+        )
