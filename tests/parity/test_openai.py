@@ -19,6 +19,7 @@ from cmbench.train.objectives._base import Setup
 from cmbench.train.objectives._consistency import adaptive_points, adaptive_rate
 from cmbench.train.objectives.cd import ConsistencyDistillation
 from cmbench.train.objectives.ct import ConsistencyTraining
+from cmbench.train.objectives.progressive import ProgressiveDistillation
 
 pytestmark = pytest.mark.parity
 
@@ -195,6 +196,19 @@ def test_distillation_and_training_losses(z, scales, distance):
     ct.target = scaled(online, 0.98)
     x_u = images + u[:, None, None, None] * noise
     z.agree(f"loss_ct/n{scales}/{distance}", ct.pair_loss(x_t, t, x_u, u, z["y"]))
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+@pytest.mark.parametrize("scales", [18, 40])
+@torch.no_grad()
+def test_progressive_distillation_losses(z, scales, distance):
+    # The recorded run left the student at the scalings of a consistency function.
+    student, teacher = loaded(z, "consistency"), scaled(loaded(z, "edm"), 1.03)
+    setup = Setup(student, teacher, distance_of(distance), 1, torch.device("cpu"))
+    loss = ProgressiveDistillation(intervals=scales, weighting="uniform").build(setup)
+    index = z[f"loss_idx/n{scales}"]
+    found = loss.loss(z["x_start"], index, scales, z["loss_noise"], z["y"])
+    z.agree(f"loss_pd/n{scales}/{distance}", found)
 
 
 @torch.no_grad()

@@ -1,0 +1,111 @@
+"""Progressive distillation in sigma-space: one step of the student is two of the teacher's.
+
+Salimans and Ho (https://arxiv.org/abs/2202.00512), in the form in which the consistency-models
+paper compares with it (https://arxiv.org/abs/2303.01469, section 6.2): Karras levels, Euler steps.
+Intervals halve from stage to stage, each stage's student being the next one's teacher.
+"""
+
+import copy
+import itertools
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cmbench.core.errors import UserError
+from cmbench.denoise.base import Denoiser, expand
+from cmbench.train.draws import Draws
+from cmbench.train.objectives._base import Loss, Objective, Setup
+
+__all__ = ["ProgressiveDistillation"]
+
+
+class ProgressiveDistillation(Objective):
+    """Weight max(1 / t^2, 1): the truncated signal-to-noise ratio."""
+
+    needs_teacher: ClassVar[bool] = True
+    needs_distance: ClassVar[bool] = True
+
+    intervals: int = Field(default=4096, ge=1, description="N of the first stage")
+    stage_steps: int = Field(default=50_000, ge=1, description="optimiser steps a stage")
+    weighting: Literal["truncated_snr", "uniform"] = "truncated_snr"
+    rho: float = Field(default=7.0, gt=0)
+
+    def build(self, setup: Setup) -> Loss:
+        """The loss on the student.
+
+        Raises:
+            UserError: If there is no teacher, or the student is not a denoiser.
+        """
+        if setup.teacher is None or setup.distance is None:
+            raise UserError("objective progressive needs a teacher and a distance")
+        if not isinstance(setup.student, Denoiser):
+            raise UserError(f"objective progressive can't train a {type(setup.student).__name__}")
+        return _Halving(self, setup.student, setup.teacher, setup.distance)
+
+    def forward_equivalents(self) -> float:
+        """Student 3, teacher 2."""
+        return 5.0
+
+    def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
+        """The teacher's weights."""
+        return dict(teacher.state_dict())
+
+
+class _Halving(Loss):
+    def __init__(
+        self,
+        spec: ProgressiveDistillation,
+        student: Denoiser,
+        teacher: nn.Module,
+        distance: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.spec, self.student, self.distance = spec, student, distance
+        # A copy within the tree: from the second stage on it is part of a checkpoint.
+        self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+
+    def intervals(self, step: int) -> int:
+        """N at a step: halved each stage, 1 at last."""
+        return max(self.spec.intervals >> (step // self.spec.stage_steps), 1)
+
+    def level(self, share: Tensor) -> Tensor:
+        """The Karras level at a share (B,) of the way down."""
+        low, high = self.student.sigma_min, self.student.sigma_max
+        ends = high ** (1 / self.spec.rho), low ** (1 / self.spec.rho)
+        found: Tensor = (ends[0] + share * (ends[1] - ends[0])) ** self.spec.rho
+        return found
+
+    def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
+        count = self.intervals(step)
+        index = draws.integers(count)
+        return self.loss(images, index, count, draws.normal(*images.shape[1:]), labels)
+
+    def loss(
+        self, images: Tensor, index: Tensor, count: int, noise: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """Loss of each image (B,) at interval `index` (B,) of `count`, with given noise."""
+        t = self.level(index / count)
+        x = images + expand(t, images) * noise
+        aim = self.aim(x, index, count, labels)
+        found: Tensor = self.distance(self.student(x, t, labels), aim)
+        return found * (t**-2).clamp(min=1) if self.spec.weighting == "truncated_snr" else found
+
+    @torch.no_grad()
+    def aim(self, x: Tensor, index: Tensor, count: int, labels: Tensor | None) -> Tensor:
+        """The D for which one Euler step lands where the teacher's two do."""
+        levels = [self.level((index + part) / count) for part in (0.0, 0.5, 1.0)]
+        ahead = x
+        for now, then in itertools.pairwise(levels):
+            slope = (ahead - self.teacher(ahead, now, labels)) / expand(now, x)
+            ahead = ahead + expand(then - now, x) * slope
+        first, last = expand(levels[0], x), expand(levels[2], x)
+        return x - first * (ahead - x) / (last - first)
+
+    def after_step(self, step: int) -> None:
+        if (step + 1) % self.spec.stage_steps == 0:
+            self.teacher.load_state_dict(self.student.state_dict())
+
+    def progress(self, step: int) -> dict[str, float]:
+        return {"N": float(self.intervals(step))}
