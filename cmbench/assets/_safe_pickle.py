@@ -19,7 +19,16 @@ from torch import Tensor
 
 from cmbench.core.errors import UserError
 
-__all__ = ["DATA", "FAULTS", "Refused", "SafeUnpickler", "Storage", "bounded_view"]
+__all__ = [
+    "DATA",
+    "FAULTS",
+    "OrderedEntries",
+    "Refused",
+    "SafeUnpickler",
+    "Storage",
+    "bounded_view",
+    "check_keys",
+]
 
 FAULTS = (
     pickle.UnpicklingError,
@@ -78,6 +87,27 @@ def bounded_view(
     return storage.values.as_strided(tuple(size), tuple(stride), offset)
 
 
+class OrderedEntries(OrderedDict[Any, Any]):
+    """An OrderedDict that takes keys of text and numbers alone."""
+
+    def __init__(self, entries: Any = ()) -> None:
+        pairs = [tuple(pair) for pair in entries]
+        check_keys([pair[0] for pair in pairs])
+        super().__init__(pairs)
+
+
+def check_keys(keys: list[Any]) -> None:
+    """Raises if a key is not text or a number.
+
+    A nested tuple as a key could take for ever to hash: 60 doublings fit in 200 bytes.
+
+    Raises:
+        Refused: If one is not.
+    """
+    if not all(isinstance(key, str | int | float | bytes | None) for key in keys):
+        raise Refused("a dictionary's entry whose key is not text or a number")
+
+
 def _tensor(
     storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> Tensor:
@@ -134,7 +164,7 @@ _STORAGES = {
 }
 
 DATA: Mapping[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": OrderedEntries,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.Size": tuple,
@@ -232,10 +262,9 @@ class SafeUnpickler(pickle._Unpickler):
         return found
 
     def _enter(self, target: Any, entries: list[Any]) -> None:
-        # A nested tuple as a key could take for ever to hash: 60 doublings fit in 200 bytes.
-        simple = all(isinstance(k, str | int | float | bytes | None) for k in entries[::2])
-        if not isinstance(target, dict) or not simple:
-            raise Refused("a dictionary's entry whose key is not text or a number")
+        check_keys(entries[::2])
+        if not isinstance(target, dict):
+            raise Refused(f"entries for a {type(target).__name__}")
         target.update(zip(entries[::2], entries[1::2], strict=True))
 
     def _refuse(self) -> None:

@@ -5,7 +5,6 @@ unpickling executes. Here the text is skipped; what is left is the state of modu
 """
 
 import io
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from cmbench.assets._safe_pickle import DATA, FAULTS, Refused, SafeUnpickler, Storage
+from cmbench.assets._safe_pickle import (
+    DATA,
+    FAULTS,
+    OrderedEntries,
+    Refused,
+    SafeUnpickler,
+    Storage,
+)
 from cmbench.assets.torch_state import error_at, read_torch_bytes
 from cmbench.core.errors import UserError
 
@@ -148,6 +154,6 @@ _ALLOWED: Mapping[str, Any] = {
     "torch.nn.modules.container.ModuleDict": _Container,
     "torch.nn.modules.container.ModuleList": _Container,
     "torch.nn.modules.container.Sequential": _Container,
-    "dnnlib.util.EasyDict": OrderedDict,
+    "dnnlib.util.EasyDict": OrderedEntries,
     "builtins.getattr": _nothing,
 }

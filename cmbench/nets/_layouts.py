@@ -108,7 +108,7 @@ def from_flax(net: UNet, tree: Mapping[str, Any]) -> dict[str, Tensor]:
         joined = _joined_qkv(leaves, f"AttnBlockpp_{number}")
         if joined is not None:
             found[f"{name}.qkv.weight"], found[f"{name}.qkv.bias"] = joined
-    return found | {name: torch.from_numpy(value) for name, value in leaves.items()}
+    return found | {name: torch.from_numpy(value.copy()) for name, value in leaves.items()}
 
 
 def _check_filter(net: UNet, name: str, value: Tensor, where: str) -> None:

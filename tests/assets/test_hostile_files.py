@@ -165,6 +165,15 @@ def test_exponential_keys_and_texts_are_refused(tmp_path):
         read_edm(file)
 
 
+def test_exponential_keys_of_a_called_dictionary_are_refused(tmp_path):
+    doubled = b")" + b"2\x86" * 60
+    file = tmp_path / "hash.pkl"
+    pair = b"(" + doubled + b"K\x01l"
+    file.write_bytes(b"\x80\x04ccollections\nOrderedDict\n(" + pair + b"l\x85R.")
+    with pytest.raises(UserError, match="key is not text"):
+        read_edm(file)
+
+
 def test_a_huge_memo_index_and_a_huge_byte_array_cost_no_memory(tmp_path):
     file = tmp_path / "memo.pkl"
     file.write_bytes(b"\x80\x04Nr\xff\xff\xff\xff.")

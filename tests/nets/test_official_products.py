@@ -52,6 +52,7 @@ def short(name):
     return create("sampler", {"name": name, "steps": 3} if "steps" in fields else name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "name"), PAIRS)
 def test_finite_images_and_counted_evaluations(model, name):
     family, config = MODELS[model]
