@@ -18,7 +18,7 @@ class OneShot(nn.Module, ABC):
 
     def __init__(self, shape: tuple[int, int, int], latent: int, *, classes: int = 0) -> None:
         super().__init__()
-        self.shape, self.latent, self.classes = tuple(shape), latent, classes
+        self.shape, self.latent, self.classes = shape, latent, classes
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

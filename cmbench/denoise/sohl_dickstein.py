@@ -33,7 +33,7 @@ class ReverseGaussian(Denoiser):
         mean: Mean of the data, images in [-1, 1].
         std: Standard deviation of the data.
         learn_beta: Whether beta_2..T are trained with the network; fixed 1 / (T - t + 1) if not.
-        first_beta: Least beta_1, which is never trained: the paper's small constant.
+        first_beta: beta_1, which is never trained (the paper: a small constant); 1 / T if None.
     """
 
     beta_logits: Tensor
@@ -49,12 +49,14 @@ class ReverseGaussian(Denoiser):
         mean: float = 0.0,
         std: float = 1.0,
         learn_beta: bool = False,
-        first_beta: float = 1e-3,
+        first_beta: float | None = None,
     ) -> None:
         super().__init__(shape, classes=classes)
         self.net, self.levels, self.mean, self.std = net, levels, mean, std
         beta = (1 / torch.linspace(levels, 2, levels)).clamp(1e-6, 1 - 1e-5)
-        self.register_buffer("first", beta[:1].clamp(min=first_beta))
+        self.register_buffer(
+            "first", beta[:1] if first_beta is None else torch.tensor([first_beta])
+        )
         logits = torch.logit(beta[1:])
         if learn_beta:
             self.beta_logits = nn.Parameter(logits)

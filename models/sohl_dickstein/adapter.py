@@ -26,7 +26,7 @@ class SohlDickstein(Model):
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     learn_beta: bool = False
-    first_beta: float = Field(default=1e-3, gt=0, lt=1)
+    first_beta: float | None = Field(default=None, gt=0, lt=1, description="1 / levels if none")
     predicts: Literal["rate", "x0"] = "x0"
 
     def build(self) -> nn.Module:
