@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,13 @@ def read_pictures(path: Path, *, channels: int = 3, fit: Fit | None = None) -> P
     if suffix == ".zip":
         return _zip(path, channels, fit)
     if suffix in (".npy", ".npz"):
-        return _arrays(path)
+        read = _arrays(path)
+        if fit and read.pixels.shape[2:] != (fit.size, fit.size):
+            raise UserError(
+                f"{path} holds arrays of {read.pixels.shape[2:]}, which are not resized",
+                expected=f"arrays of side {fit.size}, or image files",
+            )
+        return read
     if suffix == ".parquet":
         return _parquet([path], channels, fit)
     raise UserError(
@@ -83,7 +90,7 @@ def _zip(path: Path, channels: int, fit: Fit | None) -> Pictures:
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
         raise UserError(
             f"{path}:{name} can't be read: {error}", fix="bring the file again"
         ) from None
@@ -166,7 +173,7 @@ def _arrays(path: Path) -> Pictures:
     try:
         loaded = np.load(path, allow_pickle=False)
         named = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"arr_0": loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not a whole .npy/.npz file: {error}") from None
     name = next((n for n in ("arr_0", "images", "samples", "x") if n in named), None)
     if name is None or named[name].ndim != 4 or named[name].dtype != np.uint8:
@@ -179,6 +186,8 @@ def _arrays(path: Path) -> Pictures:
         pixels = pixels.transpose(0, 3, 1, 2)
     given = next((named[n] for n in ("arr_1", "labels", "y") if n in named), None)
     labels = None if given is None else given.astype(np.int64).reshape(-1)
+    if labels is not None and len(labels) != len(pixels):
+        raise UserError(f"{path} holds {len(labels)} labels for {len(pixels)} images")
     return Pictures(np.ascontiguousarray(pixels), labels)
 
 

@@ -79,7 +79,9 @@ class ReverseGaussian(Denoiser):
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance (B, C, H, W) of p(x_{t-1} | x_t), x standardised, t (B,) in 2..T."""
         beta = expand(self.betas()[index - 1], x)
-        drift, spread = self.net(x, 2 * index.to(x.dtype) / self.levels - 1, labels).chunk(2, 1)
+        own = self.first.dtype
+        asked = self.net(x.to(own), 2 * index.to(own) / self.levels - 1, labels)
+        drift, spread = asked.to(x.dtype).chunk(2, 1)
         mean = (1 - beta).sqrt() * x + beta.sqrt() * drift
         return mean, torch.sigmoid(spread / math.sqrt(self.levels) + torch.logit(beta))
 

@@ -30,7 +30,8 @@ class Sampler(Component, ABC):
     accepts: ClassVar[str] = "denoiser"
     """What kind of module it samples: `denoiser` (sigma-space, the usual case), `restorer` (cold
     diffusion), `oneshot` (a GAN's generator), `bits` (binomial diffusion),
-    `discrete` (a denoiser that knows its own steps, as iDDPM). A sampler of another
+    `discrete` (a denoiser that knows its own steps, as iDDPM),
+    `reverse_gaussian` (learned reverse kernels, as of 2015). A sampler of another
     kind than the model's is refused when the suite is checked.
     """
 

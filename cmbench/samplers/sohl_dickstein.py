@@ -20,6 +20,7 @@ __all__ = ["SohlDickstein"]
 class SohlDickstein(Sampler):
     """Ancestral sampling with the network's own means and variances."""
 
+    accepts: ClassVar[str] = "reverse_gaussian"
     stochastic: ClassVar[bool] = True
 
     def nfe(self) -> None:

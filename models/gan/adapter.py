@@ -15,6 +15,7 @@ __all__ = ["GAN"]
 class GAN(Model):
     """A convolutional generator; `channels` from the coarsest map to the image's side."""
 
+    makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "oneshot"}
 
     shape: tuple[int, int, int]

@@ -16,6 +16,7 @@ class SohlDickstein(Model):
     The binomial model is sampled by `binomial`: its cards name it.
     """
 
+    makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "reverse_gaussian", "bits"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "sohl_dickstein"}
 
     network: dict[str, Any]
