@@ -25,7 +25,8 @@ class BinomialDiffusion(nn.Module):
         shape: Shape of one image, (C, H, W).
         levels: T, steps of the forward process.
         predicts: `rate`: the logits are those of p(x_{t-1} | x_t), as in the paper; `x0`: of the
-            clean bits, and the reverse rate is the posterior's mean under them.
+            clean bits, and the reverse rate is the posterior's mean under them. The network adds
+            to what each bit tells of itself: with zeros it is exact for fair, independent bits.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class BinomialDiffusion(nn.Module):
         """Rates p(x_{t-1} = 1 | x_t), (B, C, H, W), of bits x in {-1, 1} at t (B,) in 2..T."""
         logits = self.net(x, 2 * index.to(x.dtype) / self.levels - 1, labels)
         if self.predicts == "rate":
-            return torch.sigmoid(logits)
-        clean = torch.sigmoid(logits)
+            return torch.sigmoid(logits + _evidence(x, 1 - self._beta(index, x)))
+        clean = torch.sigmoid(logits + _evidence(x, self._signal(index, x)))
         one, zero = torch.ones_like(x), -torch.ones_like(x)
         return clean * self.posterior(x, one, index) + (1 - clean) * self.posterior(x, zero, index)
 
@@ -97,6 +98,12 @@ class BinomialDiffusion(nn.Module):
 
     def _signal(self, index: Tensor, like: Tensor) -> Tensor:
         return (self.levels - index).to(like.dtype) / self.levels
+
+
+def _evidence(x: Tensor, kept: Tensor) -> Tensor:
+    """The logit of a fair bit seen as x, where `kept` (B,) of it was kept."""
+    share = expand(kept, x)
+    return x * ((1 + share) / (1 - share)).log()
 
 
 def _log(ratio: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class ReverseGaussian(Denoiser):
         classes: Number of class labels.
         mean: Mean of the data, images in [-1, 1].
         std: Standard deviation of the data.
-        learn_beta: Whether beta_2..T are trained with the network; fixed 1 / (T - t + 1) if not.
+        learn_beta: Whether beta_2..T are trained, from 1 / linspace(T, 2, T); fixed there if not.
         first_beta: beta_1, which is never trained (the paper: a small constant); 1 / T if None.
     """
 

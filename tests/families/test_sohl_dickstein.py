@@ -49,10 +49,11 @@ def normal(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_fixed_betas_lose_one_part_of_the_signal_a_step():
-    signal = gaussian(20).signal()
-    expected = torch.linspace(20, 0, 21, dtype=torch.float64) / 20
-    torch.testing.assert_close(signal, expected, atol=1e-4, rtol=0)
+def test_fixed_betas_are_the_released_code_s():
+    betas = gaussian(20).betas()
+    assert [float(b) for b in betas[[0, 19]]] == pytest.approx([1 / 20, 1 / 2], abs=1e-6)
+    falling = (1 / betas).diff()
+    torch.testing.assert_close(falling, torch.full_like(falling, -18 / 19), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("index", [1, 2, 7, 20])
@@ -186,9 +187,10 @@ def test_binomial_posterior_is_bayes_rule(index):
             torch.testing.assert_close(got, torch.full_like(got, expected))
 
 
-def test_bound_of_a_perfect_binomial_model_is_the_entropy():
+@pytest.mark.parametrize("predicts", ["rate", "x0"])
+def test_bound_of_a_perfect_binomial_model_is_the_entropy(predicts):
     """Fair bits: log p = -1 bit each, and the entropy terms of the edges cancel."""
-    model = BinomialDiffusion(Zero(1), SHAPE, levels=30)
+    model = BinomialDiffusion(Zero(1), SHAPE, levels=30, predicts=predicts)
     uniforms = torch.rand(29, 3000, *SHAPE, dtype=torch.float64)
     bound = model.bound(bits(0, 3000, *SHAPE), uniforms) / 16
     error = float(bound.std() / math.sqrt(len(bound)))
@@ -202,12 +204,12 @@ def test_binomial_objective_is_the_bound_estimated_at_one_time(predicts):
     torch.manual_seed(0)
     net = create("network", {"name": "readout_mlp", "hidden": [8]}).build(SHAPE)
     nn.init.normal_(net.readout.weight, std=0.3)
-    model = BinomialDiffusion(net, SHAPE, levels=6, predicts=predicts).double()
-    x0 = bits(0, 1, *SHAPE).expand(20_000, -1, -1, -1)
+    model = BinomialDiffusion(net, SHAPE, levels=6, predicts=predicts)
+    x0 = bits(0, 1, *SHAPE).float().expand(20_000, -1, -1, -1)
     loss = BinomialObjective().build(Setup(model, None, None, 1, CPU))
     with torch.no_grad():
         one = loss(x0, None, 0, Draws(0, 0, 20_000, (0, 20_000), CPU))
-        whole = model.bound(x0, torch.rand(5, 20_000, *SHAPE, dtype=torch.float64))
+        whole = model.bound(x0, torch.rand(5, 20_000, *SHAPE))
     error = math.hypot(float(one.std()), float(whole.std())) / math.sqrt(20_000)
     assert float(one.mean()) == pytest.approx(-float(whole.mean()), abs=4 * error)
 
