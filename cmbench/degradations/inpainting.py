@@ -14,7 +14,6 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations._base import Degradation
-from cmbench.degradations._bytes import truncated
 
 __all__ = ["Inpainting"]
 
@@ -31,7 +30,6 @@ class Inpainting(Degradation):
     routine: Literal["Incremental", "Constant", "Random_Incremental"] = "Random_Incremental"
     kernel_std: float = Field(default=0.1, gt=0, description="pixels")
     initial_mask: int = Field(default=1, ge=0, description="steps the first hole is ahead")
-    discrete: bool = Field(default=False, description="cut the result to 8 bits")
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Digs holes of severity (B,) in 0..levels into x0 (B, C, H, W).
@@ -39,9 +37,7 @@ class Inpainting(Degradation):
         Raises:
             UserError: If the centre is random and no noise was given.
         """
-        result = x0 * self.masks(severity, x0.shape[-1], noise).to(x0)
-        touched = (severity > 0).reshape(-1, 1, 1, 1)
-        return torch.where(touched, truncated(result), x0) if self.discrete else result
+        return x0 * self.masks(severity, x0.shape[-1], noise).to(x0)
 
     def start(self, noise: Noise) -> Tensor:
         """The masks at the last severity over white: mid-grey where there is nothing to see."""

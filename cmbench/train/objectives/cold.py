@@ -27,7 +27,9 @@ class Cold(Objective):
     """Mean over pixels of the restoration's absolute (l1) or squared (l2) error."""
 
     loss: Literal["l1", "l2"] = "l1"
-    quantise: bool = Field(default=False, description="cut the degraded images to 8 bits")
+    quantise: bool = Field(
+        default=False, description="cut degraded images to 8 bits (the released --discrete)"
+    )
 
     def build(self, setup: Setup) -> Loss:
         """The loss on the student.
@@ -60,7 +62,7 @@ class _Restoration(Loss):
         noise = _noise(images, draws)
         degraded = student.degradation.degrade(images, severity, noise)
         if self.spec.quantise:
-            degraded = ((degraded + 1) * 127.5).int().to(images.dtype) / 127.5 - 1
+            degraded = ((degraded + 1) * 0.5 * 255).int().to(images.dtype) / 255 * 2 - 1
         error = student(degraded, severity, labels) - images
         error = error.abs() if self.spec.loss == "l1" else error.square()
         return error.flatten(1).mean(1)
