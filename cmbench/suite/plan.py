@@ -141,7 +141,7 @@ def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list
                 f"sampler '{base.name}' samples a {base.accepts}, '{placed.full_name}' is a "
                 f"{' or '.join(sorted(makes))}",
                 where=where,
-                expected=f"a sampler of its kind, such as its own: {placed.card.sampler or 'none'}",
+                expected="a sampler of its kind; the card or family names one",
             )
         if run.nfe is not None:
             place = plan.source.where(("runs", index, "nfe"))
