@@ -24,9 +24,9 @@ class BinomialDiffusion(nn.Module):
         net: The raw network F(x, c_noise, labels) -> logits (B, C, H, W), asked at 2 t / T - 1.
         shape: Shape of one image, (C, H, W).
         levels: T, steps of the forward process.
-        predicts: `rate`: the logits are those of p(x_{t-1} | x_t), as in the paper; `x0`: of the
-            clean bits, and the reverse rate is the posterior's mean under them. The network adds
-            to what each bit tells of itself: with zeros it is exact for fair, independent bits.
+        predicts: `rate`: the logits of p(x_{t-1} | x_t), added to the forward step's, so that
+            zeros are exact for fair, independent bits; `x0`: the logits of the clean bits, and
+            the reverse rate is the posterior's mean under them, which trains better.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BinomialDiffusion(nn.Module):
         logits = self.net(x, 2 * index.to(x.dtype) / self.levels - 1, labels)
         if self.predicts == "rate":
             return torch.sigmoid(logits + _evidence(x, 1 - self._beta(index, x)))
-        clean = torch.sigmoid(logits + _evidence(x, self._signal(index, x)))
+        clean = torch.sigmoid(logits)
         one, zero = torch.ones_like(x), -torch.ones_like(x)
         return clean * self.posterior(x, one, index) + (1 - clean) * self.posterior(x, zero, index)
 

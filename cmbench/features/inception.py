@@ -64,7 +64,7 @@ class Inception(FeatureExtractor):
         if path.is_file():
             return path
         raise Pending(
-            f"no Inception weights at {path}",
+            "Inception's weights are not here",
             command="cmbench assets fetch inception-2015-12-05",
         )
 

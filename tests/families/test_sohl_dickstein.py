@@ -187,10 +187,18 @@ def test_binomial_posterior_is_bayes_rule(index):
             torch.testing.assert_close(got, torch.full_like(got, expected))
 
 
-@pytest.mark.parametrize("predicts", ["rate", "x0"])
-def test_bound_of_a_perfect_binomial_model_is_the_entropy(predicts):
+class Fair(nn.Module):
+    """Logits of a fair bit seen at time t = (c + 1) 15 of 30: log((1 + abar x) / (1 - abar x))."""
+
+    def forward(self, x, c_noise, labels=None):
+        kept = 1 - (c_noise[:, None, None, None] + 1) / 2
+        return x * ((1 + kept) / (1 - kept)).log()
+
+
+@pytest.mark.parametrize(("predicts", "net"), [("rate", Zero(1)), ("x0", Fair())])
+def test_bound_of_a_perfect_binomial_model_is_the_entropy(predicts, net):
     """Fair bits: log p = -1 bit each, and the entropy terms of the edges cancel."""
-    model = BinomialDiffusion(Zero(1), SHAPE, levels=30, predicts=predicts)
+    model = BinomialDiffusion(net, SHAPE, levels=30, predicts=predicts)
     uniforms = torch.rand(29, 3000, *SHAPE, dtype=torch.float64)
     bound = model.bound(bits(0, 3000, *SHAPE), uniforms) / 16
     error = float(bound.std() / math.sqrt(len(bound)))
