@@ -54,6 +54,11 @@ def read_pictures(path: Path, *, channels: int = 3, fit: Fit | None = None) -> P
         return _zip(path, channels, fit)
     if suffix in (".npy", ".npz"):
         read = _arrays(path)
+        if read.pixels.shape[1] != channels:
+            raise UserError(
+                f"{path} holds images of {read.pixels.shape[1]} channels",
+                expected=f"{channels}; or give the data set's `channels`",
+            )
         if fit and read.pixels.shape[2:] != (fit.size, fit.size):
             raise UserError(
                 f"{path} holds arrays of {read.pixels.shape[2:]}, which are not resized",

@@ -112,6 +112,17 @@ def test_faults_name_the_file(tmp_path, pixels):
         create("dataset", "cifar10").open(as_zip(tmp_path / "s.zip", pixels[:, :, :8, :8]))
 
 
+def test_arrays_are_not_changed_in_silence(tmp_path, pixels):
+    np.save(tmp_path / "a.npy", pixels)
+    with pytest.raises(UserError, match="not resized"):
+        create("dataset", {"name": "images", "size": 8}).open(tmp_path / "a.npy")
+    with pytest.raises(UserError, match="3 channels"):
+        create("dataset", {"name": "images", "channels": 1}).open(tmp_path / "a.npy")
+    np.savez(tmp_path / "b.npz", arr_0=pixels, arr_1=np.arange(4))
+    with pytest.raises(UserError, match="4 labels for 10 images"):
+        create("dataset", "images").open(tmp_path / "b.npz")
+
+
 def test_resizing_is_explicit(tmp_path, pixels):
     folder = as_folder(tmp_path / "a", pixels)
     (folder / "wide.png").write_bytes(png(np.zeros((3, 20, 40), np.uint8)))
