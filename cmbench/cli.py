@@ -150,13 +150,16 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and weights.")],
     data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher's weights or folder.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights or folder of the card the recipe starts from.")
+    ] = None,
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Trains one recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`."""
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
-    from cmbench.train.command import run_recipe
+    from cmbench.run.recipe_command import run_recipe
     from cmbench.train.recipe import read_recipe
 
     total = read_recipe(recipe).images
@@ -167,6 +170,7 @@ def train(
             out=out,
             data=data,
             teacher=teacher,
+            start=start,
             device=str(pick_device(device)),
             progress=lambda state: shown.tick(state.images, total, f"loss {state.loss:.4f}"),
         )

@@ -41,22 +41,24 @@ def _train(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
     dataset: Dataset = create("dataset", recipe.dataset)
     path = job.transport["data_path"]
     images = dataset.open(Path(path) if path else None)
-    given = job.spec["teacher"]
-    teacher = (
-        bench.module(given["model"], given["weights"], job.transport["teacher_file"])
-        if given
-        else None
-    )
     result = train(
         recipe,
         dataset_images=images,
-        teacher=teacher,
+        teacher=_parent(job, bench, "teacher"),
+        start=_parent(job, bench, "start"),
         folder=bench.store.work_folder(job.address),
         device=bench.device,
         progress=lambda state: tick(state.images, recipe.images, f"loss {state.loss:.4f}"),
     )
     (folder / "weights.safetensors").write_bytes(result.weights.read_bytes())
     (folder / "log.json").write_bytes(result.log.read_bytes())
+
+
+def _parent(job: Job, bench: Workbench, role: str) -> nn.Module | None:
+    given = job.spec.get(role)
+    if not given:
+        return None
+    return bench.module(given["model"], given["weights"], job.transport[f"{role}_file"])
 
 
 def _sample(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:

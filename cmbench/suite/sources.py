@@ -140,38 +140,44 @@ def _train(
     where: str,
 ) -> Network:
     dataset = create("dataset", recipe.dataset, where=where)
-    teacher = _teacher(recipe, data, retrain, where)
+    teacher = _parent(recipe.teacher, data, retrain, where)
+    start = _parent(recipe.start, data, retrain, where)
     spec = {
         "recipe": recipe.identity(),
         "data": data.fingerprint(dataset),
-        "teacher": {"model": teacher.model.spec(), "weights": teacher.weights}
-        if teacher
-        else None,
+        "teacher": _identity(teacher),
+        **({"start": _identity(start)} if start else {}),
     }
     path = data.path(dataset)
     transport = {
         "recipe": recipe.model_dump(mode="json"),
         "data_path": str(path) if path else None,
         "teacher_file": str(teacher.file) if teacher and teacher.file else None,
+        "start_file": str(start.file) if start and start.file else None,
     }
+    parents = [network for network in (teacher, start) if network]
     detail = ", ".join(str(v) for v in axes.values())
     job = make_job(
         "train",
         spec,
-        needs=(teacher.jobs[-1].address,) if teacher and teacher.jobs else (),
+        needs=tuple(network.jobs[-1].address for network in parents if network.jobs),
         title=f"train {recipe.recipe}" + (f" ({detail})" if detail else ""),
         transport=transport,
         cost=Cost(training=recipe.forward_equivalents(), network=placed.full_name),
     )
     model = create("model", recipe.model, where=where)
-    jobs = (*(teacher.jobs if teacher else ()), job)
+    jobs = (*(earlier for network in parents for earlier in network.jobs), job)
     return Network(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
 
 
-def _teacher(recipe: Recipe, data: DataLookup, retrain: bool, where: str) -> Network | None:
-    if recipe.teacher is None:
+def _parent(card: str | None, data: DataLookup, retrain: bool, where: str) -> Network | None:
+    if card is None:
         return None
-    return _by_card(find_card(recipe.teacher, where=where), data, retrain, where)
+    return _by_card(find_card(card, where=where), data, retrain, where)
+
+
+def _identity(network: Network | None) -> dict[str, Any] | None:
+    return {"model": network.model.spec(), "weights": network.weights} if network else None
 
 
 def _from_file(placed: PlacedCard, path: Path, where: str) -> Network:

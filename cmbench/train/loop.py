@@ -28,7 +28,7 @@ from cmbench.samplers._base import BoundGenerator, Sampler
 from cmbench.train.checkpoint import latest_checkpoint, save_checkpoint
 from cmbench.train.draws import Draws
 from cmbench.train.ema import WeightAverage
-from cmbench.train.objectives._base import Loss, Setup
+from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.parallel import Ranks
 from cmbench.train.recipe import Recipe
 
@@ -65,6 +65,7 @@ def train(
     *,
     dataset_images: ImageSet,
     teacher: nn.Module | None = None,
+    start: nn.Module | None = None,
     folder: Path,
     device: torch.device,
     progress: Callable[[TrainState], None] | None = None,
@@ -75,6 +76,7 @@ def train(
         recipe: What to train.
         dataset_images: The training images.
         teacher: The teacher's module, for the objectives that need one.
+        start: The module whose weights the training goes on from, where the recipe names one.
         folder: Where checkpoints, log and weights are kept.
         device: Where the networks run.
         progress: Called after every step.
@@ -82,7 +84,7 @@ def train(
     Raises:
         DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint.
     """
-    trainer = _Trainer(recipe, dataset_images, teacher, folder, device)
+    trainer = _Trainer(recipe, dataset_images, teacher, start, folder, device)
     trainer.resume()
     trainer.run(progress)
     return trainer.finish()
@@ -94,6 +96,7 @@ class _Trainer:
         recipe: Recipe,
         images: ImageSet,
         teacher: nn.Module | None,
+        start: nn.Module | None,
         folder: Path,
         device: torch.device,
     ) -> None:
@@ -104,14 +107,9 @@ class _Trainer:
         model: Model = create("model", recipe.model)
         objective = recipe.built_objective()
         student = model.build().train().requires_grad_(True)
-        first = objective.initial_state(teacher) if teacher is not None else None
-        if teacher is None and objective.starts_from_teacher():
-            raise UserError(
-                f"recipe {recipe.recipe} starts from a teacher's weights, and none was given",
-                fix="teacher: family/card, or --teacher PATH",
-            )
+        first = _first_weights(recipe, objective, teacher, start)
         if first is not None:
-            student.load_state_dict(first)
+            _take(student, first, recipe)
         self.student = student.to(device).to(memory_format=torch.channels_last)
         distance = create("distance", recipe.distance).build(device) if recipe.distance else None
         setup = Setup(self.student, teacher, distance, recipe.steps, device)
@@ -296,6 +294,37 @@ class _Interrupts:
 
     def _ask(self, number: int, frame: object) -> None:
         self.asked = True
+
+
+def _first_weights(
+    recipe: Recipe, objective: Objective, teacher: nn.Module | None, start: nn.Module | None
+) -> dict[str, Any] | None:
+    if recipe.start is not None:
+        if start is None:
+            raise UserError(
+                f"recipe {recipe.recipe} goes on from {recipe.start}, whose weights are missing",
+                fix="--start WEIGHTS.safetensors, or the folder it was trained in",
+            )
+        return start.state_dict()
+    if teacher is not None:
+        return objective.initial_state(teacher)
+    if objective.starts_from_teacher():
+        raise UserError(
+            f"recipe {recipe.recipe} starts from a teacher's weights, and none was given",
+            fix="teacher: family/card, or --teacher PATH",
+        )
+    return None
+
+
+def _take(student: nn.Module, state: dict[str, Any], recipe: Recipe) -> None:
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"recipe {recipe.recipe} can't start from the weights of "
+            f"{recipe.start or recipe.teacher}: {str(error).splitlines()[-1].strip()}",
+            expected="the same network in both recipes",
+        ) from None
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

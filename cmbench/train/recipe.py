@@ -47,6 +47,8 @@ class Recipe(_Part):
         images: Images seen in all; steps are images / batch.
         distance: Training distance, for the objectives that need one.
         teacher: Card of the teacher, `family/card`.
+        start: Card whose weights the training goes on from, `family/card`; its optimiser starts
+            anew. None: random weights, or the teacher's where the objective says so.
         flip: Random horizontal flips.
         clip: Greatest norm of the gradient; none for no clipping.
     """
@@ -69,6 +71,7 @@ class Recipe(_Part):
     objective: ComponentSpec
     distance: ComponentSpec | None = None
     teacher: str | None = None
+    start: str | None = None
     optimiser: Optimiser = Optimiser()
     batch: int = Field(default=128, ge=1)
     images: int = Field(ge=1)
@@ -93,6 +96,8 @@ class Recipe(_Part):
         plain["objective"] = self.built_objective().spec()
         if self.distance is not None:
             plain["distance"] = create("distance", self.distance).spec()
+        if self.start is None:
+            del plain["start"]
         return plain
 
     def built_objective(self) -> Objective:

@@ -15,11 +15,11 @@ from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
 from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
+from cmbench.run.recipe_command import run_recipe
 from cmbench.samplers._base import BoundGenerator
 from cmbench.samplers.binomial import Binomial
 from cmbench.samplers.heun import Heun
 from cmbench.samplers.sohl_dickstein import SohlDickstein
-from cmbench.train.command import run_recipe
 from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Setup
 from cmbench.train.objectives.binomial import Binomial as BinomialObjective

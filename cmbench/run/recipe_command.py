@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from cmbench.core.errors import UserError
-from cmbench.core.loader import create, find
+from cmbench.core.loader import create
 from cmbench.denoise.model import Model
+from cmbench.suite.cards import find_card
 from cmbench.train.loop import TrainResult, TrainState, train
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -21,6 +22,7 @@ def run_recipe(
     out: Path,
     data: Path | None = None,
     teacher: Path | None = None,
+    start: Path | None = None,
     device: str = "cpu",
     progress: Callable[[TrainState], None] | None = None,
 ) -> TrainResult:
@@ -30,7 +32,9 @@ def run_recipe(
         path: The recipe's YAML file.
         out: Folder of checkpoints, log and weights.
         data: Where the data set lies, if not at its usual place.
-        teacher: The teacher's weights, or the folder it was trained in.
+        teacher: The teacher's weights, or the folder it was trained in; by default the weights
+            that its card ships.
+        start: The same for the card that the recipe's `start` names.
         device: A torch device.
         progress: Called after every step.
 
@@ -43,26 +47,29 @@ def run_recipe(
     images = create("dataset", recipe.dataset).open(data)
     objective = recipe.built_objective()
     wanted = objective.needs_teacher or objective.starts_from_teacher() or teacher is not None
-    taught = _teacher(recipe, teacher, place) if wanted else None
+    taught = _module_of(recipe, "teacher", teacher, place) if wanted else None
+    first = _module_of(recipe, "start", start, place) if recipe.start else None
     return train(
         recipe,
         dataset_images=images,
         teacher=taught,
+        start=first,
         folder=out,
         device=place,
         progress=progress,
     )
 
 
-def _teacher(recipe: Recipe, weights: Path | None, device: torch.device) -> nn.Module:
-    if weights is None or recipe.teacher is None:
+def _module_of(recipe: Recipe, role: str, weights: Path | None, device: torch.device) -> nn.Module:
+    card = recipe.teacher if role == "teacher" else recipe.start
+    placed = find_card(card) if card else None
+    weights = weights or (placed.weights_file if placed else None)
+    if weights is None or placed is None or placed.recipe_file is None:
         raise UserError(
-            f"recipe {recipe.recipe} needs the weights of its teacher {recipe.teacher}",
-            fix="--teacher WEIGHTS.safetensors, or the folder the teacher was trained in",
+            f"recipe {recipe.recipe} needs the weights of its {role} {card}",
+            fix=f"--{role} WEIGHTS.safetensors, or the folder it was trained in",
         )
-    family, _, card = recipe.teacher.partition("/")
-    own = read_recipe(find("model", family).parent / "recipes" / f"{card}.yaml")
-    model: Model = create("model", own.model)
+    model: Model = create("model", read_recipe(placed.recipe_file).model)
     module = model.build()
     model.load(module, weights / "weights.safetensors" if weights.is_dir() else weights)
     return module.to(device).eval()
