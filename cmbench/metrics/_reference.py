@@ -1,7 +1,13 @@
-"""References made from features, and kept in one npz file: moments, and features in float16."""
+"""References made from features, and kept in one npz file: moments, and features in float16.
 
+A compact file, to be shipped, holds each covariance's upper triangle in float32 and the features
+of a part of the images; a string `made_of` says of what data and extractor, and how many images.
+"""
+
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +16,13 @@ from cmbench.core.files import atomic_file
 from cmbench.metrics._base import Features, Moments, Reference
 from cmbench.metrics._moments import moments_of
 
-__all__ = ["load_reference", "reference_from_features", "save_reference"]
+__all__ = [
+    "load_reference",
+    "read_made_of",
+    "reference_from_features",
+    "save_compact_reference",
+    "save_reference",
+]
 
 
 def reference_from_features(
@@ -46,20 +58,71 @@ def save_reference(reference: Reference, path: Path, *, features: bool = True) -
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+def save_compact_reference(
+    reference: Reference, path: Path, *, made_of: dict[str, Any], keep: int
+) -> None:
+    """Writes moments, with covariances as float32 triangles, and `keep` evenly spaced features.
+
+    Args:
+        reference: Moments and features of a whole data set.
+        path: The npz file.
+        made_of: Data set, its fingerprint, extractor and weights: what a suite compares.
+        keep: Images whose features are kept, for the metrics that need neighbours.
+
+    Raises:
+        UserError: If the reference has no features.
+    """
+    if reference.features is None:
+        raise UserError("the reference has no features to keep a part of")
+    total = len(reference.features)
+    rows = np.unique(np.linspace(0, total - 1, min(keep, total)).round().astype(np.int64))
+    arrays: dict[str, np.ndarray] = {
+        "made_of": np.array(json.dumps({**made_of, "kept": len(rows)}, sort_keys=True))
+    }
+    for layer, found in reference.moments.items():
+        upper = np.triu_indices(len(found.mean))
+        arrays[f"mu/{layer}"] = found.mean
+        arrays[f"triangle/{layer}"] = found.covariance[upper].astype(np.float32)
+        arrays[f"count/{layer}"] = np.array(found.count)
+        arrays[f"features/{layer}"] = reference.features.layers[layer][rows].astype(np.float16)
+    with atomic_file(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_made_of(path: Path) -> dict[str, Any]:
+    """What a compact reference was made of.
+
+    Raises:
+        UserError: If the file is not one.
+    """
+    arrays = _arrays(path, ("made_of",))
+    if "made_of" not in arrays:
+        raise UserError(
+            f"{path} does not say what it was made of", expected="a file of `cmbench stats build`"
+        )
+    read: dict[str, Any] = json.loads(str(arrays["made_of"]))
+    return read
+
+
 def load_reference(path: Path) -> Reference:
-    """Reads what `save_reference` wrote.
+    """Reads what `save_reference` or `save_compact_reference` wrote.
 
     Raises:
         UserError: If the file is missing, or not such a file.
     """
+    arrays = _arrays(path)
+    if "digest" not in arrays and "made_of" not in arrays:
+        raise UserError(f"{path} is not a cmbench reference", expected="an array named 'digest'")
+    stated = arrays.get("digest", np.array(""))
+    return Reference(str(stated), _features(arrays), _moments(arrays))
+
+
+def _arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+            return {key: file[key] for key in (names or file.files) if key in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"can't read the reference {path}: {error}") from None
-    if "digest" not in arrays:
-        raise UserError(f"{path} is not a cmbench reference", expected="an array named 'digest'")
-    return Reference(str(arrays["digest"]), _features(arrays), _moments(arrays))
 
 
 def _features(arrays: dict[str, np.ndarray]) -> Features | None:
@@ -75,7 +138,16 @@ def _moments(arrays: dict[str, np.ndarray]) -> dict[str, Moments]:
     layers = [key.removeprefix("mu/") for key in arrays if key.startswith("mu/")]
     return {
         layer: Moments(
-            arrays[f"mu/{layer}"], arrays[f"sigma/{layer}"], int(arrays[f"count/{layer}"])
+            arrays[f"mu/{layer}"], _covariance(arrays, layer), int(arrays[f"count/{layer}"])
         )
         for layer in layers
     }
+
+
+def _covariance(arrays: dict[str, np.ndarray], layer: str) -> np.ndarray:
+    if f"sigma/{layer}" in arrays:
+        return arrays[f"sigma/{layer}"]
+    width = len(arrays[f"mu/{layer}"])
+    full = np.zeros((width, width))
+    full[np.triu_indices(width)] = arrays[f"triangle/{layer}"]
+    return full + np.triu(full, 1).T

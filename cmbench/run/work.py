@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset
 from cmbench.metrics._base import Features, Metric
-from cmbench.metrics._reference import reference_from_features, save_reference
+from cmbench.metrics._reference import (
+    load_reference,
+    reference_from_features,
+    save_reference,
+)
 from cmbench.run.workbench import Tick, Workbench
 from cmbench.samplers._base import BoundGenerator, Sampler
 from cmbench.suite.jobs import Job
@@ -170,6 +175,10 @@ def _extract(
 
 
 def _reference(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+    if "file" in job.transport:
+        shipped = load_reference(Path(job.transport["file"]))
+        save_reference(replace(shipped, digest=job.address.key), folder / "reference.npz")
+        return
     dataset: Dataset = create("dataset", job.transport["dataset"])
     path = job.transport["data_path"]
     images = dataset.open(Path(path) if path else None)

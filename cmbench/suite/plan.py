@@ -7,18 +7,19 @@ before any network runs. What can't be had now makes its cells wait, with the co
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmbench.core.digests import digest
+from cmbench.core.digests import digest, file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create, load
 from cmbench.core.yaml_source import Source
 from cmbench.datasets._base import Dataset
 from cmbench.features._base import FeatureExtractor
 from cmbench.metrics._base import Metric
+from cmbench.metrics._reference import read_made_of
 from cmbench.record.store import Address
 from cmbench.samplers._base import ImpossibleNFEError, Sampler
 from cmbench.suite.cards import PlacedCard, find_card
 from cmbench.suite.jobs import Cost, Job, make_job
-from cmbench.suite.sources import DataLookup, Network, networks_of_run
+from cmbench.suite.sources import DataLookup, Network, beside, networks_of_run
 from cmbench.suite.spec import ComponentSpec, MetricEntry, RunEntry, Suite
 
 __all__ = ["Cell", "Plan", "PlannedScore", "make_plan"]
@@ -326,6 +327,8 @@ class _Scoring:
 
     def _reference(self, extractor: FeatureExtractor, weights: str) -> Job:
         suite, entry = self.plan.suite, self.plan.suite.reference
+        if extractor.name in entry.files:
+            return self._shipped_reference(extractor, weights, entry.files[extractor.name])
         where = self.plan.source.where(("reference",))
         dataset: Dataset = create("dataset", entry.dataset or suite.dataset, where=where)
         fingerprint = self.plan.data.fingerprint(dataset)
@@ -344,6 +347,29 @@ class _Scoring:
                 "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
                 "data_path": str(path) if path else None,
             },
+        )
+        self.plan.add(job)
+        return job
+
+    def _shipped_reference(self, extractor: FeatureExtractor, weights: str, name: str) -> Job:
+        where = self.plan.source.where(("reference", "files", extractor.name))
+        path = beside(self.plan.source, name)
+        if not path.is_file():
+            raise UserError(f"statistics file {path} does not exist", where=where)
+        made_of = read_made_of(path)
+        for key, wanted in (("extractor", extractor.spec()), ("weights", weights)):
+            if made_of.get(key) != wanted:
+                raise UserError(
+                    f"statistics file {path} was made with another {key} ({made_of.get(key)})",
+                    where=where,
+                    expected=str(wanted),
+                )
+        self.plan.fingerprints[made_of["dataset"]["name"]] = made_of["data"]
+        job = make_job(
+            "reference",
+            {**made_of, "file": file_sha256(path)},
+            title=f"reference {made_of['dataset']['name']} in {extractor.name} (shipped)",
+            transport={"file": str(path)},
         )
         self.plan.add(job)
         return job

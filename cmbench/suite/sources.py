@@ -17,7 +17,7 @@ from cmbench.suite.jobs import Cost, Job, make_job
 from cmbench.suite.spec import RunEntry
 from cmbench.train.recipe import Recipe, read_recipe
 
-__all__ = ["DataLookup", "Network", "networks_of_run"]
+__all__ = ["DataLookup", "Network", "beside", "networks_of_run"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def networks_of_run(
     where = source.where(("runs", index, "model"))
     placed = find_card(run.model, where=where)
     if run.weights is not None:
-        return [_from_file(placed, _beside(source, run.weights), source.where(("runs", index)))]
+        return [_from_file(placed, beside(source, run.weights), source.where(("runs", index)))]
     if run.train:
         return _trained(placed, run.train, index, source, data, retrain)
     return [_by_card(placed, data, retrain, where)]
@@ -204,10 +204,11 @@ def _adapter(placed: PlacedCard, where: str) -> Model:
     return model
 
 
-def _beside(source: Source, name: str) -> Path:
+def beside(source: Source, name: str) -> Path:
+    """A file named in a suite: beside the suite if it is there, else as written."""
     path = Path(name).expanduser()
-    beside = source.path.parent / path
-    return beside if not path.is_absolute() and beside.exists() else path
+    near = source.path.parent / path
+    return near if not path.is_absolute() and near.exists() else path
 
 
 def _short(value: Any) -> Any:

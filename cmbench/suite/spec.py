@@ -74,10 +74,13 @@ class ReferenceEntry(_Entry):
     Args:
         dataset: Another data set than the suite's (a held-out split).
         count: The first so many images; all of them by default.
+        files: Extractor name to a file of statistics made by `cmbench stats build`, relative to the
+            suite: the data set itself is then not needed to score in that extractor's features.
     """
 
     dataset: ComponentSpec | None = None
     count: int | None = Field(default=None, ge=2)
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 class MetricEntry(BaseModel):
