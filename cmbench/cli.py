@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cmbench import __version__
-from cmbench.core.errors import CmbenchError, Interrupted, UserError
+from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
 
 __all__ = ["app", "main"]
 
@@ -419,6 +419,12 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        told = disk_error(error, then=", then run the same command again")
+        if told is None:
+            raise
+        console.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,9 +1,18 @@
 """Errors that a user can fix, and how they are worded."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
-__all__ = ["CmbenchError", "Interrupted", "Pending", "UserError", "nearest", "unknown_name"]
+__all__ = [
+    "CmbenchError",
+    "Interrupted",
+    "Pending",
+    "UserError",
+    "disk_error",
+    "nearest",
+    "unknown_name",
+]
 
 
 class CmbenchError(Exception):
@@ -49,6 +58,30 @@ class Pending(CmbenchError):
     def __init__(self, reason: str, *, command: str) -> None:
         self.reason, self.command = reason, command
         super().__init__(f"{reason}\n  bring it with: {command}")
+
+
+_DISK = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is spent", "free some space"),
+    errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.EACCES: ("no permission", "choose another folder"),
+    errno.EPERM: ("no permission", "choose another folder"),
+}
+
+
+def disk_error(error: OSError, *, place: str = "", then: str = "") -> UserError | None:
+    """What a full, read-only or closed disk is told as; None for any other fault.
+
+    Args:
+        error: What the system raised.
+        place: Where it was writing, for the errors that don't name a file.
+        then: What to do after the fix.
+    """
+    if error.errno not in _DISK:
+        return None
+    what, fix = _DISK[error.errno]
+    name = error.filename or place
+    return UserError(f"{what}: {name}" if name else what, fix=fix + then)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -151,6 +151,7 @@ def _decode(
 def _picture(name: str, data: bytes, channels: int, fit: Fit | None) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _refuse_transparency(image, name)
             converted = image.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(_fitted(converted, fit) if fit else converted)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -158,6 +159,18 @@ def _picture(name: str, data: bytes, channels: int, fit: Fit | None) -> NDArray[
             f"{name} is not a whole image: {error}", fix="replace or remove it"
         ) from None
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _refuse_transparency(image: Image.Image, name: str) -> None:
+    """An alpha channel that hides something: over which background is not ours to guess."""
+    if not image.has_transparency_data:
+        return
+    if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise UserError(
+            f"{name} has transparent pixels",
+            expected="opaque images",
+            fix="flatten them onto a background of your choice first",
+        )
 
 
 def _fitted(image: Image.Image, fit: Fit) -> Image.Image:

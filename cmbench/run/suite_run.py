@@ -1,6 +1,5 @@
 """Running a suite: cell by cell, each finished cell written at once as a record."""
 
-import errno
 import json
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from cmbench import __version__
 from cmbench.core.digests import digest, text_sha256
-from cmbench.core.errors import Pending, UserError
+from cmbench.core.errors import Pending, disk_error
 from cmbench.core.files import atomic_file, write_json, write_text
 from cmbench.core.images import image_grid
 from cmbench.record.schema import (
@@ -70,12 +69,19 @@ def run_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Outcome:
     counts: Counter[str] = Counter()
     try:
         writer.open()
-        for cell in plan.cells:
-            counts[writer.settle(cell)] += 1
+        try:
+            for cell in plan.cells:
+                counts[writer.settle(cell)] += 1
+        finally:
+            writer.close(started)
     except OSError as error:
-        raise _disk_error(error, folder, engine.bench.store.root) from error
-    finally:
-        writer.close(started)
+        told = disk_error(
+            error,
+            place=f"{folder} or {engine.bench.store.root}",
+            then=" (--results, CMBENCH_CACHE), then run the same command again; "
+            "finished cells are kept",
+        )
+        raise (told or error) from error
     return Outcome(counts["done"], counts["cached"], counts["failed"], counts["pending"], folder)
 
 
@@ -314,16 +320,3 @@ def _read_speeds(path: Path) -> dict[str, dict[str, object]]:
         return {k: Speed(**v).model_dump(mode="json") for k, v in read.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _disk_error(error: OSError, results: Path, cache: Path) -> UserError:
-    reasons = {
-        errno.ENOSPC: ("the disk is full", "free some space, then run the same command again"),
-        errno.EROFS: ("the file system is read-only", "choose another folder with --results"),
-        errno.EACCES: ("no permission to write", "choose another folder with --results"),
-    }
-    what, fix = reasons.get(error.errno or 0, (error.strerror or str(error), "run again"))
-    return UserError(
-        f"{what}: {error.filename or f'{results} or {cache}'}",
-        fix=f"{fix}; finished cells are kept",
-    )

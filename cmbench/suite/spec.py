@@ -74,8 +74,8 @@ class ReferenceEntry(_Entry):
     Args:
         dataset: Another data set than the suite's (a held-out split).
         count: The first so many images; all of them by default.
-        files: Extractor name to a file of statistics made by `cmbench stats build`, relative to the
-            suite: the data set itself is then not needed to score in that extractor's features.
+        files: Extractor name to a file of statistics made by `cmbench stats build`, relative to
+            the suite: scores in that extractor's features then don't need the data set.
     """
 
     dataset: ComponentSpec | None = None

@@ -194,9 +194,8 @@ class _Trainer:
         torch.manual_seed(draws.number + self.ranks.rank)
         images, labels = self._batch(draws)
         self.optimiser.zero_grad(set_to_none=True)
-        kind = self.device.type
-        narrow = recipe.precision == "bf16" and kind == "cuda"
-        with torch.autocast(kind, torch.bfloat16, enabled=narrow):
+        narrow = recipe.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
             losses = self.forward(images, labels, self.step, draws)
         total = losses.float().sum() / recipe.batch
         total.backward()

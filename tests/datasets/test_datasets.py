@@ -12,6 +12,7 @@ from PIL import Image
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create
+from cmbench.datasets._sources import read_pictures
 
 
 @pytest.fixture
@@ -166,3 +167,20 @@ def test_a_real_cifar10_zip(cifar10_zip):
     opened = create("dataset", {"name": "cifar10", "split": "test"}).open(cifar10_zip)
     assert len(opened) == 10_000
     assert sorted(np.bincount(opened.labels())) == [1000] * 10
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_refused_and_opaque_ones_read(tmp_path, mode):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    opaque = Image.new("RGB", (4, 4), (10, 20, 30)).convert("RGBA")
+    opaque.save(folder / "a.png")
+    assert read_pictures(folder).pixels[0, :, 0, 0].tolist() == [10, 20, 30]
+    if mode == "P":
+        Image.new("P", (4, 4)).save(folder / "b.png", transparency=0)
+    else:
+        hidden = opaque.copy()
+        hidden.putpixel((1, 1), (0, 0, 0, 7))
+        hidden.convert(mode).save(folder / "b.png")
+    with pytest.raises(UserError, match=r"b\.png has transparent pixels"):
+        read_pictures(folder)
