@@ -126,16 +126,23 @@ def check(suite: Suite, data: Data = None) -> None:
 @app.command()
 def report(
     folders: Annotated[list[Path] | None, typer.Argument(help="Results folders.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Print this model (or family) across suites instead.")
+    ] = None,
 ) -> None:
     """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
 
     Without a folder, every suite under results/. With several, their tables side by side too.
     """
+    from cmbench.report.across import model_across
     from cmbench.report.commands import side_by_side, write_report
 
     chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
     if not chosen:
         raise UserError("no results under results/", fix="cmbench run digits_nfe")
+    if model is not None:
+        sys.stdout.write(model_across(chosen, model).markdown())
+        return
     console = Console(stderr=True)
     for folder in chosen:
         write_report(folder)

@@ -12,7 +12,7 @@ from cmbench.report.grids import sample_sheet
 from cmbench.report.page import render_page
 from cmbench.report.tables import Board, read_board
 
-__all__ = ["side_by_side", "write_report"]
+__all__ = ["open_board", "side_by_side", "write_report"]
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def write_report(folder: Path) -> list[Path]:
     Raises:
         UserError: If the folder holds no records, or can't be written.
     """
-    board = _board(folder)
+    board = open_board(folder)
     texts = {
         "leaderboard.md": board.markdown(),
         "leaderboard.csv": board.csv(),
@@ -55,10 +55,15 @@ def write_report(folder: Path) -> list[Path]:
 
 def side_by_side(folders: list[Path]) -> str:
     """Several suites in one Markdown text, a table each: protocols are never mixed in a column."""
-    return "\n".join(_board(folder).markdown() for folder in folders)
+    return "\n".join(open_board(folder).markdown() for folder in folders)
 
 
-def _board(folder: Path) -> Board:
+def open_board(folder: Path) -> Board:
+    """The board of a results folder.
+
+    Raises:
+        UserError: If it holds no records, or one that does not read.
+    """
     try:
         return read_board(folder)
     except FileNotFoundError:
