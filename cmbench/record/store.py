@@ -140,8 +140,7 @@ class Store:
         while not _take(path):
             owner = _read_owner(path)
             if watch.is_stale(path, owner):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+                self._take_away(path, owner)
                 continue
             if waiting and not told:
                 waiting(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
@@ -157,6 +156,16 @@ class Store:
             beat.join()
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+
+    def _take_away(self, path: Path, owner: dict[str, Any]) -> None:
+        """Removes a dead owner's lease; one that another has just taken anew is put back."""
+        doomed = self.root / "tmp" / f"lease-{path.name}-{os.getpid()}-{time.monotonic_ns()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, doomed)
+            if _read_owner(doomed) != owner:
+                with contextlib.suppress(FileExistsError):
+                    os.link(doomed, path)
+            doomed.unlink()
 
     def size(self, address: Address) -> int:
         """Bytes of an output's files."""

@@ -108,3 +108,17 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path):
     blocked.write_text("")
     with pytest.raises(UserError, match="can't be written"):
         Store(blocked / "cache")
+
+
+def test_a_late_watcher_does_not_take_a_lease_that_was_taken_over_already(tmp_path):
+    store = Store(tmp_path)
+    path = tmp_path / "leases" / ADDRESS.key
+    dead = {"pid": 2**22 + 1, "host": "gone", "born": "1"}
+    path.write_text(json.dumps(dead))
+    store._take_away(path, dead)
+    assert not path.exists()
+    with store.lease(ADDRESS):
+        store._take_away(path, dead)  # a second watcher that read the dead owner earlier
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not path.exists()
+    assert not list((tmp_path / "tmp").iterdir())
