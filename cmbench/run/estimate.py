@@ -1,7 +1,10 @@
-"""What a plan will cost: evaluations (exact), disk, and time from a probe of each network."""
+"""What a plan will cost: evaluations (exact), disk, and time from a probe of each network and
+extractor.
+"""
 
 import time
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 
@@ -17,8 +20,7 @@ from cmbench.suite.plan import Cell, Plan
 __all__ = ["Estimate", "KindEstimate", "estimate_plan", "needed_jobs"]
 
 _PROBED_PARAMETERS = 50_000_000
-_EXTRACTIONS_PER_SECOND = 150.0
-"""Images a second through an extractor on two cores where nothing was measured."""
+_EXTRACTED = 16
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,11 @@ def needed_jobs(plan: Plan, store: Store) -> dict[Address, bool]:
 
 
 def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
-    """Estimates a plan's cost: one short batch of each network is run with random weights."""
+    """Estimates a plan's cost: each network (random weights) and extractor runs short batches."""
     listed = needed_jobs(plan, store)
     missing = [plan.jobs[a] for a, cached in listed.items() if not cached]
     wanted = {job.cost.network for job in missing if job.cost.evaluations or job.cost.training}
-    probes = _probe_networks(plan, wanted, device)
+    probes = _probe_networks(plan, wanted, device) | _probe_extractors(plan, missing, device)
     kinds = []
     for kind in ("train", "sample", "reference", "features", "score"):
         mine = [job for job in missing if job.address.kind == kind]
@@ -109,7 +111,8 @@ def _kind(
 def _seconds(job: Job, probes: dict[str, float | None]) -> float | None:
     cost = job.cost
     if cost.extractions:
-        return cost.extractions / _EXTRACTIONS_PER_SECOND
+        each = probes.get(cost.network)
+        return None if each is None else each * cost.extractions
     if cost.evaluations or cost.training:
         each = probes.get(cost.network)
         return None if each is None else each * (cost.evaluations + cost.training)
@@ -126,6 +129,35 @@ def _probe_networks(plan: Plan, wanted: set[str], device: torch.device) -> dict[
             if best is None or _length(cell) < _length(best):
                 shortest[name] = cell
     return {name: _probe(cell, device) for name, cell in shortest.items()}
+
+
+def _probe_extractors(
+    plan: Plan, missing: list[Job], device: torch.device
+) -> dict[str, float | None]:
+    """Seconds an image of every extractor that has work, on images of the suite's shape."""
+    specs = {j.cost.network: j.spec["extractor"] for j in missing if j.cost.extractions}
+    networks = [cell.network for cell in plan.cells if cell.network is not None]
+    if not specs or not networks:
+        return {}
+    with torch.device("meta"):
+        shape = cast(tuple[int, int, int], networks[0].model.build().shape)
+    return {name: _probe_extractor(spec, shape, device) for name, spec in specs.items()}
+
+
+def _probe_extractor(
+    spec: dict[str, Any], shape: tuple[int, int, int], device: torch.device
+) -> float:
+    extractor = create("features", spec).build(device)
+    pixels = torch.zeros(_EXTRACTED, *shape, dtype=torch.uint8, device=device)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(2):
+            start = time.perf_counter()
+            extractor(pixels)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - start)
+    return best / _EXTRACTED
 
 
 def _length(cell: Cell) -> float:

@@ -347,6 +347,9 @@ class _Scoring:
                 "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
                 "data_path": str(path) if path else None,
             },
+            cost=Cost(
+                extractions=entry.count or self.plan.data.count(dataset), network=extractor.name
+            ),
         )
         self.plan.add(job)
         return job

@@ -52,7 +52,7 @@ class DataLookup:
 
     def __init__(self, paths: dict[str, Path]) -> None:
         self.paths = paths
-        self._fingerprints: dict[str, str] = {}
+        self._known: dict[str, tuple[str, int]] = {}
 
     def path(self, dataset: Dataset) -> Path | None:
         """The path given for this data set, if any."""
@@ -64,10 +64,22 @@ class DataLookup:
         Raises:
             Pending: If the data is not there.
         """
+        return self._look(dataset)[0]
+
+    def count(self, dataset: Dataset) -> int:
+        """Images in the data set.
+
+        Raises:
+            Pending: If the data is not there.
+        """
+        return self._look(dataset)[1]
+
+    def _look(self, dataset: Dataset) -> tuple[str, int]:
         key = str(dataset.spec())
-        if key not in self._fingerprints:
-            self._fingerprints[key] = dataset.open(self.path(dataset)).fingerprint()
-        return self._fingerprints[key]
+        if key not in self._known:
+            images = dataset.open(self.path(dataset))
+            self._known[key] = (images.fingerprint(), len(images))
+        return self._known[key]
 
 
 def networks_of_run(
