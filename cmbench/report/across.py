@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cmbench.core.errors import UserError, nearest
+from cmbench.record.schema import Record, Speed
 from cmbench.report.commands import open_board
 from cmbench.report.tables import Board
 
@@ -17,7 +18,9 @@ def model_across(folders: list[Path], model: str) -> Board:
     Raises:
         UserError: If a folder holds no results, or none holds the model (naming the nearest).
     """
-    records, speeds, seen = [], {}, set()
+    records: list[Record] = []
+    speeds: dict[str, Speed] = {}
+    seen: set[str] = set()
     for folder in folders:
         board = open_board(folder)
         seen |= {r.model for r in board.records}

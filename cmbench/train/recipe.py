@@ -59,7 +59,6 @@ class Recipe(_Part):
             "log_every",
             "save_every_images",
             "show_every_images",
-            "micro_batch",
             "compile",
         }
     )
