@@ -40,6 +40,19 @@ class Model(Component, ABC):
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser"})
     """What `build` gives, in the words of `Sampler.accepts`; other samplers are refused."""
 
+    @classmethod
+    def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
+        """The weights file that `given` stands for, and the fields that files beside it tell.
+
+        By default `given` itself, and none. A family whose checkpoints are folders, or names on
+        a hub, finds the file in them and reads its configuration there.
+
+        Raises:
+            UserError: If the folder is not one of the family's.
+            Pending: If a name stands for files that are not on this machine.
+        """
+        return given, {}
+
     @abstractmethod
     def build(self) -> nn.Module:
         """A Denoiser (cmbench binds it with a sampler), a Restorer, or a Generator that is a

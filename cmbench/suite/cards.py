@@ -15,18 +15,21 @@ __all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards"]
 
 
 class WeightsFile(BaseModel):
-    """Where weights lie: a file beside the card (or anywhere), or an asset of the catalogue."""
+    """Where weights lie: a file beside the card (or anywhere), an asset of the catalogue, or a
+    repository on Hugging Face's hub (`owner/name`), which is looked for in its cache.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str | None = None
     sha256: str | None = None
     asset: str | None = None
+    hub: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> "WeightsFile":
-        if (self.file is None) == (self.asset is None):
-            raise ValueError("weights need either file or asset")
+        if sum(place is not None for place in (self.file, self.asset, self.hub)) != 1:
+            raise ValueError("weights need one of file, asset and hub")
         return self
 
 
@@ -81,7 +84,8 @@ class PlacedCard:
     def origin(self) -> str:
         """Where the weights come from, in a word."""
         if self.card.weights is not None:
-            return "shipped" if self.card.weights.file else "asset"
+            told = self.card.weights
+            return "shipped" if told.file else "asset" if told.asset else "hub"
         return "trained here" if self.card.recipe else "none needed"
 
     @property
@@ -94,6 +98,11 @@ class PlacedCard:
     def asset(self) -> str | None:
         """The catalogue's name of the official weights, if the card names one."""
         return self.card.weights.asset if self.card.weights else None
+
+    @property
+    def hub(self) -> str | None:
+        """The hub's name of the repository that holds the weights, if the card names one."""
+        return self.card.weights.hub if self.card.weights else None
 
     @property
     def recipe_file(self) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 from cmbench.assets.download import asset_path
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
-from cmbench.core.loader import create
+from cmbench.core.loader import create, load
 from cmbench.core.yaml_source import Source
 from cmbench.datasets._base import Dataset
 from cmbench.denoise.model import Model
@@ -108,6 +108,8 @@ def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) ->
     if placed.asset is not None:
         path = asset_path(placed.asset)
         return Network(placed, _adapter(placed, where), {"sha256": file_sha256(path)}, path)
+    if placed.hub is not None:
+        return _from_file(placed, Path(placed.hub), where)
     if placed.recipe_file is not None:
         return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
     return Network(placed, _adapter(placed, where), {})
@@ -192,7 +194,8 @@ def _identity(network: Network | None) -> dict[str, Any] | None:
     return {"model": network.model.spec(), "weights": network.weights} if network else None
 
 
-def _from_file(placed: PlacedCard, path: Path, where: str) -> Network:
+def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
+    path, told = load("model", placed.family, where=where).opened(given)
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist", where=where)
     sha256 = file_sha256(path)
@@ -205,12 +208,13 @@ def _from_file(placed: PlacedCard, path: Path, where: str) -> Network:
             fix="bring the file that belongs to the card",
         )
     recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
-    return Network(placed, _adapter(placed, where), {"sha256": sha256}, path, recipe=recipe)
+    model = _adapter(placed, where, told)
+    return Network(placed, model, {"sha256": sha256}, path, recipe=recipe)
 
 
-def _adapter(placed: PlacedCard, where: str) -> Model:
-    spec = {"name": placed.family, **placed.card.config}
-    if placed.recipe_file and not placed.card.config:
+def _adapter(placed: PlacedCard, where: str, told: dict[str, Any] | None = None) -> Model:
+    spec = {"name": placed.family, **(told or {}), **placed.card.config}
+    if placed.recipe_file and not placed.card.config and not told:
         spec = read_recipe(placed.recipe_file).model
     model: Model = create("model", spec, where=where)
     return model
