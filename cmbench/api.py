@@ -1,5 +1,10 @@
 """The one import for plugins: `from cmbench.api import Denoiser, Model, ...`."""
 
+from cmbench.assets.diffusers_folder import (
+    DiffusersFolder,
+    find_diffusers,
+    read_diffusers_weights,
+)
 from cmbench.assets.edm_pickle import EDMFile, read_edm
 from cmbench.assets.flax_msgpack import read_flax
 from cmbench.assets.torch_state import read_torch
@@ -11,8 +16,10 @@ from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
+from cmbench.denoise.beta_schedules import BetaSchedule, products
 from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.cold import NetworkRestorer, Restorer
+from cmbench.denoise.ddpm import DDPMDenoiser, Habits, Prediction
 from cmbench.denoise.discrete_levels import noise_schedule
 from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.oneshot import OneShot
@@ -30,19 +37,25 @@ from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
 from cmbench.nets._base import Network
+from cmbench.nets._ddpm_layouts import from_ddpm
 from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
+from cmbench.nets.ddpm_unet import DDPMUNet
 from cmbench.samplers._base import Sampler
 from cmbench.testing import oracles
 from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
+    "BetaSchedule",
     "BinomialDiffusion",
     "Component",
     "ConsistencyFunction",
+    "DDPMDenoiser",
+    "DDPMUNet",
     "Dataset",
     "Degradation",
     "Denoiser",
+    "DiffusersFolder",
     "DiscreteVPDenoiser",
     "Distance",
     "Draws",
@@ -52,6 +65,7 @@ __all__ = [
     "FeatureExtractor",
     "Features",
     "Generator",
+    "Habits",
     "IDDPMDenoiser",
     "ImageSet",
     "Loss",
@@ -67,6 +81,7 @@ __all__ = [
     "OpenAIConsistency",
     "OpenAIDenoiser",
     "Pending",
+    "Prediction",
     "Reference",
     "Restorer",
     "ReverseGaussian",
@@ -79,12 +94,16 @@ __all__ = [
     "create",
     "expand",
     "fill",
+    "find_diffusers",
+    "from_ddpm",
     "from_edm",
     "from_flax",
     "from_openai",
     "load_weights",
     "noise_schedule",
     "oracles",
+    "products",
+    "read_diffusers_weights",
     "read_edm",
     "read_flax",
     "read_torch",

@@ -43,6 +43,7 @@ class UNetPlan:
         decoder_heads: The same on the way up, by (level, block, channels).
         middle_heads: Heads between the two blocks of the middle, by channels.
         resampling: `block` in residual blocks; `conv` and `plain` outside of them.
+        down_padding: Padding of strided convolutions; 0 pads after the last row and column alone.
         encoder: How the input joins lower levels: not, summed by 1x1, or NCSN++'s residual.
         decoder: `skip` sums an output of each level.
         xavier: EDM's initialisation of DDPM++ and NCSN++; otherwise torch's, outputs zero.
@@ -60,6 +61,7 @@ class UNetPlan:
     decoder_heads: Callable[[int, int, int], int]
     middle_heads: Callable[[int], int]
     resampling: Literal["block", "conv", "plain"] = "block"
+    down_padding: int = 1
     encoder: Literal["standard", "skip", "residual"] = "standard"
     decoder: Literal["standard", "skip"] = "standard"
     xavier: bool = False
@@ -157,7 +159,8 @@ class UNet(nn.Module):
     def _resampling(self, width: int, direction: Literal["up", "down"]) -> nn.Module:
         if self.plan.resampling == "block":
             return Block(width, width, self.plan.style, resample=direction)
-        return Strided(width, direction, learned=self.plan.resampling == "conv")
+        learned, padding = self.plan.resampling == "conv", self.plan.down_padding
+        return Strided(width, direction, learned=learned, padding=padding)
 
     def _encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips: list[Tensor] = []

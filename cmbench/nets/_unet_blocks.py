@@ -28,7 +28,8 @@ class BlockStyle:
         dropout: Dropout before the second convolution.
         skip_scale: Factor after each residual sum: sqrt(1/2) in NCSN++ and DDPM++, else 1.
         eps: Epsilon of the group norms.
-        least_group: Channels that a group holds at least; 1 where there are always 32 groups.
+        least_group: Channels that a group holds at least; 1 where there are always `groups`.
+        groups: Groups of the group norms, at most.
         scale_shift: Whether the embedding scales and shifts, or is added before the norm.
         project_resampled: Whether an up or down block has a 1x1 shortcut at equal widths too.
         taps: One-dimensional resampling filter.
@@ -42,13 +43,15 @@ class BlockStyle:
     scale_shift: bool = True
     project_resampled: bool = False
     taps: tuple[float, ...] = (1, 1)
+    groups: int = 32
 
 
 class Norm(nn.GroupNorm):
-    """Group norm with 32 groups, fewer where a group would hold under `least_group` channels."""
+    """Group norm, with fewer groups where one would hold under `least_group` channels."""
 
     def __init__(self, channels: int, style: BlockStyle) -> None:
-        super().__init__(min(32, channels // style.least_group), channels, eps=style.eps)
+        groups = min(style.groups, channels // style.least_group)
+        super().__init__(groups, channels, eps=style.eps)
 
 
 class Resample(nn.Module):
@@ -108,19 +111,26 @@ class Conv(nn.Conv2d):
 
 
 class Strided(nn.Module):
-    """Down- or upsampling without a residual block: strided, or after repeating, or unlearned."""
+    """Down- or upsampling without a residual block: strided, or after repeating, or unlearned.
 
-    def __init__(self, channels: int, direction: Direction, *, learned: bool) -> None:
+    Strided without padding, DDPM's way, adds a row and a column after the last ones alone.
+    """
+
+    def __init__(
+        self, channels: int, direction: Direction, *, learned: bool, padding: int = 1
+    ) -> None:
         super().__init__()
         self.direction = direction
-        stride = 2 if direction == "down" else 1
-        self.conv = nn.Conv2d(channels, channels, 3, stride, 1) if learned else None
+        stride, padding = (2, padding) if direction == "down" else (1, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, stride, padding) if learned else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.direction == "up":
             x = nnf.interpolate(x, scale_factor=2.0, mode="nearest")
         elif self.conv is None:
             x = nnf.avg_pool2d(x, 2)
+        elif self.conv.padding == (0, 0):
+            x = nnf.pad(x, (0, 1, 0, 1))
         return x if self.conv is None else self.conv(x)
 
 

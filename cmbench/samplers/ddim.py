@@ -1,10 +1,10 @@
 """DDIM (https://arxiv.org/abs/2010.02502, eq. 12) in sigma-space, with eta between 0 and 1.
 
 x' = D + s_down e + s_up z, e = (x - D) / s, s_up = eta sqrt(s'^2 (s^2 - s'^2) / s^2). eta 0 is
-Euler's method, eta 1 is DDPM's ancestral sampling with the small variance. NFE = steps.
+Euler's method, eta 1 is DDPM's ancestral sampling with the small variance (k-diffusion's
+`euler_ancestral`). NFE = steps.
 """
 
-import itertools
 import math
 from typing import ClassVar
 
@@ -13,35 +13,61 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
+from cmbench.denoise.ddpm import DDPMDenoiser, Habits
 from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers._grids import Grid, walk
+from cmbench.samplers._steps import denoise, start
 
 __all__ = ["DDIM"]
 
 
 class DDIM(Sampler):
-    """Strided sampling of a Gaussian diffusion; `clip` bounds D to [-1, 1] at each step."""
+    """Strided sampling of a Gaussian diffusion; `clip` bounds D to [-1, 1] at each step.
+
+    Codes differ after clipping: improved-diffusion takes the noise anew from the clipped D,
+    diffusers keeps the network's (`rederive: false`), DDIM's authors don't clip.
+    """
 
     order: ClassVar[int | None] = 1
 
-    steps: int = Field(default=50, ge=1, description="noise levels before zero")
+    steps: int = Field(default=50, ge=1, description="evaluations")
+    grid: Grid = Field(default="karras", description="which steps of a discrete process are kept")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     eta: float = Field(default=0.0, ge=0, le=1, description="0 deterministic, 1 ancestral")
     clip: bool = Field(default=False, description="clip D to [-1, 1]")
+    rederive: bool = Field(default=True, description="take the noise from the clipped D")
 
     def nfe(self) -> int:
         """One evaluation a step."""
         return self.steps
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
-        sigmas = sigma_steps(denoiser, self.steps, self.rho)
-        x = start(noise, sigmas[0])
-        for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
-            clean = denoise(denoiser, x, now, labels)
-            clean = clean.clamp(-1, 1) if self.clip else clean
-            up = self.eta * math.sqrt(then**2 * (now**2 - then**2) / now**2)
-            x = clean + math.sqrt(then**2 - up**2) / now * (x - clean)
+        """Images (B, C, H, W), float64; draw i + 1 belongs to step i.
+
+        Raises:
+            UserError: If the grid needs steps that the denoiser hasn't got.
+        """
+        own = denoiser.habits if isinstance(denoiser, DDPMDenoiser) else Habits()
+        path = walk(
+            denoiser,
+            self.grid,
+            self.steps,
+            rho=self.rho,
+            offset=own.offset,
+            by_stride=True,
+            ends_clean=own.ends_clean,
+        )
+        x = start(noise, path.start)
+        for i, step in enumerate(path.steps):
+            found = denoise(denoiser, x, step.now, labels)
+            clean = found.clamp(-1, 1) if self.clip else found
+            # Times s: the noise that the step keeps.
+            told = x - (clean if self.rederive else found)
+            # A grid of diffusers may name a level twice; rounding must not make this negative.
+            gone = max(step.now**2 - step.then**2, 0.0)
+            up = self.eta * step.then * math.sqrt(gone) / step.now
+            x = clean + math.sqrt(step.then**2 - up**2) / step.now * told
             if up > 0:
                 x = x + up * noise.normal(i + 1).to(x.dtype)
+            x = x * step.carry
         return x

@@ -1,0 +1,88 @@
+r"""DDPM's process as a denoiser (https://arxiv.org/abs/2006.11239), with the network's output as
+noise, x0 or v (https://arxiv.org/abs/2202.00512), and what its own sampler does by habit.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cmbench.denoise.base import expand
+from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+
+__all__ = ["DDPMDenoiser", "Habits", "Prediction"]
+
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How the process is sampled where nothing else is asked for.
+
+    Args:
+        variance: DDPM's two fixed variances: beta~ is small, beta large.
+        clip: Bound of |D| at each step; None for no bound.
+        grid: How steps are strided, in diffusers' words.
+        offset: Added to each step of the `leading` grid.
+        ends_clean: Whether the last step goes to clean images, not to the first noise level.
+    """
+
+    variance: Literal["small", "large"] = "large"
+    clip: float | None = 1.0
+    grid: Literal["leading", "linspace", "trailing", "even"] = "leading"
+    offset: int = 0
+    ends_clean: bool = True
+
+
+class DDPMDenoiser(DiscreteVPDenoiser):
+    r"""D = x - s eps(x / sqrt(1 + s^2), t(s)); from v: D = x / (1 + s^2) - s v / sqrt(1 + s^2).
+
+    Args:
+        net: Raw network; its first C outputs are the prediction.
+        shape: Shape of one image, (C, H, W).
+        abar: Products of 1 - beta, (T,), float64.
+        classes: Number of class labels.
+        prediction: What the network's output is.
+        habits: Of its own sampler.
+        time_scale: Factor from the step to the network's time.
+        sigma_min: Least noise level of sampling; the process's by default.
+        sigma_max: Greatest noise level of sampling; 80 or the process's by default.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        shape: tuple[int, int, int],
+        abar: Tensor,
+        *,
+        classes: int = 0,
+        prediction: Prediction = "epsilon",
+        habits: Habits | None = None,
+        time_scale: float = 1.0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+    ) -> None:
+        super().__init__(
+            net,
+            shape,
+            abar,
+            classes=classes,
+            time_scale=time_scale,
+            predicts_x0=prediction == "sample",
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+        )
+        self.prediction, self.habits = prediction, habits or Habits()
+
+    def split(
+        self, x: Tensor, sigma: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """D(x; sigma) and the variance's raw channels, None where it is not learned."""
+        if self.prediction != "v_prediction":
+            return super().split(x, sigma, labels)
+        raw = self.raw(x, sigma, labels).to(x.dtype)
+        level = expand(sigma.to(x.dtype).expand(len(x)), x)
+        channels = x.shape[1]
+        kept = (1 + level**2).rsqrt()
+        learned = raw[:, channels:] if raw.shape[1] > channels else None
+        return x * kept**2 - level * kept * raw[:, :channels], learned

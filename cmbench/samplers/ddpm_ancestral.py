@@ -1,0 +1,80 @@
+r"""DDPM's ancestral sampling (https://arxiv.org/abs/2006.11239, Algorithm 2), with any stride.
+
+In sigma-space a step from s to s' draws from N(r x + (1 - r) D, v), r = s'^2 / s^2. The small
+variance (beta~, right where images are points) is v = s'^2 (s^2 - s'^2) / s^2, the large one
+(beta, right where images are unit noise) v = (s^2 - s'^2)(1 + s'^2) / (1 + s^2). NFE = steps.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from cmbench.core.random import Noise
+from cmbench.denoise.base import Denoiser
+from cmbench.denoise.ddpm import DDPMDenoiser, Habits
+from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.samplers._base import Sampler
+from cmbench.samplers._grids import Grid, Step, walk
+from cmbench.samplers._steps import denoise, start
+
+__all__ = ["DDPMAncestral"]
+
+
+class DDPMAncestral(Sampler):
+    """What is not given is the model's habit, where it has one: else small variance, no clipping,
+    all steps of a discrete process evenly, or 1000 of the Karras grid.
+    """
+
+    stochastic: ClassVar[bool] = True
+
+    steps: int | None = Field(default=None, ge=1, description="all of the process's, or 1000")
+    variance: Literal["small", "large"] | None = Field(default=None, description="beta~ or beta")
+    clip: bool | None = Field(default=None, description="clip D to [-1, 1]")
+    grid: Grid | None = Field(default=None, description="which steps are kept")
+    rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
+
+    def nfe(self) -> int | None:
+        """One evaluation a step."""
+        return self.steps
+
+    def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), float64; draw i + 1 belongs to step i.
+
+        Raises:
+            UserError: If the grid needs steps that the denoiser hasn't got.
+        """
+        own = _habits(denoiser)
+        bound = own.clip if self.clip is None else (1.0 if self.clip else None)
+        large = (self.variance or own.variance) == "large"
+        grid: Grid = "karras"
+        steps = self.steps or 1000
+        if isinstance(denoiser, DiscreteVPDenoiser):
+            grid, steps = own.grid, self.steps or len(denoiser.levels)
+        grid = self.grid or grid
+        path = walk(denoiser, grid, steps, rho=self.rho, offset=own.offset)
+        x = start(noise, path.start)
+        for i, step in enumerate(path.steps):
+            clean = denoise(denoiser, x, step.now, labels)
+            clean = clean if bound is None else clean.clamp(-bound, bound)
+            kept = (step.then / step.now) ** 2
+            x = kept * x + (1 - kept) * clean
+            spread = _spread(step, large=large) if step.noisy else 0.0
+            if spread > 0:
+                x = x + spread * noise.normal(i + 1).to(x.dtype)
+            x = x * step.carry
+        return x
+
+
+def _spread(step: Step, *, large: bool) -> float:
+    gone = step.now**2 - step.then**2
+    if large:
+        return math.sqrt(gone * (1 + step.then**2) / (1 + step.now**2))
+    return math.sqrt(step.then**2 * gone) / step.now
+
+
+def _habits(denoiser: Denoiser) -> Habits:
+    if isinstance(denoiser, DDPMDenoiser):
+        return denoiser.habits
+    return Habits(variance="small", clip=None, grid="even")
