@@ -1,0 +1,95 @@
+"""Consistency models on Hugging Face's hub (Song et al. 2023, https://arxiv.org/abs/2303.01469).
+
+Pipelines of diffusers: a UNet2DModel under CMStochasticIterativeScheduler's boundary conditions,
+asked at 250 ln(sigma). The same networks as OpenAI's files, in another layout.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from cmbench.api import (
+    DDPMUNet,
+    Model,
+    OpenAIConsistency,
+    UserError,
+    create,
+    fill,
+    find_diffusers,
+    from_ddpm,
+    load_weights,
+    read_diffusers_weights,
+)
+
+__all__ = ["ConsistencyHub"]
+
+
+class ConsistencyHub(Model):
+    """All fields are read from the pipeline's files."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
+
+    network: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int = Field(default=0, ge=0)
+    sigma_data: float = Field(default=0.5, gt=0)
+    sigma_min: float = Field(default=0.002, gt=0)
+    sigma_max: float = Field(default=80.0, gt=0)
+
+    @classmethod
+    def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
+        """The weights of a pipeline and its configuration; a lone file tells nothing.
+
+        Raises:
+            UserError: If it is not a consistency model's, or of a network not known here.
+            Pending: If a hub name is not in the cache.
+        """
+        if given.is_file() and not (given.parent / "config.json").is_file():
+            return given, {}
+        folder = find_diffusers(given)
+        where, scheduler = str(folder.weights.parent), folder.scheduler
+        if scheduler.get("_class_name") != "CMStochasticIterativeScheduler":
+            raise UserError(
+                f"a pipeline with {scheduler.get('_class_name')} is no consistency model",
+                where=where,
+                expected="CMStochasticIterativeScheduler",
+                fix="for DDPM's pipelines: model ddpm/...",
+            )
+        side = folder.unet.get("sample_size")
+        ends = {key: scheduler[key] for key in _ENDS if key in scheduler}
+        return folder.weights, {
+            "network": DDPMUNet.of_config(folder.unet, where=where).spec(),
+            "shape": (folder.unet.get("in_channels", 3), side, side),
+            "classes": folder.unet.get("num_class_embeds") or 0,
+            **ends,
+        }
+
+    def build(self) -> nn.Module:
+        """An OpenAIConsistency over the raw network, `net`."""
+        return OpenAIConsistency(
+            create("network", self.network).build(self.shape, self.classes),
+            self.shape,
+            classes=self.classes,
+            sigma_data=self.sigma_data,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        ).eval()
+
+    def load(self, module: nn.Module, weights: Path) -> None:
+        """Reads diffusers' files, or cmbench's own safetensors.
+
+        Raises:
+            UserError: If the file is broken, holds anything but data, or is of another
+                architecture than this configuration.
+        """
+        state = read_diffusers_weights(weights)
+        if any(name.startswith("net.") for name in state):
+            load_weights(module, weights)
+            return
+        net: Any = module.net
+        fill(net, from_ddpm(net, state), where=str(weights))
+
+
+_ENDS = ("sigma_data", "sigma_min", "sigma_max")
