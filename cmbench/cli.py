@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from cmbench import __version__
+from cmbench.cli_models import models
 from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
 
 __all__ = ["app", "main"]
@@ -186,28 +187,6 @@ def train(
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """Lists every model family found and its cards."""
-    from rich.table import Table
-
-    from cmbench.suite.cards import list_cards
-
-    rows = [
-        {"model": c.full_name, "weights": c.origin, "summary": c.card.summary}
-        for c in list_cards()
-    ]
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table()
-    for heading in ("model", "weights", "summary"):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
-
-
-@app.command()
 def edit(
     model: Annotated[str, typer.Argument(help="A consistency model, family/card.")],
     task: Annotated[
@@ -293,6 +272,7 @@ def search_steps_command(
     )
 
 
+app.add_typer(models, name="models")
 assets = typer.Typer(no_args_is_help=True, help="Official weights and statistics.")
 app.add_typer(assets, name="assets")
 

@@ -1,0 +1,36 @@
+"""What `cmbench models new` writes works as it is: contract, plan, and a class of its name."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from cmbench.core.errors import UserError
+from cmbench.run.model_contract import check_model
+from cmbench.run.scaffold import Kind, new_model
+from cmbench.suite.plan import make_plan
+from cmbench.suite.spec import read_suite
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_new_family_holds_to_the_contract_and_plans(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = new_model("my_own", kind, tmp_path)
+    assert len(files) == 5
+    verdict = check_model("my_own/digits")
+    assert verdict.holds, [f for f in verdict.findings if not f.holds]
+    suite, source = read_suite("my_own")
+    plan = make_plan(suite, source)
+    assert {j.address.kind for j in plan.jobs.values()} >= {"train", "sample", "score"}
+    compile((tmp_path / "tests" / "test_my_own.py").read_text(), "test", "exec")
+
+
+def test_nothing_is_overwritten_and_names_are_checked(tmp_path: Path) -> None:
+    new_model("mine", "denoiser", tmp_path)
+    with pytest.raises(UserError, match="is there already"):
+        new_model("mine", "oneshot", tmp_path)
+    for bad in ("Mine", "../x", "class", "1st"):
+        with pytest.raises(UserError, match="can't be a family's name"):
+            new_model(bad, "denoiser", tmp_path)
