@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from cmbench.denoise.base import expand
+from cmbench.denoise.convert import clean_from, vp_scales
 from cmbench.denoise.precondition_official import DiscreteVPDenoiser
 
 __all__ = ["DDPMDenoiser", "Habits", "Prediction"]
@@ -81,8 +82,7 @@ class DDPMDenoiser(DiscreteVPDenoiser):
         if self.prediction != "v_prediction":
             return super().split(x, sigma, labels)
         raw = self.raw(x, sigma, labels).to(x.dtype)
-        level = expand(sigma.to(x.dtype).expand(len(x)), x)
         channels = x.shape[1]
-        kept = (1 + level**2).rsqrt()
+        a, s = vp_scales(sigma.to(x.dtype).expand(len(x)))
         learned = raw[:, channels:] if raw.shape[1] > channels else None
-        return x * kept**2 - level * kept * raw[:, :channels], learned
+        return clean_from(raw[:, :channels], expand(a, x) * x, a, s, "v"), learned

@@ -1,0 +1,106 @@
+r"""UniPC (Zhao et al. 2023, https://arxiv.org/abs/2302.04867) in sigma-space, predicting D.
+
+With h = ln(s / s'), B = -h (bh1) or e^{-h} - 1 (bh2), and differences of D to older levels
+r_k = ln(s / s_k) / h apart, D_k = (D(s_k) - D(s)) / r_k:
+
+    x' = (s' / s) x + (1 - e^{-h}) D - B sum_k rho_k D_k
+
+rho solves sum_k r_k^{i-1} rho_k = b_i. The corrector repeats the step with D at x' among the
+differences, an evaluation that the next step makes anyway: NFE = steps. A predictor of order p
+with its corrector converges with order p + 1, up to the 3 that the first step, of order 1 and
+corrected, permits. The last step, to zero, returns D.
+"""
+
+import math
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from cmbench.core.random import Noise
+from cmbench.denoise.base import Denoiser
+from cmbench.denoise.grids import log_snr_grid
+from cmbench.samplers._base import Sampler
+from cmbench.samplers._steps import denoise, sigma_steps, start
+
+__all__ = ["UniPC"]
+
+
+class UniPC(Sampler):
+    """Orders rise from 1 as evaluations come in, and fall again towards the end. The defaults are
+    the paper's for CIFAR-10 but for the levels, which it spaces evenly in ln sigma.
+    """
+
+    order: ClassVar[int | None] = 3
+
+    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    solver_order: Literal[1, 2, 3] = Field(default=3, description="order of the predictor")
+    variant: Literal["bh1", "bh2"] = Field(default="bh1", description="B(h): -h or e^-h - 1")
+    corrector: bool = Field(default=True, description="without it: UniP")
+    spacing: Literal["karras", "log_snr"] = Field(default="karras", description="of the levels")
+    rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
+
+    def nfe(self) -> int:
+        """One evaluation a step."""
+        return self.steps
+
+    def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), float64."""
+        sigmas = self._levels(denoiser)
+        x = start(noise, sigmas[0])
+        past: list[_Known] = []
+        before, used = x, 0
+        for i, now in enumerate(sigmas[:-1]):
+            clean = denoise(denoiser, x, now, labels)
+            if i == self.steps - 1:
+                return clean
+            if i and self.corrector:
+                x = self._advance(before, past[-used:], now, clean)
+            past.append(_Known(now, clean))
+            before, used = x, min(self.solver_order, i + 1, self.steps - i)
+            x = self._advance(x, past[-used:], sigmas[i + 1], None)
+        return x
+
+    def _levels(self, denoiser: Denoiser) -> list[float]:
+        if self.spacing == "karras":
+            return sigma_steps(denoiser, self.steps, self.rho)
+        grid = log_snr_grid(self.steps, denoiser.sigma_min, denoiser.sigma_max)
+        return [*denoiser.round_sigma(grid).tolist(), 0.0]
+
+    def _advance(
+        self, x: Tensor, past: list["_Known"], then: float, ahead: Tensor | None
+    ) -> Tensor:
+        """One step from the last of `past` to `then`; with D there, `ahead`, its correction."""
+        now = past[-1]
+        h = math.log(now.sigma / then)
+        scale = -h if self.variant == "bh1" else math.expm1(-h)
+        known = [*past[:-1], *([_Known(then, ahead)] if ahead is not None else [])]
+        ratios = [math.log(now.sigma / k.sigma) / h for k in known]
+        moved = then / now.sigma * x - math.expm1(-h) * now.clean
+        for rho, ratio, k in zip(_weights(ratios, h, scale), ratios, known, strict=True):
+            moved = moved - scale * rho / ratio * (k.clean - now.clean)
+        return moved
+
+
+class _Known(NamedTuple):
+    """An evaluation: D at a noise level."""
+
+    sigma: float
+    clean: Tensor
+
+
+def _weights(ratios: list[float], h: float, scale: float) -> list[float]:
+    """Rho for differences at `ratios`; of a single one the paper fixes 1/2."""
+    if len(ratios) < 2:
+        return [0.5] * len(ratios)
+    wanted, part, factorial = [], math.expm1(-h) / -h - 1, 1
+    for i in range(1, len(ratios) + 1):
+        wanted.append(part * factorial / scale)
+        factorial *= i + 1
+        part = part / -h - 1 / factorial
+    rows = [[r**i for r in ratios] for i in range(len(ratios))]
+    solved: list[float] = torch.linalg.solve(
+        torch.tensor(rows, dtype=torch.float64), torch.tensor(wanted, dtype=torch.float64)
+    ).tolist()
+    return solved
