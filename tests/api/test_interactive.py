@@ -1,0 +1,74 @@
+"""The notebook functions give what the suite's own path gives, and tell mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cmbench
+from cmbench.core.errors import UserError
+from cmbench.core.images import to_pixels
+from cmbench.core.loader import create
+from cmbench.core.random import Noise
+from cmbench.samplers._base import BoundGenerator
+
+
+def test_importing_cmbench_brings_no_torch() -> None:
+    code = "import sys, cmbench; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_samples_are_the_engine_s_and_do_not_depend_on_the_batch() -> None:
+    model = cmbench.load_model("oracle/consistency", device="cpu")
+    made = model.sample(10, nfe=2, seed=3, batch=4)
+    assert made.nfe == 2
+    sampler = create("sampler", made.sampler)
+    generator = BoundGenerator(model.module, sampler)
+    direct = to_pixels(generator.generate(Noise(3, range(10), generator.shape)), "round")
+    np.testing.assert_array_equal(made.pixels, direct.numpy())
+    assert "<img" in made._repr_html_()
+
+
+def test_saved_samples_are_as_adm_reads_them(tmp_path: Path) -> None:
+    made = cmbench.load_model("oracle/digits", device="cpu").sample(5, nfe=3)
+    made.save(tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as held:
+        assert held["arr_0"].shape == (5, 8, 8, 1)
+        np.testing.assert_array_equal(held["arr_0"][..., 0], made.pixels[:, 0])
+
+
+def test_evaluate_gives_the_metrics_own_numbers() -> None:
+    images = create("dataset", "digits").open()
+    half = images.pixels(range(0, 400))
+    table = cmbench.evaluate(
+        half, reference="digits", features="pixels", metrics=["frechet_distance"], device="cpu"
+    )
+    rows = half.reshape(400, -1) / 255.0
+    everything = images.pixels(range(len(images))).reshape(len(images), -1) / 255.0
+    a, b = np.cov(rows.T), np.cov(everything.T)
+    root = np.linalg.eigvals(a @ b).astype(complex) ** 0.5
+    expected = ((rows.mean(0) - everything.mean(0)) ** 2).sum() + np.trace(a + b)
+    expected -= 2 * root.real.sum()
+    assert table.loc["FD-pixels", "value"] == pytest.approx(expected, rel=1e-4)
+    assert table.loc["FD-pixels", "low"] < table.loc["FD-pixels", "value"]
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no weights yet"):
+        cmbench.load_model("edm/digits")
+    with pytest.raises(UserError, match="uint8"):
+        cmbench.evaluate(torch.zeros(4, 1, 8, 8).numpy(), reference="digits")
+    with pytest.raises(UserError, match="holds no results"):
+        cmbench.results(tmp_path)
+
+
+def test_results_are_one_row_a_score() -> None:
+    folder = Path(__file__).parents[2] / "results" / "digits_nfe"
+    table = cmbench.results(folder)
+    assert {"label", "nfe", "metric", "value", "low", "high"} <= set(table.columns)
+    assert len(table) == sum(1 for _ in (folder / "records").glob("*.json")) * len(
+        table.metric.unique()
+    )
