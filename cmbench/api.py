@@ -22,6 +22,7 @@ from cmbench.denoise.cold import NetworkRestorer, Restorer
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits, Prediction
 from cmbench.denoise.discrete_levels import noise_schedule
 from cmbench.denoise.model import Model, load_weights
+from cmbench.denoise.ncsn import NCSNDenoiser, ladder
 from cmbench.denoise.oneshot import OneShot
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 from cmbench.denoise.precondition_official import (
@@ -39,6 +40,7 @@ from cmbench.metrics._base import Features, Metric, MetricError, Moments, Refere
 from cmbench.nets._base import Network
 from cmbench.nets._ddpm_layouts import from_ddpm
 from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
+from cmbench.nets._ncsn_layouts import from_ncsn, ncsn_states
 from cmbench.nets.ddpm_unet import DDPMUNet
 from cmbench.samplers._base import Sampler
 from cmbench.testing import oracles
@@ -73,6 +75,7 @@ __all__ = [
     "MetricError",
     "Model",
     "Moments",
+    "NCSNDenoiser",
     "Network",
     "NetworkRestorer",
     "Noise",
@@ -98,8 +101,11 @@ __all__ = [
     "from_ddpm",
     "from_edm",
     "from_flax",
+    "from_ncsn",
     "from_openai",
+    "ladder",
     "load_weights",
+    "ncsn_states",
     "noise_schedule",
     "oracles",
     "products",

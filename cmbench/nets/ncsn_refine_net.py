@@ -1,0 +1,38 @@
+"""NCSN's score network: a dilated RefineNet, conditional on the noise level by its norms.
+
+NCSN (https://arxiv.org/abs/1907.05600, appendix A). Four stages of widths (1, 2, 2, 2); the
+second halves the sides, the third and fourth are dilated by 2 and 4 instead.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from cmbench.nets._base import Network
+from cmbench.nets._ncsn_blocks import RefineNet, Stage, Style
+
+__all__ = ["NCSNRefineNet"]
+
+_STAGES = (
+    Stage("1", 1, down=False),
+    Stage("2", 2),
+    Stage("3", 2, dilation=2),
+    Stage("4", 2, dilation=4),
+)
+
+
+class NCSNRefineNet(Network):
+    """Its second argument is the level's index, 0 for the most noise."""
+
+    ngf: int = Field(default=128, ge=2, description="width")
+    levels: int = Field(default=10, ge=1, description="noise levels that it knows")
+
+    def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
+        """The raw network; class labels are not known to it."""
+        style = Style(self.levels, nnf.elu, refine_norms=True, mean_pool=True)
+        return _Indexed(shape[0], self.ngf, _STAGES, style)
+
+
+class _Indexed(RefineNet):
+    def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().forward(x, level.long())

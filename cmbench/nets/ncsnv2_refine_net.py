@@ -1,0 +1,52 @@
+"""NCSNv2's score network: a dilated RefineNet that is not told the noise level.
+
+NCSNv2 (https://arxiv.org/abs/2006.09011, appendix B). `base` is NCSN's four stages, for 32 and 64
+pixels; `deeper` (96 and 128) has five, of widths (1, 2, 2, 4, 4), and `deepest` (256) a sixth
+between its third and fourth, which the authors call 31.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from cmbench.nets._base import Network
+from cmbench.nets._ncsn_blocks import Activation, RefineNet, Stage, Style
+
+__all__ = ["NCSNv2RefineNet"]
+
+_FIRST = (Stage("1", 1, down=False), Stage("2", 2))
+_LAST = (Stage("4", 4, dilation=2), Stage("5", 4, dilation=4))
+_STAGES = {
+    "base": (*_FIRST, Stage("3", 2, dilation=2), Stage("4", 2, dilation=4)),
+    "deeper": (*_FIRST, Stage("3", 2), *_LAST),
+    "deepest": (*_FIRST, Stage("3", 2), Stage("31", 2), *_LAST),
+}
+_ACTIVATIONS: dict[str, Activation] = {
+    "elu": nnf.elu,
+    "relu": nnf.relu,
+    "lrelu": lambda x: nnf.leaky_relu(x, 0.2),
+    "swish": nnf.silu,
+}
+
+
+class NCSNv2RefineNet(Network):
+    """The score is its output over sigma, whatever the sigma."""
+
+    ngf: int = Field(default=128, ge=2, description="width")
+    depth: Literal["base", "deeper", "deepest"] = "base"
+    nonlinearity: Literal["elu", "relu", "lrelu", "swish"] = "elu"
+
+    def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
+        """The raw network; class labels are not known to it."""
+        activation = _ACTIVATIONS[self.nonlinearity]
+        style = Style(0, activation, refine_norms=False, mean_pool=False)
+        return _Unconditional(shape[0], self.ngf, _STAGES[self.depth], style)
+
+
+class _Unconditional(RefineNet):
+    def forward(
+        self, x: Tensor, c_noise: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        return super().forward(x, x.new_zeros(len(x)).long())
