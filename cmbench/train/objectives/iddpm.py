@@ -5,7 +5,6 @@ for all T, so that its term in bits is weighed by T / 1000; the mean is held fix
 it trains the variance alone. A network without learned variance has L_simple alone.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
+from cmbench.denoise.bits_per_dim import kl_bits, pixel_bits
 from cmbench.denoise.precondition_official import DiscreteVPDenoiser
 from cmbench.samplers._respacing import Posterior, Process
 from cmbench.train.draws import Draws
@@ -77,26 +77,7 @@ class _Hybrid(Loss):
         """KL between posteriors, or at the last step the likelihood of the pixels, in bits."""
         mean = self.process.mean(images, x, t)
         spread = expand(self.process.log_variance("small")[t].to(x), x)
-        apart = (mean - found.mean) ** 2 * (-found.log_variance).exp()
-        ratio = spread - found.log_variance
-        kl = (-1 - ratio + ratio.exp() + apart) / 2
-        surprise = -_log_likelihood(images, found.mean, found.log_variance / 2)
+        kl = kl_bits(mean, spread, found.mean, found.log_variance)
+        surprise = pixel_bits(images, found.mean, found.log_variance / 2)
         last = expand(t.to(x.device) == 0, x)
-        bits: Tensor = torch.where(last, surprise, kl).flatten(1).mean(1) / math.log(2)
-        return bits
-
-
-def _log_likelihood(images: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log probability of 8-bit pixels under a Gaussian cut into bins of 2 / 255."""
-    narrow = (-log_scale).exp()
-    above = _normal_cdf((images - mean + 1 / 255) * narrow)
-    below = _normal_cdf((images - mean - 1 / 255) * narrow)
-    inside = (above - below).clamp(min=1e-12).log()
-    lowest = above.clamp(min=1e-12).log()
-    highest = (1 - below).clamp(min=1e-12).log()
-    return torch.where(images < -0.999, lowest, torch.where(images > 0.999, highest, inside))
-
-
-def _normal_cdf(x: Tensor) -> Tensor:
-    """The authors' approximation by tanh, which their bits per dimension rest on."""
-    return (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        return torch.where(last, surprise, kl).flatten(1).mean(1)
