@@ -33,6 +33,8 @@ from cmbench.denoise.precondition_official import (
     VEDenoiser,
     VPDenoiser,
 )
+from cmbench.denoise.sde import SDE, VE, VP, SubVP
+from cmbench.denoise.sde_denoiser import Labels, SDEDenoiser
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
 from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
@@ -41,6 +43,7 @@ from cmbench.nets._base import Network
 from cmbench.nets._ddpm_layouts import from_ddpm
 from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
 from cmbench.nets._ncsn_layouts import from_ncsn, ncsn_states
+from cmbench.nets._score_sde_layouts import from_score_sde, score_sde_states
 from cmbench.nets.ddpm_unet import DDPMUNet
 from cmbench.samplers._base import Sampler
 from cmbench.testing import oracles
@@ -48,6 +51,9 @@ from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
+    "SDE",
+    "VE",
+    "VP",
     "BetaSchedule",
     "BinomialDiffusion",
     "Component",
@@ -70,6 +76,7 @@ __all__ = [
     "Habits",
     "IDDPMDenoiser",
     "ImageSet",
+    "Labels",
     "Loss",
     "Metric",
     "MetricError",
@@ -88,9 +95,11 @@ __all__ = [
     "Reference",
     "Restorer",
     "ReverseGaussian",
+    "SDEDenoiser",
     "Sampler",
     "Score",
     "Setup",
+    "SubVP",
     "UserError",
     "VEDenoiser",
     "VPDenoiser",
@@ -103,6 +112,7 @@ __all__ = [
     "from_flax",
     "from_ncsn",
     "from_openai",
+    "from_score_sde",
     "ladder",
     "load_weights",
     "ncsn_states",
@@ -113,4 +123,5 @@ __all__ = [
     "read_edm",
     "read_flax",
     "read_torch",
+    "score_sde_states",
 ]
