@@ -57,6 +57,15 @@ def run(
     write: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.")
     ] = True,
+    engine: Annotated[str, typer.Option(help="Where jobs run: local or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a Ray job gets.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs a Ray job gets.")] = 0.0,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a Ray job counts as hung.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,15 +73,19 @@ def run(
     if dry_run:
         plan(suite, data, device, retrain, as_json)
         return
-    from cmbench.run.engine_local import LocalEngine
+    from cmbench.run.engine_ray import RayOptions
+    from cmbench.run.engines import open_engine
     from cmbench.run.progress import board
     from cmbench.run.suite_run import run_suite
     from cmbench.run.workbench import Workbench
 
+    options = RayOptions(address, cpus, gpus, timeout)
     planned, store, chosen = _planned(suite, data, device, retrain)
-    with board(len(planned.jobs), quiet=quiet) as shown:
-        engine = LocalEngine(Workbench(store, chosen), shown)
-        outcome = run_suite(planned, engine, results / planned.suite.suite)
+    with (
+        board(len(planned.jobs), quiet=quiet) as shown,
+        open_engine(engine, Workbench(store, chosen), shown, options) as opened,
+    ):
+        outcome = run_suite(planned, opened, results / planned.suite.suite)
     if write:
         from cmbench.report.commands import write_report
 

@@ -8,11 +8,11 @@ from cmbench.core.files import write_text
 from cmbench.record.store import Address
 from cmbench.run.progress import Board
 from cmbench.run.work import WORK
-from cmbench.run.workbench import Workbench
+from cmbench.run.workbench import Tick, Workbench
 from cmbench.suite.jobs import Job
 from cmbench.suite.plan import Plan
 
-__all__ = ["JobFailedError", "LocalEngine"]
+__all__ = ["JobFailedError", "LocalEngine", "run_job"]
 
 
 class JobFailedError(CmbenchError):
@@ -21,6 +21,32 @@ class JobFailedError(CmbenchError):
     def __init__(self, job: Job, reason: str, log: str = "") -> None:
         self.job, self.reason, self.log = job, reason, log
         super().__init__(f"{job.title}: {reason}" + (f" (log: {log})" if log else ""))
+
+    def __reduce__(self) -> tuple[type["JobFailedError"], tuple[Job, str, str]]:
+        """What travels from a worker to the driver."""
+        return type(self), (self.job, self.reason, self.log)
+
+
+def run_job(job: Job, bench: Workbench, tick: Tick) -> None:
+    """Does one job whose needs are in the store, and puts its output there.
+
+    Raises:
+        JobFailedError: If it can't be done; an unforeseen fault leaves its log in the cache.
+        OSError: If the disk is full or may not be written.
+    """
+    store = bench.store
+    try:
+        with store.writing(job.address, job.spec) as folder:
+            WORK[job.address.kind](job, bench, folder, tick)
+    except OSError:
+        raise
+    except CmbenchError as error:
+        raise JobFailedError(job, str(error)) from error
+    except Exception as error:
+        log = store.root / "logs" / f"{job.address.key}.txt"
+        write_text(log, traceback.format_exc())
+        raise JobFailedError(job, f"{type(error).__name__}: {error}", str(log)) from error
+    store.finish_work(job.address)
 
 
 class LocalEngine:
@@ -34,6 +60,12 @@ class LocalEngine:
     def __init__(self, bench: Workbench, board: Board) -> None:
         self.bench, self.board = bench, board
         self._failed: dict[Address, JobFailedError] = {}
+
+    def begin(self, plan: Plan) -> None:
+        """Called once before the first `make`: engines with workers set them to work."""
+
+    def close(self) -> None:
+        """Called at the end, however it came: engines with workers let them go."""
 
     def make(self, plan: Plan, address: Address) -> None:
         """Makes an output and all that it needs.
@@ -54,28 +86,14 @@ class LocalEngine:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        store = self.bench.store
         self.board.start_job(job.title)
         try:
-            with store.writing(job.address, job.spec) as folder:
-                WORK[job.address.kind](job, self.bench, folder, self.board.tick)
-        except OSError:
+            run_job(job, self.bench, self.board.tick)
+        except JobFailedError as failure:
+            self._failed[job.address] = failure
+            self.board.end_job("FAILED")
             raise
-        except CmbenchError as error:
-            self.board.end_job("FAILED")
-            raise self._fail(job, str(error)) from error
-        except Exception as error:
-            log = store.root / "logs" / f"{job.address.key}.txt"
-            write_text(log, traceback.format_exc())
-            self.board.end_job("FAILED")
-            raise self._fail(job, f"{type(error).__name__}: {error}", str(log)) from error
-        store.finish_work(job.address)
         self.board.end_job()
-
-    def _fail(self, job: Job, reason: str, log: str = "") -> JobFailedError:
-        failure = JobFailedError(job, reason, log)
-        self._failed[job.address] = failure
-        return failure
 
     def _waiting(self, job: Job) -> Callable[[str], None]:
         return lambda owner: self.board.say(f"waiting for {owner}, which works on: {job.title}")

@@ -69,6 +69,7 @@ def run_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Outcome:
     counts: Counter[str] = Counter()
     try:
         writer.open()
+        engine.begin(plan)
         try:
             for cell in plan.cells:
                 counts[writer.settle(cell)] += 1

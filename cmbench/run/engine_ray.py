@@ -1,0 +1,261 @@
+"""The Ray engine: every job a Ray task with its resources, over the store on a shared path.
+
+The engine holds no state: the store does. A driver that is killed and started again finds what was
+done; a worker or a node that dies loses the job it was at, which Ray runs again elsewhere. Running
+a job twice is harmless, since its bytes are equal. Sampling uses no collectives, so the numbers
+do not depend on how many devices there are.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import write_text
+from cmbench.core.loader import roots
+from cmbench.record.store import Address, Store
+from cmbench.run.engine_local import JobFailedError, LocalEngine, run_job
+from cmbench.run.estimate import needed_jobs
+from cmbench.run.progress import Board
+from cmbench.run.schedule import Schedule
+from cmbench.run.workbench import Workbench
+from cmbench.suite.jobs import Job
+from cmbench.suite.plan import Plan
+
+__all__ = ["RayEngine", "RayOptions"]
+
+_TRIES = 3
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where the cluster is and what a job gets.
+
+    Args:
+        address: A running cluster (`auto`, `HOST:6379`, `ray://...`); none starts one here.
+        cpus: CPUs a job gets; its threads are as many.
+        gpus: GPUs a job that runs networks gets; below 1 several share one.
+        timeout: Seconds after which a job counts as hung, is killed and tried again; none: never.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    timeout: float | None = None
+
+
+class RayEngine(LocalEngine):
+    """Runs the jobs of a plan as Ray tasks; `make` waits for the one that is asked for.
+
+    Args:
+        bench: The driver's store and device; workers open the same store by its path.
+        board: Where progress is shown.
+        options: The cluster and what a job gets.
+
+    Raises:
+        Pending: If Ray is not installed.
+        UserError: If the cluster can't be reached.
+    """
+
+    def __init__(self, bench: Workbench, board: Board, options: RayOptions) -> None:
+        super().__init__(bench, board)
+        self.options = options
+        self._ray = _connect(options.address)
+        self._task = self._ray.remote(_work)
+        self._plan: Plan | None = None
+        self._schedule = Schedule({}, ())
+        self._running: dict[Any, tuple[Address, float]] = {}
+        self._tries: dict[Address, int] = {}
+
+    def begin(self, plan: Plan) -> None:
+        """Hands over what the plan needs and the store lacks, as far as its needs are there."""
+        self._plan = plan
+        listed = needed_jobs(plan, self.bench.store)
+        self._schedule = Schedule(plan.jobs, (a for a, there in listed.items() if not there))
+        self._submit()
+
+    def make(self, plan: Plan, address: Address) -> None:
+        """Waits until an output is there.
+
+        Raises:
+            JobFailedError: If it, or something it needs, can't be made.
+            OSError: If a worker's disk is full or may not be written.
+        """
+        while address in self._schedule:
+            self._submit()
+            self._settle()
+        if address in self._failed:
+            raise self._failed[address]
+        super().make(plan, address)
+
+    def close(self) -> None:
+        """Cancels what still runs and leaves the cluster."""
+        for handle in self._running:
+            with contextlib.suppress(Exception):
+                self._ray.cancel(handle, force=True)
+        self._ray.shutdown()
+
+    def _submit(self) -> None:
+        while (job := self._schedule.take()) is not None:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        runs_network = job.address.kind != "score"
+        task = self._task.options(
+            num_cpus=self.options.cpus,
+            num_gpus=self.options.gpus if runs_network else 0,
+            max_retries=0,
+            name=job.title[:100],
+        )
+        threads = max(1, int(self.options.cpus))
+        handle = task.remote(job, str(self.bench.store.root), threads, self.options.timeout)
+        self._running[handle] = (job.address, time.monotonic())
+
+    def _settle(self) -> None:
+        """Waits a little for any running job, and takes in how it ended."""
+        if not self._running:
+            return
+        assert self._plan is not None
+        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL_SECONDS)
+        for handle in done:
+            address, began = self._running.pop(handle)
+            self._take(handle, self._plan.jobs[address], time.monotonic() - began)
+
+    def _take(self, handle: Any, job: Job, seconds: float) -> None:
+        self.board.start_job(job.title)
+        try:
+            self._ray.get(handle)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, OSError):
+                self.board.end_job("FAILED")
+                raise cause from None
+            if not isinstance(cause, JobFailedError):
+                cause = JobFailedError(job, repr(cause))
+            self._give_up(job, cause)
+        except self._ray.exceptions.RayError as error:
+            hung = _hung_note(self.bench.store, job)
+            self._again(job, hung or f"its worker died ({type(error).__name__})")
+        else:
+            self._schedule.done(job.address)
+            self.board.end_job(f"{seconds:.1f} s with its queue")
+
+    def _give_up(self, job: Job, failure: JobFailedError) -> None:
+        self._failed[job.address] = failure
+        for address in self._schedule.failed(job.address):
+            self._failed[address] = failure
+        self.board.end_job("FAILED")
+
+    def _again(self, job: Job, why: str) -> None:
+        tries = self._tries.get(job.address, 0) + 1
+        self._tries[job.address] = tries
+        if tries >= _TRIES:
+            self._give_up(job, JobFailedError(job, f"{why}, {tries} times"))
+            return
+        self._schedule.again(job.address)
+        self.board.end_job(f"{why}; it is tried again")
+
+
+def _connect(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise Pending(
+            "the package ray is not installed", command="pip install 'cmbench[ray]'"
+        ) from None
+    if address is not None:
+        _reach(address)
+    local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            ignore_reinit_error=True,
+            runtime_env={"env_vars": {"CMBENCH_PATH": os.pathsep.join(map(str, roots()))}},
+            **local,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _silent(address, error) from None
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Ray itself waits minutes for an address that nobody listens at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise _silent(address, error) from None
+
+
+def _silent(address: str | None, error: Exception) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {address}: {error}",
+        fix="ray start --head, then --address auto; or leave --address out",
+    )
+
+
+@lru_cache(maxsize=1)
+def _bench(root: Path, device: torch.device) -> Workbench:
+    """One for each worker process: it keeps the last networks and extractors built."""
+    return Workbench(Store(root), device)
+
+
+def _work(job: Job, root: str, threads: int, limit: float | None) -> None:
+    """What a worker does: one job, under its lease, on the device that Ray gave it."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bench = _bench(Path(root), device)
+    with bench.store.lease(job.address), _watchdog(bench.store, job, limit):
+        if not bench.store.has(job.address):
+            run_job(job, bench, _quiet)
+
+
+@contextmanager
+def _watchdog(store: Store, job: Job, limit: float | None) -> Iterator[None]:
+    """Ends this process if the job lasts longer than `limit` seconds, and leaves a note of it."""
+    if limit is None:
+        yield
+        return
+
+    def end() -> None:
+        write_text(_note_path(store, job), f"it hung for {limit:g} s and was killed")
+        os._exit(1)
+
+    timer = threading.Timer(limit, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _note_path(store: Store, job: Job) -> Path:
+    return store.root / "logs" / f"{job.address.key}.hung"
+
+
+def _hung_note(store: Store, job: Job) -> str:
+    path = _note_path(store, job)
+    try:
+        note = path.read_text("utf-8")
+        path.unlink()
+    except OSError:
+        return ""
+    return note
+
+
+def _quiet(done: int, total: int, note: str = "") -> None:
+    """Progress is shown by the driver, a line a job."""

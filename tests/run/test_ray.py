@@ -1,0 +1,127 @@
+"""The Ray engine on a real cluster of two nodes: the local engine's bytes, whatever dies."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_suite import SUITE, cmbench, command, environment, fresh, outputs
+
+pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+pytestmark = pytest.mark.slow
+
+SICK = '''\
+"""Sick: sleeps or fails, as a file beside it says."""
+import time
+from pathlib import Path
+import torch
+from cmbench.api import Denoiser, Model
+__all__ = ["Sick"]
+class _D(Denoiser):
+    def __init__(self):
+        super().__init__((1, 8, 8))
+        self.net = torch.nn.Identity()
+    def forward(self, x, sigma, labels=None):
+        if Path("{folder}/hang").exists():
+            time.sleep(600)
+        raise KeyError("a fault of the plugin")
+class Sick(Model):
+    sampler = {{"name": "euler"}}
+    def build(self):
+        return _D()
+'''
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+def _ray(folder: Path, cluster: Any, *more: str) -> subprocess.CompletedProcess[str]:
+    return cmbench(
+        folder, "run", "tiny.yaml", "--engine", "ray", "--address", cluster.address, *more
+    )  # fmt: skip
+
+
+def test_two_nodes_give_the_local_engine_s_bytes(undisturbed, tmp_path, cluster):
+    folder = fresh(tmp_path / "a")
+    done = _ray(folder, cluster)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == outputs(undisturbed)
+
+
+def test_killed_workers_a_dead_node_and_a_killed_driver_change_nothing(
+    undisturbed, tmp_path, cluster
+):
+    folder = fresh(tmp_path / "b")
+    arguments = ("run", "tiny.yaml", "--engine", "ray", "--address", cluster.address)
+    driver = subprocess.Popen(command(*arguments), cwd=folder, env=environment(folder),
+                              stderr=subprocess.PIPE, text=True)  # fmt: skip
+    _wait_for(lambda: list((folder / "cache").rglob("checkpoint-*.pt")))
+    assert _kill_workers() >= 1
+    _wait_for(lambda: list((folder / "cache" / "objects" / "sample").rglob("pixels.npy")))
+    cluster.remove_node(next(iter(cluster.worker_nodes)))
+    time.sleep(1)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=60)
+    done = _ray(folder, cluster)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == outputs(undisturbed)
+
+
+def test_a_plugin_s_fault_and_a_hung_job_fail_alone(tmp_path, cluster):
+    folder = fresh(tmp_path / "c")
+    (folder / "models").mkdir()
+    (folder / "models" / "sick.py").write_text(SICK.format(folder=folder))
+    head, runs = SUITE.split("runs:\n")
+    oracle = runs[runs.index("  - model: oracle") :]
+    sick = "  - model: sick\n    label: sick\n    nfe: [1]\n"
+    (folder / "tiny.yaml").write_text(f"{head}runs:\n{sick}{oracle}")
+    for hung in (False, True):
+        if hung:
+            (folder / "hang").touch()
+        done = _ray(folder, cluster, "--timeout", "12", "--json")
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        table = (folder / "results" / "tiny" / "leaderboard.md").read_text()
+        assert ("it hung for 12 s" if hung else "a fault of the plugin") in table
+        assert "| oracle | 2 |" in table
+
+
+def test_a_cluster_that_does_not_answer_is_told(tmp_path):
+    folder = fresh(tmp_path / "d")
+    done = cmbench(folder, "run", "tiny.yaml", "--engine", "ray", "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _wait_for(there: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _kill_workers() -> int:
+    """Kills every process that is at a Ray task of ours."""
+    killed = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if line.startswith(b"ray::") and b"IDLE" not in line:
+            os.kill(int(folder.name), signal.SIGKILL)
+            killed += 1
+    return killed
