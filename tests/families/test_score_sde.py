@@ -176,7 +176,7 @@ def test_the_flow_carries_each_image_as_the_exact_solution(name):
         ("vp", {"steps": 150, "predictor": "ancestral", "corrector": "langevin", "snr": 0.05}),
         ("vp", {"steps": 150, "predictor": "reverse_diffusion", "corrector": "none"}),
         ("subvp", {"steps": 150, "predictor": "euler_maruyama", "corrector": "none"}),
-        ("vp", {"steps": 150, "corrector": "none", "probability_flow": True}),
+        ("vp", {"steps": 1000, "corrector": "none", "probability_flow": True}),
     ],
     ids=str,
 )
@@ -186,7 +186,7 @@ def test_samples_have_the_datas_distribution(name, spec):
     with EvaluationCounter(generator.networks()) as counter:
         made = generator.generate(Noise(1, range(4), shape)).flatten()
     assert counter.per_image(4) == sampler.nfe()
-    # 3,072 values of N(0, 0.25): z = 4, and 2 % for 150 steps.
+    # 3,072 values of N(0, 0.25): z = 4, and 2 % for the steps.
     assert abs(float(made.mean())) < 4 * SPREAD / math.sqrt(len(made))
     assert float(made.std()) == pytest.approx(SPREAD, rel=4 / math.sqrt(2 * len(made)) + 0.02)
 
