@@ -23,8 +23,8 @@ test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m 'not gpu and not network'
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check cmbench models tests benchmarks
-	$(BIN)/ruff format --check cmbench models tests benchmarks
+	$(BIN)/ruff check cmbench models tests benchmarks examples
+	$(BIN)/ruff format --check cmbench models tests benchmarks examples
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""A model family, a sampler and a suite for cmbench."""
