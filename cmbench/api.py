@@ -13,6 +13,7 @@ from cmbench.core.errors import Pending, UserError
 from cmbench.core.generator import Generator
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
+from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.degradations._base import Degradation
 from cmbench.denoise.base import Denoiser, expand
@@ -40,6 +41,7 @@ from cmbench.distances._base import Distance
 from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
 from cmbench.nets._base import Network
+from cmbench.nets._cold_layouts import ColdStates, cold_states, from_cold
 from cmbench.nets._ddpm_layouts import from_ddpm
 from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
 from cmbench.nets._ncsn_layouts import from_ncsn, ncsn_states
@@ -51,11 +53,13 @@ from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
+    "ArrayImages",
     "SDE",
     "VE",
     "VP",
     "BetaSchedule",
     "BinomialDiffusion",
+    "ColdStates",
     "Component",
     "ConsistencyFunction",
     "DDPMDenoiser",
@@ -103,10 +107,12 @@ __all__ = [
     "UserError",
     "VEDenoiser",
     "VPDenoiser",
+    "cold_states",
     "create",
     "expand",
     "fill",
     "find_diffusers",
+    "from_cold",
     "from_ddpm",
     "from_edm",
     "from_flax",

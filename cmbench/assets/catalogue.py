@@ -1,35 +1,78 @@
-"""The catalogue of official files: `catalogue.yaml` beside this module, validated."""
+"""The catalogue of official files: `catalogue.yaml` beside this module, and lists of one's own.
 
+An `assets.yaml` of the same form in the working directory, on `CMBENCH_PATH` or in an installed
+package of components adds rows, or replaces those of the same name.
+"""
+
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cmbench.core.errors import unknown_name
+from cmbench.core.loader import roots
 from cmbench.core.yaml_source import Source, read_yaml, validate
 
 __all__ = ["Asset", "catalogue", "find_asset"]
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_SHA256 = r"^[0-9a-f]{64}$"
+_KEPT = (".part", ".sha256", ".from")
+"""Endings of what is kept beside an asset."""
 
 
 class Asset(BaseModel):
     """One official file.
 
     Args:
-        url: Where its owner serves it.
-        file: Its name there and in the cache.
+        url: Where its owner serves it; https, http or file; none where no program can fetch it.
+        page: Where a person finds it, where there is no `url`.
+        file: Its name in the cache and on mirrors.
         bytes: Its size, where known.
         sha256: Its checksum, where published.
         sha256_prefix: The first digits of it, where only they are published.
+        note: What else to know to bring it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str
+    url: str | None = None
+    page: str | None = None
     file: str
-    bytes: int | None = None
-    sha256: str | None = None
-    sha256_prefix: str | None = None
+    bytes: int | None = Field(default=None, ge=0)
+    sha256: str | None = Field(default=None, pattern=_SHA256)
+    sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{1,64}$")
     licence: str
     citation: str
+    note: str = ""
+
+    @field_validator("file")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _FILE.fullmatch(value) or value.endswith(_KEPT):
+            raise ValueError("file must be a plain name of letters, digits, '.', '_', '+' and '-'")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://", "file:///")):
+            raise ValueError("url must start with https://, http:// or file:///")
+        return value
+
+    @model_validator(mode="after")
+    def _one_checksum(self) -> Self:
+        if self.sha256 is not None and self.sha256_prefix is not None:
+            raise ValueError("give sha256 or sha256_prefix, not both")
+        return self
+
+    @property
+    def how(self) -> str:
+        """How a person brings what no program can fetch."""
+        told = f"it is at {self.page}" if self.page else "its owners serve no file"
+        return f"{told}; {self.note}" if self.note else told
 
 
 class _Catalogue(BaseModel):
@@ -39,11 +82,16 @@ class _Catalogue(BaseModel):
 
 
 def catalogue() -> dict[str, Asset]:
-    """Every asset by name."""
-    source = read_yaml(Path(__file__).with_name("catalogue.yaml"))
-    lines = {("assets", *place): line for place, line in source.lines.items()}
-    wrapped = Source(source.path, source.text, {"assets": source.data}, lines)
-    return validate(wrapped, _Catalogue).assets
+    """Every asset by name, cmbench's own first.
+
+    Raises:
+        UserError: For a list that does not read: file, line, key, what is allowed.
+    """
+    found = dict(_read(Path(__file__).with_name("catalogue.yaml")))
+    for root in reversed(roots()):
+        if (root / "assets.yaml").is_file():
+            found |= _read(root / "assets.yaml")
+    return found
 
 
 def find_asset(name: str) -> Asset:
@@ -56,3 +104,11 @@ def find_asset(name: str) -> Asset:
     if name not in found:
         raise unknown_name("asset", name, found)
     return found[name]
+
+
+def _read(path: Path) -> Mapping[str, Asset]:
+    source = read_yaml(path)
+    # The file is a mapping of names to assets; the wrapper gives faults their place.
+    lines = {("assets", *place): line for place, line in source.lines.items()}
+    wrapped = Source(source.path, source.text, {"assets": source.data or {}}, lines)
+    return validate(wrapped, _Catalogue).assets

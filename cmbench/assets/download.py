@@ -32,6 +32,12 @@ def asset_path(name: str) -> Path:
         UserError: If no asset has that name.
     """
     path = _folder() / find_asset(name).file
+    asset = find_asset(name)
+    if not path.is_file() and asset.url is None:
+        raise Pending(
+            f"asset {name} is not here, and no program can fetch it: {asset.how}",
+            command=f"cmbench assets add {name} FILE",
+        )
     if not path.is_file():
         raise Pending(f"asset {name} is not here", command=f"cmbench assets fetch {name}")
     return path
@@ -105,7 +111,7 @@ def _folder() -> Path:
 def _url(asset: Asset, mirror: str | None) -> str:
     base = mirror or os.environ.get("CMBENCH_MIRROR")
     if not base:
-        return asset.url
+        return asset.url or ""
     if "://" not in base:
         base = Path(base).expanduser().resolve().as_uri()
     return f"{base.rstrip('/')}/{asset.file}"

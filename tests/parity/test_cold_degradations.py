@@ -1,23 +1,19 @@
-"""Cold diffusion's degradations, and its samplers on recorded restorations, against the authors'."""
-
-from typing import ClassVar
+"""Cold diffusion's degradations, and its samplers on recorded restorations, to the authors'
+numbers; with the network itself: `test_cold_networks.py`.
+"""
 
 import numpy as np
 import pytest
 import torch
 from authors_vectors import Vectors
-from cold_network import OfficialUnet
+from cold_settings import blur_of, cut, fade_of
 
-from cmbench.core.random import Noise
-from cmbench.degradations.blur import Blur
 from cmbench.degradations.desaturate import Desaturate
-from cmbench.degradations.inpainting import Inpainting
 from cmbench.degradations.pixelate import Pixelate
 from cmbench.degradations.snow import Snow
-from cmbench.denoise.cold import NetworkRestorer, Restorer
+from cmbench.denoise.cold import Restorer
 from cmbench.samplers.cold_algorithm1 import ColdAlgorithm1
 from cmbench.samplers.cold_algorithm2 import ColdAlgorithm2
-from cmbench.samplers.cold_direct import ColdDirect
 
 pytestmark = pytest.mark.parity
 
@@ -44,25 +40,9 @@ def cold():
     return Vectors("cold")
 
 
-def blur_of(vectors, routine, **more):
-    told = vectors.meta["blur_routines"][routine]
-    return Blur(
-        levels=told["timesteps"],
-        routine=routine,
-        kernel_size=told["kernel_size"],
-        kernel_std=told["kernel_std"],
-        **more,
-    )
-
-
 def every_severity(degradation, images, levels, noise=None):
     severities = [torch.full((len(images),), s) for s in range(1, levels + 1)]
     return torch.stack([degradation.degrade(images, s, noise) for s in severities])
-
-
-def cut(images):
-    """The official 8-bit rounding: truncated."""
-    return ((images + 1) * 0.5 * 255).int().float() / 255 * 2 - 1
 
 
 @pytest.mark.parametrize(
@@ -93,32 +73,14 @@ def test_discrete_blur_ends_in_the_mean_and_trains_on_bytes(cold):
     cold.agree("blur/Exponential/q_sample_discrete_last", got)
 
 
-class Fixed(Noise):
-    """Noise whose uniform draws are the recorded corners of the masks."""
-
-    def __init__(self, top, left, shape):
-        super().__init__(0, range(len(top)), shape)
-        self.corners = torch.tensor([top, left]).T
-
-    def uniform(self, draw):
-        drawn = torch.zeros(len(self), *self.shape)
-        drawn[:, 0, 0, :2] = (self.corners + 0.5) / (self.shape[1] + 1)
-        return drawn
-
-
 FADES = [("Incremental", 0.2, False), ("Constant", 2.0, False), ("Random_Incremental", 0.1, True)]
 
 
 @pytest.mark.parametrize(("routine", "std", "discrete"), FADES)
 def test_inpainting(cold, routine, std, discrete):
-    levels = len(cold[f"fade/{routine}/kernels"])
-    spec = Inpainting(levels=levels, routine=routine, kernel_std=std)
-    noise = Fixed(cold.meta["rx"], cold.meta["ry"], cold["img"].shape[1:])
+    spec, noise = fade_of(cold, routine, std)
     got = spec.degrade(cold["img"], cold["t_q"] + 1, noise)
     cold.agree(f"fade/{routine}/q_sample", cut(got) if discrete else got)
-    # Only what is given to the sampler is cut to 8 bits, not what it degrades on its way.
-    start = spec.degrade(cold["img"], torch.full((2,), levels), noise)
-    check_samplers(cold, f"fade/{routine}", spec, cut(start) if discrete else start, noise)
 
 
 @pytest.mark.parametrize("short", RESOLUTIONS)
@@ -126,11 +88,6 @@ def test_pixelate(cold, short):
     levels = len(cold[f"res/{short}/D"])
     spec = Pixelate(levels=levels, routine=RESOLUTIONS[short])
     cold.agree(f"res/{short}/D", every_severity(spec, cold["img"], levels))
-
-
-def test_samplers_under_pixelate(cold):
-    spec = Pixelate(levels=3)
-    check_samplers(cold, "res/factor_2", spec, spec.degrade(cold["img"], torch.full((2,), 3)))
 
 
 @pytest.mark.parametrize(
@@ -158,68 +115,6 @@ def test_snow(cold, name, level, fix):
         for i, layer in enumerate(layers)
     ]
     cold.agree(f"{name}/D", torch.stack(blended))
-
-
-class RecordedSnow(Snow):
-    """Snow with the official layers."""
-
-    recorded: ClassVar[torch.Tensor]
-
-    def degrade(self, x0, severity, noise=None):
-        layers = self.recorded[(severity - 1).clamp(min=0)]
-        return self.blend(x0, layers[:, None], severity)
-
-
-@pytest.mark.parametrize("name", ["decolor_linear", "snow_1"])
-def test_samplers_under_snow_and_desaturation_are_off_by_one(cold, name):
-    RecordedSnow.recorded = cold["snow_1/layers"]
-    spec = {
-        "decolor_linear": Desaturate(levels=6, total_remove=True),
-        "snow_1": RecordedSnow(levels=6, level=1, fix_brightness=False),
-    }[name]
-    start = spec.degrade(cold["img"], torch.full((2,), 6))
-    check_samplers(cold, name, spec, start, off_by_one=True)
-    exact = ColdAlgorithm2().restore(restorer_of(cold, spec), start)
-    assert (exact - cold[f"{name}/x0_step_down/final"]).abs().max() > 0.1
-
-
-def test_samplers_under_blur(cold):
-    spec = blur_of(cold, "Special_6_routine")
-    start = spec.degrade(cold["img"], torch.full((2,), 6))
-    check_samplers(cold, "restore/Special_6_routine", spec, start)
-    direct = ColdDirect().restore(restorer_of(cold, spec), start)
-    cold.agree("restore/Special_6_routine/x0_step_down/direct", direct)
-
-
-def test_individual_blur_blurs_once_more_at_the_end(cold):
-    """The released sample() applies kernel -1, the largest, to Algorithm 1's result."""
-    spec = blur_of(cold, "Individual_Incremental")
-    last = torch.full((2,), 6)
-    start = spec.degrade(cold["img"], last)
-    cold.agree("restore/Individual_Incremental/default/x_T", start)
-    with torch.no_grad():
-        got = ColdAlgorithm1().restore(restorer_of(cold, spec), start)
-    cold.agree("restore/Individual_Incremental/default/final", spec.degrade(got, last))
-
-
-@torch.no_grad()
-def check_samplers(vectors, group, spec, start, noise=None, off_by_one=False):
-    """Both algorithms with the official network, from the official start."""
-    restorer = restorer_of(vectors, spec)
-    for routine, kind in (("x0_step_down", ColdAlgorithm2), ("default", ColdAlgorithm1)):
-        if f"{group}/{routine}/x_T" in vectors:
-            vectors.agree(f"{group}/{routine}/x_T", start)
-        got = kind(off_by_one=off_by_one).restore(restorer, start, noise)
-        vectors.agree(f"{group}/{routine}/final", got)
-
-
-def restorer_of(vectors, spec):
-    return NetworkRestorer(OfficialUnet(vectors.folder / "model.pt"), (3, 16, 16), spec)
-
-
-def test_the_network_read_here_is_the_official(cold):
-    with torch.no_grad():
-        cold.agree("R", OfficialUnet(cold.folder / "model.pt")(cold["x"], cold["t"]))
 
 
 class Replayed(Restorer):

@@ -1,0 +1,55 @@
+"""Cold diffusion's U-Net of ConvNeXt blocks: MNIST, CelebA and AFHQ, and all of snow and colour.
+
+A level: two blocks (7x7 depthwise convolution, plus the time, normalised over channels, 3x3 to
+twice the width and back), linear attention, halving by a strided 4x4 convolution. Cold Diffusion
+(Bansal et al. 2022, https://arxiv.org/abs/2208.09392), appendix; block after ConvNeXt
+(https://arxiv.org/abs/2201.03545), attention after https://arxiv.org/abs/1812.01243.
+"""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from cmbench.core.errors import UserError
+from cmbench.nets._base import Network
+from cmbench.nets._cold_blocks import ColdNet
+
+__all__ = ["ColdUNet"]
+
+
+class ColdUNet(Network):
+    """56.6 million parameters as it stands; fields as the arguments of the authors' `Unet`."""
+
+    dim: int = Field(default=64, ge=4, description="channels of the first level, even")
+    dim_mults: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1)
+    with_time_emb: bool = Field(default=True, description="false: the severity isn't told")
+    out_dim: int | None = Field(default=None, gt=0, description="the image's channels if none")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.dim % 2:
+            raise ValueError(
+                f"dim must be even, got {self.dim}: it holds pairs of sine and cosine"
+            )
+        if self.dim_mults[0] != 1:
+            raise ValueError("dim_mults must start with 1: the last block has `dim` channels")
+        return self
+
+    def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
+        """The raw network: forward(x (B, C, H, W), c_noise (B,), labels) -> (B, C', H, W).
+
+        Raises:
+            UserError: If the images can't be halved once a level, or there are classes.
+        """
+        fold = 2 ** (len(self.dim_mults) - 1)
+        if shape[1] % fold or shape[2] % fold:
+            raise UserError(
+                f"cold_unet: images of {shape[1]}x{shape[2]} can't be halved once a level",
+                expected=f"sides divisible by {fold}",
+            )
+        if classes:
+            raise UserError("the released cold-diffusion networks know no classes")
+        widths = tuple(self.dim * m for m in self.dim_mults)
+        outputs = self.out_dim or shape[0]
+        return ColdNet(shape[0], outputs, self.dim, widths, timed=self.with_time_emb)
