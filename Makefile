@@ -1,5 +1,5 @@
 # make demo   set up .venv, run the digits suite offline, say where the report is
-# make test   the quick tests; test-all: the slow ones too; lint; bench; clean
+# make test   the quick tests; test-all: the slow ones too; lint; bench; docs; clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,12 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python docs/write_cli_reference.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 clean:
 	rm -rf $(VENV) .cmbench dist build .pytest_cache .mypy_cache .ruff_cache

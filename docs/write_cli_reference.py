@@ -1,0 +1,56 @@
+"""Writes docs/cli.md from the commands themselves; a test holds the file against it.
+
+python docs/write_cli_reference.py
+"""
+
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from cmbench.cli import app
+
+__all__ = ["cli_reference"]
+
+_INTRO = """# Command line
+
+Made from the commands by `python docs/write_cli_reference.py`. Exit codes: 0 all well, 1 some
+cells failed (or a check did not hold), 2 a mistake in what was given, 3 cells are pending under
+`--strict`, 130 interrupted: run the same command again to go on. Colour obeys `NO_COLOR`; on a
+pipe progress is plain lines on standard error; `--json` prints for machines on standard output.
+`cmbench --install-completion` sets up completion in your shell.
+"""
+
+
+def cli_reference() -> str:
+    """The page, from every command's help, arguments and options."""
+    return _INTRO + "".join(_section("cmbench", get_command(app)))
+
+
+def _section(path: str, command: Any) -> list[str]:
+    inner = getattr(command, "commands", None)
+    if inner:
+        return [part for name in sorted(inner) for part in _section(f"{path} {name}", inner[name])]
+    lines = [f"\n## {path}\n\n{(command.help or '').strip()}\n"]
+    rows = [row for row in map(_row, command.params) if row]
+    if rows:
+        lines.append("\n| | what it is | default |\n|---|---|---|\n" + "".join(rows))
+    return lines
+
+
+def _row(parameter: Any) -> str:
+    if parameter.name in ("help", "install_completion", "show_completion"):
+        return ""
+    is_option = parameter.param_type_name == "option"
+    names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name.upper()]
+    shown = ", ".join(f"`{name}`" for name in names)
+    default = parameter.default
+    plain = isinstance(default, str | int | float | Path) and not isinstance(default, bool)
+    value = f"`{default}`" if plain and str(default) else ""
+    required = "required" if parameter.required else value
+    text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+    return f"| {shown} | {text} | {required} |\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("cli.md").write_text(cli_reference(), "utf-8")
