@@ -33,7 +33,8 @@ class NCSNDenoiser(Denoiser):
     1 / sigma in between: exact at the levels, where alone it was trained.
 
     Args:
-        net: net(x, index (B,) int64) -> score of NCSN; net(x, zeros) -> sigma * score of NCSNv2.
+        net: net(x, index (B,), labels) -> score, of NCSN; net(x, zeros (B,), labels) -> sigma
+            times the score, of NCSNv2.
         shape: Shape of one image, (C, H, W).
         levels: Noise levels in the authors' units, descending, (L,).
         conditional: Whether the network is told the level (NCSN).
@@ -76,11 +77,11 @@ class NCSNDenoiser(Denoiser):
         """D(x; sigma), in x's type; the network runs in its own."""
         kind = next(self.net.parameters(), x).dtype
         wide = sigma.double().expand(len(x))
-        index = self.index(wide) if self.conditional else wide.new_zeros(len(x)).long()
-        factor = wide
+        told, factor = torch.zeros_like(wide), wide
         if self.conditional:
-            factor = wide * self._levels.to(wide.device)[index] / self.unit
-        raw: Tensor = self.net(x.to(kind), index, labels)
+            index = self.index(wide)
+            told, factor = index, wide * self._levels.to(wide.device)[index] / self.unit
+        raw: Tensor = self.net(x.to(kind), told.to(kind), labels)
         return x + expand(factor.to(x.dtype), x) * raw.to(x.dtype)
 
 
@@ -104,7 +105,6 @@ def ladder_ratio(dimension: int, overlap: float = 0.5) -> float:
     Phi(sqrt(2 d)(g - 1) + 3 g) - Phi(sqrt(2 d)(g - 1) - 3 g) = overlap: the share of one level's
     shell within three deviations of the next one's (section 3.2).
     """
-
     root = math.sqrt(2)
 
     def excess(g: float) -> float:
