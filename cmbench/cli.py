@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 
 from cmbench import __version__
+from cmbench.cli_assets import assets
 from cmbench.cli_models import models
+from cmbench.cli_trust import register
 from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
 
 __all__ = ["app", "main"]
@@ -310,63 +312,8 @@ def search_steps_command(
 
 
 app.add_typer(models, name="models")
-assets = typer.Typer(no_args_is_help=True, help="Official weights and statistics.")
+register(app)
 app.add_typer(assets, name="assets")
-
-
-@assets.command("list")
-def assets_list(as_json: AsJson = False) -> None:
-    """Lists the catalogue and what is here."""
-    from cmbench.assets.catalogue import catalogue
-    from cmbench.core.paths import cache_folder
-
-    here = cache_folder() / "assets"
-    rows = [
-        {"asset": n, "here": (here / a.file).is_file(), "licence": a.licence, "url": a.url}
-        for n, a in catalogue().items()
-    ]
-    if as_json:
-        _print_json(rows)
-        return
-    for row in rows:
-        mark = "here   " if row["here"] else "not here"
-        sys.stdout.write(f"{mark}  {row['asset']}  ({row['licence']})\n")
-
-
-@assets.command("fetch")
-def assets_fetch(
-    names: Annotated[list[str], typer.Argument(help="Names in the catalogue.")],
-    mirror: Annotated[str | None, typer.Option(help="URL or folder that has the files.")] = None,
-) -> None:
-    """Brings assets, resuming broken downloads and checking their SHA-256."""
-    from cmbench.assets.download import fetch
-    from cmbench.run.progress import board
-
-    with board(len(names)) as shown:
-        for name in names:
-            shown.start_job(f"fetch {name}")
-            path = fetch(
-                name, mirror=mirror, progress=lambda done, total: shown.tick(done, total or 0)
-            )
-            shown.end_job()
-            sys.stdout.write(f"{path}\n")
-
-
-@assets.command("path")
-def assets_path(name: str) -> None:
-    """Prints where an asset lies."""
-    from cmbench.assets.download import asset_path
-
-    sys.stdout.write(f"{asset_path(name)}\n")
-
-
-@assets.command("verify")
-def assets_verify(names: list[str]) -> None:
-    """Checks fetched assets against their published or recorded SHA-256."""
-    from cmbench.assets.download import verify
-
-    for name in names:
-        sys.stdout.write(f"{verify(name)}  {name}\n")
 
 
 def _planned(

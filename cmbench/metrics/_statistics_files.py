@@ -14,7 +14,7 @@ from cmbench.core.errors import UserError
 from cmbench.core.files import atomic_file
 from cmbench.metrics._base import Moments, Reference
 
-__all__ = ["read_statistics", "write_statistics"]
+__all__ = ["checked_moments", "read_statistics", "write_statistics"]
 
 _LAYERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 
@@ -39,7 +39,7 @@ def read_statistics(path: Path, *, count: int = 0) -> Reference:
         raise UserError(f"{path} has no statistics", expected="npz with arrays 'mu' and 'sigma'")
     count = int(arrays.get("count", count))
     moments = {
-        layer: _moments(arrays[mu], arrays[sigma], count, path)
+        layer: checked_moments(arrays[mu], arrays[sigma], count, path)
         for layer, (mu, sigma) in _LAYERS.items()
         if mu in arrays and sigma in arrays
     }
@@ -63,7 +63,12 @@ def write_statistics(reference: Reference, path: Path) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _moments(mean: np.ndarray, covariance: np.ndarray, count: int, path: Path) -> Moments:
+def checked_moments(mean: np.ndarray, covariance: np.ndarray, count: int, path: Path) -> Moments:
+    """A file's mean and covariance in float64, symmetric to the last bit.
+
+    Raises:
+        UserError: If they are not floats, don't fit, are not finite or not symmetric.
+    """
     if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
         raise UserError(f"{path}: mu and sigma are not floating-point arrays")
     if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):

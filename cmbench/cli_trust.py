@@ -1,0 +1,115 @@
+"""`cmbench score`, `stats`, `compare`, `explain`, `verify`: numbers that can be trusted."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cmbench.core.errors import UserError
+
+__all__ = ["register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Data = Annotated[Path | None, typer.Option(help="Where the data set is.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+stats = typer.Typer(no_args_is_help=True, help="Reference statistics: build, convert, show.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands to the command line."""
+    app.command("score")(score)
+    app.add_typer(stats, name="stats")
+
+
+def score(
+    images: Annotated[Path, typer.Option(help="Folder, .zip, .npz (ADM, score SDE) or .npy.")],
+    reference: Annotated[
+        str, typer.Option(help="A data set (digits, cifar10:split=test) or a statistics file.")
+    ],
+    features: Annotated[
+        str, typer.Option(help="Extractors, separated by commas.")
+    ] = "efficientnet_lite0",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, NAME:key=value,... or NAME@EXTRACTOR; give it again for more."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH expected; else the reference's.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave broken images out and list them.")
+    ] = False,
+    data: Data = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Scores images made elsewhere, without loading them all; what is wrong with any is named."""
+    from cmbench.core.paths import cache_folder
+    from cmbench.record.store import Store
+    from cmbench.run.environment import pick_device
+    from cmbench.run.progress import board
+    from cmbench.run.score_images import metric_specs, score_images
+    from cmbench.run.workbench import Workbench
+
+    bench = Workbench(Store(cache_folder()), pick_device(device))
+    with board(1, quiet=quiet or as_json) as shown:
+        shown.start_job(f"score {images}")
+        found = score_images(
+            images, reference, bench,
+            features=[name.strip() for name in features.split(",") if name.strip()],
+            metrics=metric_specs(metrics or []), size=_size(size), skip_bad=skip_bad,
+            data=data, batch=batch, tick=shown.tick,
+        )  # fmt: skip
+        shown.end_job()
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    _show_scores(found)
+
+
+def _show_scores(found: Any) -> None:
+    from rich.table import Table
+
+    console = Console()
+    table = Table()
+    for column in ("score", "value", "95% interval", "error", "images", "fingerprint"):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for row in found.scores:
+        interval = f"{row.interval[0]:.5g} to {row.interval[1]:.5g}" if row.interval else "–"
+        error = f"{row.error:.2g}" if row.error is not None else "–"
+        arrow = "↑" if row.higher_is_better else "↓"
+        table.add_row(f"{row.title} {arrow}", f"{row.value:.6g}", interval, error,
+                      f"{row.count:,}", row.fingerprint[:12])  # fmt: skip
+    console.print(table)
+    height, width = found.shape[1:]
+    lines = [f"{found.images:,} images of {height}x{width} against {found.reference}"]
+    if found.duplicates:
+        lines.append(f"{found.duplicates:,} images equal an earlier one to the last bit")
+    if found.ignored:
+        lines.append(f"{found.ignored:,} files are no images and were ignored")
+    lines += [f"left out: {text}" for text in found.skipped]
+    if found.bad:
+        lines.append(f"{len(found.bad):,} images left out:")
+        lines += [f"  {bad.name}: {bad.fault}: {bad.detail}" for bad in found.bad]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and (width or height).isdigit()):
+        raise UserError(f"--size {text} is not a size", expected="32 or 32x32")
+    return int(height), int(width or height)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
