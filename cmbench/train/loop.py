@@ -188,6 +188,8 @@ class _Trainer:
 
     def _step(self) -> float:
         recipe = self.recipe
+        if self.loss.restarts(self.step):
+            self.optimiser.state.clear()
         self._set_rate()
         part = self.ranks.part(recipe.batch)
         draws = Draws(recipe.seed, self.step, recipe.batch, part, self.device)
@@ -227,6 +229,7 @@ class _Trainer:
         )
         if spec.decay_images:
             share *= min(1.0, max(0.0, (self.recipe.images - seen) / spec.decay_images))
+        share *= self.loss.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = spec.lr * share
 

@@ -44,6 +44,14 @@ class Loss(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Called once after each optimiser step, before `step` grows: target networks, stages."""
 
+    def rate(self, step: int) -> float:
+        """Share of the recipe's learning rate at `step`: an objective's stages may decay it."""
+        return 1.0
+
+    def restarts(self, step: int) -> bool:
+        """Whether the optimiser forgets its moments before `step`: a new stage begins."""
+        return False
+
     def progress(self, step: int) -> dict[str, float]:
         """Numbers to show and log beside the loss (N(k), mu(k), stage)."""
         return {}
