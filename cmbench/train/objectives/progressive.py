@@ -2,7 +2,9 @@
 
 Salimans and Ho (https://arxiv.org/abs/2202.00512), in the form in which the consistency-models
 paper compares with it (https://arxiv.org/abs/2303.01469, section 6.2): Karras levels, Euler steps.
-Intervals halve from stage to stage, each stage's student being the next one's teacher.
+Intervals halve from stage to stage, each stage's student being the next one's teacher; then the
+optimiser starts anew, and its rate falls linearly to zero within the stage. The authors of
+consistency models start at 4096 intervals and give the last two stages twice the steps.
 """
 
 import copy
@@ -29,6 +31,10 @@ class ProgressiveDistillation(Objective):
 
     intervals: int = Field(default=4096, ge=1, description="N of the first stage")
     stage_steps: int = Field(default=50_000, ge=1, description="optimiser steps a stage")
+    final_factor: int = Field(
+        default=2, ge=1, description="times as many in the stages of 2 intervals and of 1"
+    )
+    decay: bool = Field(default=True, description="the rate falls to zero within each stage")
     weighting: Literal["truncated_snr", "uniform"] = "truncated_snr"
     rho: float = Field(default=7.0, gt=0)
 
@@ -66,9 +72,25 @@ class _Halving(Loss):
         # A copy within the tree: from the second stage on it is part of a checkpoint.
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
+    def stage(self, step: int) -> tuple[int, int, int]:
+        """The stage of a step: its N, its first step and its length; that of 1 never ends."""
+        count, first = self.spec.intervals, 0
+        while True:
+            length = self.spec.stage_steps * (self.spec.final_factor if count <= 2 else 1)
+            if count == 1 or step < first + length:
+                return count, first, length
+            count, first = max(count // 2, 1), first + length
+
     def intervals(self, step: int) -> int:
         """N at a step: halved each stage, 1 at last."""
-        return max(self.spec.intervals >> (step // self.spec.stage_steps), 1)
+        return self.stage(step)[0]
+
+    def rate(self, step: int) -> float:
+        _, first, length = self.stage(step)
+        return max(1 - (step - first) / length, 0.0) if self.spec.decay else 1.0
+
+    def restarts(self, step: int) -> bool:
+        return step > 0 and self.stage(step)[1] == step
 
     def level(self, share: Tensor) -> Tensor:
         """The Karras level at a share (B,) of the way down."""
@@ -104,7 +126,7 @@ class _Halving(Loss):
         return x - first * (ahead - x) / (last - first)
 
     def after_step(self, step: int) -> None:
-        if (step + 1) % self.spec.stage_steps == 0:
+        if self.restarts(step + 1):
             self.teacher.load_state_dict(self.student.state_dict())
 
     def progress(self, step: int) -> dict[str, float]:

@@ -1,0 +1,42 @@
+"""Progressive distillation (Salimans and Ho 2022, https://arxiv.org/abs/2202.00512), trained here.
+
+In sigma-space, as the consistency-models paper compares with it: one card for each number of
+steps, each distilled from the card of twice as many.
+"""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from cmbench.api import EDMDenoiser, Model, create
+
+__all__ = ["Progressive"]
+
+
+class Progressive(Model):
+    """EDM's denoiser, asked only at the levels of its own few steps; no boundary condition."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {
+        "name": "openai_karras",
+        "method": "progdist",
+        "steps": 1,
+    }
+
+    network: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int = 0
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def build(self) -> nn.Module:
+        """An EDMDenoiser."""
+        net = create("network", self.network).build(self.shape, self.classes)
+        return EDMDenoiser(
+            net,
+            self.shape,
+            classes=self.classes,
+            sigma_data=self.sigma_data,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        )
