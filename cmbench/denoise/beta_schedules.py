@@ -31,19 +31,25 @@ def products(
     (https://arxiv.org/abs/2102.09672, eq. 17), `sigmoid` GeoDiff's; `trained_betas` stand for all
     of these.
     """
-    single = torch.float32
     if trained_betas is not None:
-        betas = torch.tensor(list(trained_betas), dtype=single)
+        betas = _single(list(trained_betas))
     elif schedule == "linear":
-        betas = torch.linspace(beta_start, beta_end, steps, dtype=single)
+        betas = _ramp(beta_start, beta_end, steps)
     elif schedule == "scaled_linear":
-        betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=single) ** 2
+        betas = _ramp(beta_start**0.5, beta_end**0.5, steps) ** 2
     elif schedule == "sigmoid":
-        ramp = torch.sigmoid(torch.linspace(-6, 6, steps, dtype=single))
-        betas = ramp * (beta_end - beta_start) + beta_start
+        betas = torch.sigmoid(_ramp(-6, 6, steps)) * (beta_end - beta_start) + beta_start
     else:
-        betas = torch.tensor(_cosine(steps), dtype=single)
+        betas = _single(_cosine(steps))
     return torch.cumprod(1 - betas, dim=0).double()
+
+
+def _single(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
+
+
+def _ramp(first: float, last: float, steps: int) -> Tensor:
+    return torch.linspace(first, last, steps, dtype=torch.float32, device="cpu")
 
 
 def _cosine(steps: int) -> list[float]:

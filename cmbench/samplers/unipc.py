@@ -28,17 +28,19 @@ __all__ = ["UniPC"]
 
 
 class UniPC(Sampler):
-    """Orders rise from 1 as evaluations come in, and fall again towards the end. The defaults are
-    the paper's for CIFAR-10 but for the levels, which it spaces evenly in ln sigma.
+    """Orders rise from 1 as evaluations come in, and fall again towards the end.
+
+    The paper's runs on CIFAR-10 are of order 3, with bh1 on levels even in ln sigma; diffusers'
+    default is order 2 with bh2 on its own steps.
     """
 
     order: ClassVar[int | None] = 3
 
     steps: int = Field(default=18, ge=1, description="noise levels before zero")
-    solver_order: Literal[1, 2, 3] = Field(default=3, description="order of the predictor")
+    solver_order: Literal[1, 2, 3] = Field(default=2, description="order of the predictor")
     variant: Literal["bh1", "bh2"] = Field(default="bh1", description="B(h): -h or e^-h - 1")
     corrector: bool = Field(default=True, description="without it: UniP")
-    spacing: Literal["karras", "log_snr"] = Field(default="karras", description="of the levels")
+    spacing: Literal["log_snr", "karras"] = Field(default="log_snr", description="of the levels")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
 
     def nfe(self) -> int:

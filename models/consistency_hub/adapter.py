@@ -27,13 +27,13 @@ __all__ = ["ConsistencyHub"]
 
 
 class ConsistencyHub(Model):
-    """All fields are read from the pipeline's files."""
+    """Fields are read from the pipeline's files; the defaults are the ImageNet-64 network's."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
 
-    network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = Field(default=0, ge=0)
+    network: dict[str, Any] = Field(default_factory=lambda: dict(_IMAGENET64))
+    shape: tuple[int, int, int] = (3, 64, 64)
+    classes: int = Field(default=1000, ge=0)
     sigma_data: float = Field(default=0.5, gt=0)
     sigma_min: float = Field(default=0.002, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
@@ -93,3 +93,18 @@ class ConsistencyHub(Model):
 
 
 _ENDS = ("sigma_data", "sigma_min", "sigma_max")
+_IMAGENET64 = {
+    "name": "ddpm_unet",
+    "block_out_channels": (192, 384, 576, 768),
+    "layers_per_block": 3,
+    "down_block_types": ("ResnetDownsampleBlock2D", *["AttnDownBlock2D"] * 3),
+    "up_block_types": (*["AttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
+    "attention_head_dim": 64,
+    "norm_eps": 1e-5,
+    "downsample_padding": 1,
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "resnet_time_scale_shift": "scale_shift",
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+}

@@ -104,10 +104,13 @@ def port_name(name, levels):
     return text
 
 
-def test_the_published_network_has_its_size():
+@pytest.mark.parametrize(
+    ("family", "size"), [("ddpm", 35_746_307), ("consistency_hub", 295_899_267)]
+)
+def test_the_published_networks_have_their_sizes(family, size):
     with torch.device("meta"):
-        net = DDPMUNet().build((3, 32, 32))
-    assert sum(p.numel() for p in net.parameters()) == 35_746_307
+        built = load("model", family)().build()
+    assert sum(p.numel() for p in built.net.parameters()) == size
 
 
 @pytest.mark.parametrize(
