@@ -19,7 +19,7 @@ __all__ = ["Asset", "catalogue", "find_asset"]
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SHA256 = r"^[0-9a-f]{64}$"
-_KEPT = (".part", ".sha256", ".from")
+_KEPT = (".part", ".part.json", ".sha256")
 """Endings of what is kept beside an asset."""
 
 

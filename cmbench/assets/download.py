@@ -1,46 +1,41 @@
-"""Fetching assets: resumed where a download broke off, checked, and put in place whole.
+"""Fetching assets: one process at a time, resumed, tried again, checked, put in place whole.
 
-<cache>/assets/<file>            the verified file
-<cache>/assets/<file>.part       a download in progress
-<cache>/assets/<file>.sha256     its checksum, published or recorded at the first fetch
+<cache>/assets/<file>              the verified file
+<cache>/assets/<file>.part         a download in progress, with `.part.json`, where it comes from
+<cache>/assets/<file>.sha256       its checksum, published or recorded when it came
+<cache>/leases/asset-<file>        which process is bringing it now
 """
 
 import os
-import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from cmbench.assets._transfer import Patience, Progress, copy_file, download, forget, leave_room
 from cmbench.assets.catalogue import Asset, find_asset
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
-from cmbench.core.files import write_text
+from cmbench.core.files import fsync_folder, write_text
 from cmbench.core.paths import cache_folder
+from cmbench.record.store import Address, Store
 
-__all__ = ["asset_path", "fetch", "is_offline", "verify"]
-
-Progress = Callable[[int, int | None], None]
-_CHUNK = 1 << 20
+__all__ = ["Patience", "add", "asset_path", "fetch", "is_offline", "lease_of", "verify"]
 
 
 def asset_path(name: str) -> Path:
     """The local file of an asset.
 
     Raises:
-        Pending: If it has not been fetched, with the command that does.
+        Pending: If it is not here, with the command that brings it.
         UserError: If no asset has that name.
     """
-    path = _folder() / find_asset(name).file
     asset = find_asset(name)
-    if not path.is_file() and asset.url is None:
-        raise Pending(
-            f"asset {name} is not here, and no program can fetch it: {asset.how}",
-            command=f"cmbench assets add {name} FILE",
-        )
-    if not path.is_file():
-        raise Pending(f"asset {name} is not here", command=f"cmbench assets fetch {name}")
-    return path
+    path = _folder() / asset.file
+    if path.is_file():
+        return path
+    if asset.url is None and not os.environ.get("CMBENCH_MIRROR"):
+        raise _by_hand(name, asset)
+    raise Pending(f"asset {name} is not here", command=f"cmbench assets fetch {name}")
 
 
 def fetch(
@@ -48,49 +43,69 @@ def fetch(
     *,
     mirror: str | None = None,
     progress: Progress | None = None,
-    timeout: float = 30.0,
+    patience: Patience | None = None,
+    waiting: Callable[[str], None] | None = None,
 ) -> Path:
     """Brings an asset, going on from where an earlier attempt broke off.
+
+    Where another process brings the same asset, it is waited for; one that died is succeeded.
 
     Args:
         name: Name in the catalogue.
         mirror: Base URL (or folder) that serves files by their names; `CMBENCH_MIRROR` otherwise.
         progress: Called with bytes here and bytes in all (None if the server doesn't say).
-        timeout: Seconds without data after which a server counts as silent.
+        patience: How long a server is waited for.
+        waiting: Called with the process that is waited for, if there is one.
 
     Raises:
-        Pending: If `CMBENCH_OFFLINE` is set.
-        UserError: If the server has no such file, breaks off, or the checksum is wrong.
+        Pending: If `CMBENCH_OFFLINE` is set and a server would have to be asked, or if no
+            program can fetch the file.
+        UserError: If it can't be had (with what was tried), or is not the file that it should be.
     """
     asset = find_asset(name)
     path = _folder() / asset.file
     if path.is_file():
         verify(name)
         return path
-    if is_offline():
-        raise Pending(
-            f"asset {name} is not here and CMBENCH_OFFLINE is set",
-            command=f"CMBENCH_OFFLINE= cmbench assets fetch {name}",
-        )
-    part = path.with_name(path.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    _download(_url(asset, mirror), part, progress, timeout, name)
-    _check(asset, part, name)
-    write_text(path.with_name(path.name + ".sha256"), file_sha256(part) + "\n")
-    part.replace(path)
+    url = _url(name, asset, mirror)
+    with lease_of(asset, waiting):
+        # Another process may have brought it meanwhile.
+        if not path.is_file():
+            _bring(name, asset, url, path, progress, patience or Patience())
+    return path
+
+
+def add(name: str, source: Path, *, progress: Progress | None = None) -> Path:
+    """Puts a file that a person brought in the place of an asset; the file itself stays.
+
+    Raises:
+        UserError: If it is not the file that the catalogue states, or another one is there.
+    """
+    asset = find_asset(name)
+    path = _folder() / asset.file
+    with lease_of(asset):
+        if path.is_file():
+            if source.is_file() and file_sha256(source) == file_sha256(path):
+                return path
+            raise UserError(f"asset {name} is there already: {path}", fix="remove that file first")
+        part = path.with_name(path.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        forget(part)
+        copy_file(source, part, progress)
+        _settle(name, asset, part, path, fix=f"bring the file that {name} stands for")
     return path
 
 
 def verify(name: str) -> str:
-    """Checks a fetched asset against its published or recorded checksum, which is returned.
+    """Checks an asset against its published or recorded checksum, which is returned.
 
     Raises:
-        Pending: If it has not been fetched.
+        Pending: If it is not here.
         UserError: If it is not the file that it was.
     """
     asset, path = find_asset(name), asset_path(name)
-    _check(asset, path, name)
     found, recorded = file_sha256(path), path.with_name(path.name + ".sha256")
+    _refuse_other(asset, path, found, fix=f"cmbench assets fetch {name}")
     if recorded.is_file() and recorded.read_text("utf-8").strip() != found:
         raise UserError(
             f"asset {name} ({path}) has changed since it was fetched",
@@ -100,84 +115,97 @@ def verify(name: str) -> str:
 
 
 def is_offline() -> bool:
-    """Whether `CMBENCH_OFFLINE` forbids downloads."""
+    """Whether `CMBENCH_OFFLINE` forbids to ask servers."""
     return os.environ.get("CMBENCH_OFFLINE", "") not in ("", "0")
+
+
+def lease_of(
+    asset: Asset, waiting: Callable[[str], None] | None = None
+) -> AbstractContextManager[None]:
+    """The right to write an asset's files, as a context; waits for a living owner.
+
+    Raises:
+        UserError: If the cache can't be written.
+    """
+    return Store(cache_folder()).lease(Address("asset", f"asset-{asset.file}"), waiting)
 
 
 def _folder() -> Path:
     return cache_folder() / "assets"
 
 
-def _url(asset: Asset, mirror: str | None) -> str:
+def _url(name: str, asset: Asset, mirror: str | None) -> str:
     base = mirror or os.environ.get("CMBENCH_MIRROR")
-    if not base:
-        return asset.url or ""
+    if not base and asset.url is None:
+        raise _by_hand(name, asset)
+    url = f"{_as_url(base)}/{asset.file}" if base else str(asset.url)
+    if is_offline() and not url.startswith("file:"):
+        raise Pending(
+            f"asset {name} is not here and CMBENCH_OFFLINE is set",
+            command=f"CMBENCH_OFFLINE= cmbench assets fetch {name}",
+        )
+    return url
+
+
+def _as_url(base: str) -> str:
     if "://" not in base:
-        base = Path(base).expanduser().resolve().as_uri()
-    return f"{base.rstrip('/')}/{asset.file}"
-
-
-def _download(url: str, part: Path, progress: Progress | None, timeout: float, name: str) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url)
-    if have and not url.startswith("file:"):
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            resumed = getattr(answer, "status", None) == 206
-            length = answer.headers.get("Content-Length")
-            total = int(length) + (have if resumed else 0) if length else None
-            _room_for(part, total, have)
-            _receive(answer, part, have if resumed else 0, total, progress)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:
-            return
+        folder = Path(base).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(f"the mirror {folder} is no folder", expected="a folder, or a URL")
+        base = folder.as_uri()
+    if not base.startswith(("https://", "http://", "file:///")):
         raise UserError(
-            f"{url} answered {error.code} {error.reason}",
-            fix=f"give another place: cmbench assets fetch {name} --mirror URL",
-        ) from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(
-            f"{url} can't be reached: {reason}",
-            fix="run the same command again to go on, or use --mirror URL",
-        ) from None
-
-
-def _receive(
-    answer: object, part: Path, have: int, total: int | None, progress: Progress | None
-) -> None:
-    with part.open("ab" if have else "wb") as file:
-        while block := answer.read(_CHUNK):  # type: ignore[attr-defined]
-            file.write(block)
-            have += len(block)
-            if progress:
-                progress(have, total)
-    if total is not None and have < total:
-        raise UserError(
-            f"the download broke off after {have:,} of {total:,} bytes",
-            fix="run the same command again to go on from there",
+            f"the mirror {base} can't be asked", expected="https://, http:// or file://"
         )
+    return base.rstrip("/")
 
 
-def _room_for(part: Path, total: int | None, have: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - have > free:
-        raise UserError(
-            f"{part.parent} has {free:,} bytes free, {total - have:,} are needed",
-            fix="free some space, or set CMBENCH_CACHE",
-        )
-
-
-def _check(asset: Asset, path: Path, name: str) -> None:
-    found = file_sha256(path)
-    wrong = (asset.sha256 and found != asset.sha256) or (
-        asset.sha256_prefix and not found.startswith(asset.sha256_prefix)
+def _by_hand(name: str, asset: Asset) -> Pending:
+    return Pending(
+        f"asset {name} is not here, and no program can fetch it: {asset.how}",
+        command=f"cmbench assets add {name} FILE",
     )
-    if wrong:
-        stated = asset.sha256 or asset.sha256_prefix
-        path.unlink()
+
+
+def _bring(
+    name: str, asset: Asset, url: str, path: Path, progress: Progress | None, patience: Patience
+) -> None:
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if asset.bytes is not None:
+        here = part.stat().st_size if part.is_file() else 0
+        leave_room(part, max(0, asset.bytes - here))
+    download(
+        url,
+        part,
+        patience=patience,
+        progress=progress,
+        other_place=f"give another place: cmbench assets fetch {name} --mirror URL",
+    )
+    _settle(name, asset, part, path, fix=f"cmbench assets fetch {name}")
+
+
+def _settle(name: str, asset: Asset, part: Path, path: Path, *, fix: str) -> None:
+    """Checks a whole download, records its checksum and puts it in place."""
+    found, size = file_sha256(part), part.stat().st_size
+    _refuse_other(asset, part, found, fix=fix)
+    if asset.bytes is not None and size != asset.bytes:
+        forget(part)
         raise UserError(
-            f"{path.name} has SHA-256 {found[:16]}, stated {str(stated)[:16]}; it was removed",
-            fix=f"cmbench assets fetch {name}",
+            f"{path.name} has {size:,} bytes, {asset.bytes:,} are stated; it was removed", fix=fix
         )
+    write_text(path.with_name(path.name + ".sha256"), found + "\n")
+    part.replace(path)
+    forget(part)
+    fsync_folder(path.parent)
+
+
+def _refuse_other(asset: Asset, path: Path, found: str, *, fix: str) -> None:
+    """Removes a file that has another checksum than is published."""
+    stated = asset.sha256 or asset.sha256_prefix or ""
+    if found.startswith(stated):
+        return
+    forget(path) if path.suffix == ".part" else path.unlink()
+    raise UserError(
+        f"{path.name} has SHA-256 {found[:16]}, stated {stated[:16]}; it was removed", fix=fix
+    )
