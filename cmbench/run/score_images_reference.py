@@ -20,7 +20,7 @@ from cmbench.run.score_images_source import ImageStream
 from cmbench.run.workbench import Tick, Workbench
 from cmbench.suite.jobs import Job, make_job
 
-__all__ = ["DataTarget", "FileTarget", "features_of", "find_target"]
+__all__ = ["DataTarget", "FileTarget", "dataset_of", "features_of", "find_target"]
 
 
 @dataclass
@@ -109,6 +109,22 @@ class FileTarget:
         return Reference(held.digest, features, dict(held.moments))
 
 
+def dataset_of(text: str) -> Dataset:
+    """A data set as typed: `digits`, `cifar10:split=test`, or a path of images.
+
+    Raises:
+        UserError: For an unknown name or parameter.
+    """
+    if Path(text).exists():
+        made: Dataset = create("dataset", {"name": "images", "path": text})
+        return made
+    name, _, parameters = text.partition(":")
+    pairs = [p.partition("=") for p in parameters.split(",") if p]
+    fields = {key: yaml.safe_load(value) for key, _, value in pairs}
+    named: Dataset = create("dataset", {"name": name, **fields})
+    return named
+
+
 def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTarget:
     """The reference by its name: a file of statistics by its suffix, else a data set.
 
@@ -119,10 +135,7 @@ def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTa
     path = Path(reference)
     if path.suffix.lower() in (".npz", ".pkl", ".pickle"):
         return FileTarget(path, open_statistics(path))
-    name, _, parameters = str(reference).partition(":")
-    pairs = [p.partition("=") for p in parameters.split(",") if p]
-    fields = {key: yaml.safe_load(value) for key, _, value in pairs}
-    dataset: Dataset = create("dataset", {"name": name, **fields})
+    dataset = dataset_of(str(reference))
     images = dataset.open(data)
     return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape)
 

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cmbench.core.errors import UserError
 
-__all__ = ["BadImage", "ImageStream"]
+__all__ = ["BadImage", "ImageStream", "images_inside"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _NAMES = ("arr_0", "images", "samples", "x")
@@ -176,6 +176,16 @@ class ImageStream:
             raise UserError(f"{self.path} is not a whole array file: {error}") from None
         if not self.total:
             raise UserError(f"{self.path} holds no images")
+
+
+def images_inside(path: Path) -> NDArray[np.uint8]:
+    """All images of an .npz, (N, H, W, C), as ADM keeps them.
+
+    Raises:
+        UserError: If it holds none, or is truncated.
+    """
+    blocks = list(ImageStream(path).batches(1000))
+    return np.concatenate(blocks).transpose(0, 2, 3, 1)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes | BadImage:
