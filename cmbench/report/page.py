@@ -12,6 +12,7 @@ from PIL import Image
 
 from cmbench.record.schema import Provenance
 from cmbench.report.curves import svg_text
+from cmbench.report.findings import evidence
 from cmbench.report.tables import Board, number
 
 __all__ = ["render_page"]
@@ -26,6 +27,7 @@ def render_page(
     )
     return environment.get_template("report.html").render(
         board=board,
+        findings=[(j, evidence(j)) for j in board.judgements],
         rows=_rows(board),
         figures={name: _inline(figure, i) for i, (name, figure) in enumerate(figures.items())},
         sheet=_data_uri(sheet) if sheet else None,

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
+from cmbench.report.findings import findings_markdown
+from cmbench.stats.findings import Finding, Judgement, judge
 
 __all__ = ["Board", "Column", "read_board"]
 
@@ -44,6 +47,12 @@ class Board:
     title: str
     records: list[Record]
     speeds: dict[str, Speed]
+    findings: tuple[Finding, ...] = ()
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """Every finding of the suite with its verdict."""
+        return [judge(finding, self.done) for finding in self.findings]
 
     @cached_property
     def done(self) -> list[Record]:
@@ -96,7 +105,9 @@ class Board:
             cells += [_marked(c, record, marks[c], _md_bold) for c in self.columns]
             lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
-        return f"# {_plain(self.title)}\n\n" + "\n".join(lines) + f"\n\n{note}\n" + self._waiting()
+        table = "\n".join(lines)
+        found = findings_markdown(self.judgements)
+        return f"# {_plain(self.title)}\n\n{table}\n\n{note}\n{found}{self._waiting()}"
 
     def csv(self) -> str:
         """One row a cell and score, with everything a spreadsheet may want."""
@@ -163,10 +174,11 @@ def read_board(folder: Path) -> Board:
         read = json.loads((folder / "speed.json").read_text("utf-8"))
         speeds = {cell: Speed.model_validate(row) for cell, row in read.items()}
     suite = records[0].suite
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     if (folder / "suite.yaml").is_file():
         given = yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}
-    return Board(suite, str(given.get("title") or suite), records, speeds)
+    findings = tuple(Finding.model_validate(f) for f in given.get("findings") or ())
+    return Board(suite, str(given.get("title") or suite), records, speeds, findings)
 
 
 def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:

@@ -32,6 +32,7 @@ from cmbench.core.errors import UserError, nearest, unknown_name
 from cmbench.core.images import Quantisation
 from cmbench.core.loader import bundled_root, roots
 from cmbench.core.yaml_source import Source, read_yaml, validate
+from cmbench.stats.findings import Finding
 
 __all__ = [
     "Images",
@@ -154,6 +155,7 @@ class Suite(_Entry):
     metrics: list[MetricEntry] = Field(min_length=1)
     reference: ReferenceEntry = ReferenceEntry()
     runs: list[RunEntry] = Field(min_length=1)
+    findings: list[Finding] = Field(default_factory=list)
     batch: int | None = Field(default=None, ge=1)
 
 
