@@ -17,10 +17,11 @@ demo: $(VENV)/.installed
 	@echo "open results/digits_nfe/report.html"
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m 'not gpu and not network'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not gpu and not network'
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check cmbench models tests benchmarks examples

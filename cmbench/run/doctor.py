@@ -23,7 +23,6 @@ __all__ = ["Check", "examine"]
 _EXTRAS = {
     "tensorflow": "tensorflow",
     "ray": "ray",
-    "submitit": "slurm",
     "diffusers": "hub",
     "pyarrow": "parquet",
 }
