@@ -179,7 +179,7 @@ def test_samples_of_gaussian_data_have_the_chains_own_variance():
     want = 2 * math.sqrt(variance) * shrunk
     assert abs(float(made.mean())) < 4 * want / math.sqrt(len(made))
     assert float(made.std()) == pytest.approx(want, rel=4 / math.sqrt(2 * len(made)))
-    assert want == pytest.approx(spread, rel=0.2)
+    assert want == pytest.approx(spread, rel=0.3)
 
 
 def test_evaluations_of_each_ending_and_ladders_that_spend_exactly():
