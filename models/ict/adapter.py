@@ -1,0 +1,34 @@
+"""Improved consistency training (Song and Dhariwal 2023, https://arxiv.org/abs/2310.14189)."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from cmbench.api import ConsistencyFunction, Model, create
+
+__all__ = ["ICT"]
+
+
+class ICT(Model):
+    """A raw network under the boundary condition f(x, sigma_min) = x, trained without teacher."""
+
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
+
+    network: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int = 0
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def build(self) -> nn.Module:
+        """A ConsistencyFunction."""
+        net = create("network", self.network).build(self.shape, self.classes)
+        return ConsistencyFunction(
+            net,
+            self.shape,
+            classes=self.classes,
+            sigma_data=self.sigma_data,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+        )
