@@ -34,7 +34,7 @@ from cmbench.run.environment import pick_device
 from cmbench.run.work import default_batch
 from cmbench.samplers._base import BoundGenerator, Sampler
 from cmbench.suite.cards import PlacedCard, find_card
-from cmbench.train.recipe import read_recipe
+from cmbench.suite.sources import open_card
 
 __all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results"]
 
@@ -160,32 +160,11 @@ def load_model(
         Pending: If official weights are not on this machine, with the command that brings them.
     """
     placed, place = find_card(name), pick_device(device)
-    spec = {"name": placed.family, **placed.card.config}
-    if placed.recipe_file and not placed.card.config:
-        spec = read_recipe(placed.recipe_file).model
-    adapter = create("model", spec)
+    adapter, file = open_card(placed, Path(weights) if weights is not None else None)
     module = adapter.build()
-    file = _weights(placed, Path(weights) if weights is not None else None)
     if file is not None:
         adapter.load(module, file)
     return LoadedModel(placed, module.to(place).eval().requires_grad_(False), place)
-
-
-def _weights(placed: PlacedCard, given: Path | None) -> Path | None:
-    if given is not None:
-        return given / "weights.safetensors" if given.is_dir() else given
-    if placed.weights_file is not None:
-        return placed.weights_file
-    if placed.asset is not None:
-        from cmbench.assets.download import asset_path
-
-        return asset_path(placed.asset)
-    if placed.recipe_file is not None:
-        raise UserError(
-            f"model '{placed.full_name}' is trained by a recipe and has no weights yet",
-            fix=f"cmbench train {placed.recipe_file} --out DIR, then weights='DIR'",
-        )
-    return None
 
 
 def evaluate(

@@ -14,14 +14,13 @@ from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.grids import karras_grid
-from cmbench.denoise.model import Model
 from cmbench.features._base import FeatureExtractor
 from cmbench.metrics._base import Features, Metric
 from cmbench.metrics._reference import reference_from_features
 from cmbench.run.step_search import Search, search_points
 from cmbench.samplers._editing import colourise, edit, inpaint, super_resolve
-from cmbench.suite.cards import PlacedCard, find_card
-from cmbench.train.recipe import read_recipe
+from cmbench.suite.cards import find_card
+from cmbench.suite.sources import open_card
 
 __all__ = ["Task", "edit_sheet", "load_denoiser", "search_steps"]
 
@@ -34,28 +33,13 @@ def load_denoiser(card: str, weights: Path | None, device: torch.device) -> Deno
     Raises:
         UserError: If it needs weights and has none, or is no denoiser.
     """
-    placed = find_card(card)
-    file = weights or placed.weights_file
-    model = _adapter(placed)
+    model, file = open_card(find_card(card), weights)
     module = model.build()
     if file is not None:
-        model.load(module, file / "weights.safetensors" if file.is_dir() else file)
-    elif placed.recipe_file is not None:
-        raise UserError(
-            f"model {card} is trained by a recipe and has no weights of its own",
-            fix=f"cmbench train {placed.recipe_file} --out DIR, then --weights DIR",
-        )
+        model.load(module, file)
     if not isinstance(module, Denoiser):
         raise UserError(f"model {card} is no consistency model: it has no noise level")
     return module.to(device).eval().requires_grad_(False)
-
-
-def _adapter(placed: PlacedCard) -> Model:
-    spec = {"name": placed.family, **placed.card.config}
-    if placed.recipe_file and not placed.card.config:
-        spec = read_recipe(placed.recipe_file).model
-    model: Model = create("model", spec)
-    return model
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from cmbench.run._contract_sampling import SAMPLING_RULES
 from cmbench.run._contract_weights import check_weights
 from cmbench.samplers._base import Sampler
 from cmbench.suite.cards import PlacedCard, find_card
-from cmbench.train.recipe import read_recipe
+from cmbench.suite.sources import card_model
 
 __all__ = ["Finding", "Verdict", "check_model"]
 
@@ -65,16 +65,8 @@ def check_model(name: str, *, weights: Path | None = None) -> Verdict:
         UserError: If there is no such card, or its file does not import.
     """
     placed = find_card(name)
-    model = _adapter(placed)
+    model = card_model(placed)
     return Verdict(placed.full_name, list(_findings(placed, model, weights)))
-
-
-def _adapter(placed: PlacedCard) -> Model:
-    spec = {"name": placed.family, **placed.card.config}
-    if placed.recipe_file and not placed.card.config:
-        spec = read_recipe(placed.recipe_file).model
-    model: Model = create("model", spec)
-    return model
 
 
 def _findings(placed: PlacedCard, model: Model, weights: Path | None) -> Iterator[Finding]:

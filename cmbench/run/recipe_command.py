@@ -8,8 +8,8 @@ from torch import nn
 
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
-from cmbench.denoise.model import Model
 from cmbench.suite.cards import find_card
+from cmbench.suite.sources import open_card
 from cmbench.train.loop import TrainResult, TrainState, train
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -60,16 +60,18 @@ def run_recipe(
     )
 
 
-def _module_of(recipe: Recipe, role: str, weights: Path | None, device: torch.device) -> nn.Module:
+def _module_of(recipe: Recipe, role: str, given: Path | None, device: torch.device) -> nn.Module:
     card = recipe.teacher if role == "teacher" else recipe.start
-    placed = find_card(card) if card else None
-    weights = weights or (placed.weights_file if placed else None)
-    if weights is None or placed is None or placed.recipe_file is None:
+    if card is None:
+        raise UserError(f"recipe {recipe.recipe} names no {role}", fix=f"{role}: family/card")
+    placed = find_card(card)
+    if given is None and placed.card.weights is None and placed.recipe_file is not None:
         raise UserError(
             f"recipe {recipe.recipe} needs the weights of its {role} {card}",
             fix=f"--{role} WEIGHTS.safetensors, or the folder it was trained in",
         )
-    model: Model = create("model", read_recipe(placed.recipe_file).model)
+    model, file = open_card(placed, given)
     module = model.build()
-    model.load(module, weights / "weights.safetensors" if weights.is_dir() else weights)
+    if file is not None:
+        model.load(module, file)
     return module.to(device).eval()

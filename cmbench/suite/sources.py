@@ -17,7 +17,7 @@ from cmbench.suite.jobs import Cost, Job, make_job
 from cmbench.suite.spec import RunEntry
 from cmbench.train.recipe import Recipe, read_recipe
 
-__all__ = ["DataLookup", "Network", "beside", "networks_of_run"]
+__all__ = ["DataLookup", "Network", "beside", "card_model", "networks_of_run", "open_card"]
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) ->
         return _from_file(placed, placed.weights_file, where)
     if placed.asset is not None:
         path = asset_path(placed.asset)
-        return Network(placed, _adapter(placed, where), {"sha256": file_sha256(path)}, path)
+        return Network(placed, card_model(placed, where), {"sha256": file_sha256(path)}, path)
     if placed.hub is not None:
         return _from_file(placed, Path(placed.hub), where)
     if placed.recipe_file is not None:
         return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
-    return Network(placed, _adapter(placed, where), {})
+    return Network(placed, card_model(placed, where), {})
 
 
 def _trained(
@@ -208,11 +208,45 @@ def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
             fix="bring the file that belongs to the card",
         )
     recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
-    model = _adapter(placed, where, told)
+    model = card_model(placed, where, told)
     return Network(placed, model, {"sha256": sha256}, path, recipe=recipe)
 
 
-def _adapter(placed: PlacedCard, where: str, told: dict[str, Any] | None = None) -> Model:
+def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Path | None]:
+    """A card's adapter with its weights file: that given, or shipped, fetched, or of the hub.
+
+    Args:
+        placed: The card.
+        given: A weights file, the folder of a training, or what the family opens.
+
+    Returns:
+        The adapter, and the file; None for a model in closed form.
+
+    Raises:
+        UserError: If the weights are trained by a recipe and none were given, or are not what
+            the card states.
+        Pending: If official weights are not on this machine, with the command that brings them.
+    """
+    if given is not None and (given / "weights.safetensors").is_file():
+        given = given / "weights.safetensors"
+    place = given or placed.weights_file
+    if place is None and placed.asset is not None:
+        place = asset_path(placed.asset)
+    if place is None and placed.hub is not None:
+        place = Path(placed.hub)
+    if place is not None:
+        network = _from_file(placed, place, "")
+        return network.model, network.file
+    if placed.recipe_file is not None:
+        raise UserError(
+            f"model '{placed.full_name}' is trained by a recipe and has no weights yet",
+            fix=f"cmbench train {placed.recipe_file} --out DIR, then give DIR as its weights",
+        )
+    return card_model(placed), None
+
+
+def card_model(placed: PlacedCard, where: str = "", told: dict[str, Any] | None = None) -> Model:
+    """The adapter with the card's configuration, its recipe's, or what a weights file told."""
     spec = {"name": placed.family, **(told or {}), **placed.card.config}
     if placed.recipe_file and not placed.card.config and not told:
         spec = read_recipe(placed.recipe_file).model
