@@ -27,6 +27,7 @@ class CompactUNet(Network):
     embedding: int = Field(default=128, ge=8, description="width of the noise embedding")
     dropout: float = Field(default=0.0, ge=0, lt=1)
     outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    times: int = Field(default=1, ge=1, description="numbers told of the noise; 2: time and step")
 
     @model_validator(mode="after")
     def _levels(self) -> "CompactUNet":
@@ -52,6 +53,7 @@ class _UNet(nn.Module):
         outputs = (spec.outputs or image_channels) * folded
         width = spec.embedding
         self.embed = _NoiseEmbedding(width)
+        self.embed_more = nn.ModuleList(_NoiseEmbedding(width) for _ in range(spec.times - 1))
         self.label = nn.Embedding(classes, width) if classes else None
         self.first = nn.Conv2d(image_channels * folded, spec.channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -77,7 +79,10 @@ class _UNet(nn.Module):
         self.last = _zeroed(nn.Conv2d(now, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        emb = self.embed(c_noise)
+        first, *others = c_noise.reshape(len(c_noise), -1).unbind(1)
+        emb = self.embed(first)
+        for embed, told in zip(self.embed_more, others, strict=True):
+            emb = emb + embed(told)
         if self.label is not None and labels is not None:
             emb = emb + self.label(labels)
         emb = nnf.silu(emb)
