@@ -22,6 +22,7 @@ from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.cold import NetworkRestorer, Restorer
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits, Prediction
 from cmbench.denoise.discrete_levels import noise_schedule
+from cmbench.denoise.flow import FlowDenoiser, JumpDenoiser
 from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.ncsn import NCSNDenoiser, ladder
 from cmbench.denoise.oneshot import OneShot
@@ -53,10 +54,10 @@ from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Loss, Objective, Setup
 
 __all__ = [
-    "ArrayImages",
     "SDE",
     "VE",
     "VP",
+    "ArrayImages",
     "BetaSchedule",
     "BinomialDiffusion",
     "ColdStates",
@@ -76,10 +77,12 @@ __all__ = [
     "Extractor",
     "FeatureExtractor",
     "Features",
+    "FlowDenoiser",
     "Generator",
     "Habits",
     "IDDPMDenoiser",
     "ImageSet",
+    "JumpDenoiser",
     "Labels",
     "Loss",
     "Metric",
