@@ -4,7 +4,12 @@ Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It stands in for LPIPS
 original's weights can't be had; the two differ, and results name the one that was used.
 """
 
+import importlib.util
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -25,13 +30,28 @@ class STLPIPS(Distance):
 
     def build(self, device: torch.device) -> nn.Module:
         """The distance with its frozen network."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ipython_or_nothing():
             warnings.simplefilter("ignore")
             from stlpips_pytorch.stlpips import LPIPS
 
             net = LPIPS(net=self.net, variant="shift_tolerant", verbose=False, use_dropout=True)
         net = net.eval().requires_grad_(False).to(device)
         return _STLPIPS(net, self.size)
+
+
+@contextmanager
+def _ipython_or_nothing() -> Iterator[None]:
+    """The package imports IPython, which it neither uses nor requires: an empty module will do."""
+    if importlib.util.find_spec("IPython") is not None:
+        yield
+        return
+    stand_in = ModuleType("IPython")
+    stand_in.embed = None  # type: ignore[attr-defined]
+    sys.modules["IPython"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["IPython"]
 
 
 class _STLPIPS(nn.Module):

@@ -27,3 +27,26 @@ def test_distances_equal_their_formulas_on_constant_images() -> None:
     assert create("distance", "l2").build(device)(x, y).item() == pytest.approx(0.25)
     huber = create("distance", {"name": "pseudo_huber", "c": 2.0}).build(device)
     assert huber(x, y).item() == pytest.approx(2.0)
+
+
+def test_stlpips_sees_a_shifted_picture_as_nearer_than_another() -> None:
+    import sys
+
+    distance = create("distance", "stlpips").build(torch.device("cpu"))
+    assert "IPython" not in sys.modules or hasattr(sys.modules["IPython"], "__path__")
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(2, 3, 5, 5, generator=draw) * 2 - 1, (33, 33), mode="bicubic"
+    )
+    first, shifted, other = smooth[:1, ..., 1:], smooth[:1, ..., :-1], smooth[1:, ..., 1:]
+    x = first[..., :32, :].clone().requires_grad_(True)
+    same = distance(x, first[..., :32, :])
+    assert same.shape == (1,)
+    assert float(same) == pytest.approx(0.0, abs=1e-6)
+    same.sum().backward()
+    assert x.grad is not None
+    assert bool(torch.isfinite(x.grad).all())
+    near, far = (
+        float(distance(first[..., :32, :], y[..., :32, :]).detach()) for y in (shifted, other)
+    )
+    assert 0 < near < far
