@@ -30,7 +30,7 @@ class STLPIPS(Distance):
 
     def build(self, device: torch.device) -> nn.Module:
         """The distance with its frozen network."""
-        with warnings.catch_warnings(), _ipython_or_nothing():
+        with warnings.catch_warnings(), _stand_ins():
             warnings.simplefilter("ignore")
             from stlpips_pytorch.stlpips import LPIPS
 
@@ -39,19 +39,22 @@ class STLPIPS(Distance):
         return _STLPIPS(net, self.size)
 
 
+_UNUSED = {"IPython": "embed", "torchsummary": "summary"}
+"""What the package imports, and neither requires nor uses here."""
+
+
 @contextmanager
-def _ipython_or_nothing() -> Iterator[None]:
-    """The package imports IPython, which it neither uses nor requires: an empty module will do."""
-    if importlib.util.find_spec("IPython") is not None:
-        yield
-        return
-    stand_in = ModuleType("IPython")
-    stand_in.embed = None  # type: ignore[attr-defined]
-    sys.modules["IPython"] = stand_in
+def _stand_ins() -> Iterator[None]:
+    """Empty modules in place of those that are not installed, while the package is imported."""
+    missing = [name for name in _UNUSED if importlib.util.find_spec(name) is None]
+    for name in missing:
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], _UNUSED[name], None)
     try:
         yield
     finally:
-        del sys.modules["IPython"]
+        for name in missing:
+            del sys.modules[name]
 
 
 class _STLPIPS(nn.Module):
