@@ -43,7 +43,7 @@ def test_stlpips_sees_a_shifted_picture_as_nearer_than_another() -> None:
     x = first[..., :32, :].clone().requires_grad_(True)
     same = distance(x, first[..., :32, :])
     assert same.shape == (1,)
-    assert float(same) == pytest.approx(0.0, abs=1e-6)
+    assert float(same.detach()) == pytest.approx(0.0, abs=1e-6)
     same.sum().backward()
     assert x.grad is not None
     assert bool(torch.isfinite(x.grad).all())
