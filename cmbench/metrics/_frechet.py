@@ -2,11 +2,16 @@
 
 d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2) (Dowson and Landau, 1982; Heusel et al.,
 2017, https://arxiv.org/abs/1706.08500, equation 6). The eigenvalues of S1 S2 are those of the
-symmetric R S1 R with R the symmetric root of S2. Where n < d they are those of the n x n Gram A
-S2 A^T / (n-1) with A the centred rows, so that no null eigenvalue adds noise. First-order terms
-of each sample (influence): psi(x) = 2 (m1 - m2).(x - m1) + (x - m1)^T (I - T) (x - m1) - tr((I -
-T) S1), with T = R (R S1 R)^(-1/2) R, the map that carries the generated Gaussian to the
-reference's.
+symmetric L^T S1 L for any L with L L^T = S2 (Cholesky's, or the symmetric root where S2 is
+singular). Where n < d they are those of the n x n Gram A S2 A^T / (n-1) with A the centred rows,
+so that no null eigenvalue adds noise. First-order terms of each sample (influence): psi(x) = 2 (m1
+- m2).(x - m1) + (x - m1)^T (I - T) (x - m1) - tr((I - T) S1), T = L (L^T S1 L)^(-1/2) L^T, the map
+that carries the generated Gaussian to the reference's.
+
+With s the roots of those eigenvalues and p_ab = s_a s_b / (s_a + s_b), Gaussian samples give an
+excess of [tr S1 + 1/2 sum (1 + d_ab) p_ab] / n, and a quadratic part of variance 2 [tr S1^2 + 1/2
+sum (1 + d_ab) p_ab^2] / n^2. Influence terms estimated from the same samples hold that part twice
+(Efron and Stein, 1981), so it is taken off once.
 """
 
 from dataclasses import dataclass
@@ -21,49 +26,52 @@ from cmbench.metrics._rows import feature_rows
 
 __all__ = [
     "Frechet",
-    "Root",
+    "factor_of",
     "frechet",
-    "frechet_bias",
     "frechet_score",
     "moment_distance",
-    "root_of",
+    "quadratic_variance",
 ]
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Root:
-    """Eigenvalues (d,) and symmetric root (d, d) of a covariance."""
-
-    eigenvalues: Array
-    root: Array
+Rows = NDArray[np.float32]
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Frechet:
-    """A distance, its parts, and the first-order term of each generated sample (n,)."""
+    """A distance, its parts, the first-order term of each generated sample (n,), the variance of
+    its quadratic part, and the excess expected at this count.
+    """
 
     distance: float
     mean_term: float
     influence: Array
+    quadratic: float
     bias: float
     reference_count: int
     reference: Reference
 
 
-def root_of(covariance: Array) -> Root:
-    """Symmetric root of a positive semidefinite matrix; negative rounding is set to 0."""
-    values, vectors = linalg.eigh(covariance, check_finite=False)
-    values = np.maximum(values, 0.0)
-    return Root(values, (vectors * np.sqrt(values)) @ vectors.T)
+def factor_of(covariance: Array) -> Array:
+    """L (d, d) with L L^T = covariance; negative rounding of a singular one is set to 0."""
+    try:
+        lower: Array = linalg.cholesky(covariance, lower=True, check_finite=False)
+        return lower
+    except linalg.LinAlgError:
+        values, vectors = linalg.eigh(covariance, driver="evd", check_finite=False)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def moment_distance(generated: Moments, reference: Moments, root: Root | None = None) -> float:
+def moment_distance(generated: Moments, reference: Moments, factor: Array | None = None) -> float:
     """Squared Frechet distance of two Gaussians given by their moments."""
-    half = (root or root_of(reference.covariance)).root
-    values = linalg.eigvalsh(half @ generated.covariance @ half, check_finite=False)
-    return _distance(generated, reference, float(np.sqrt(np.maximum(values, 0.0)).sum()))
+    roots = _roots(generated, factor_of(reference.covariance) if factor is None else factor)
+    return _distance(generated, reference, float(roots.sum()))
+
+
+def quadratic_variance(generated: Moments, factor: Array) -> float:
+    """Variance of the distance's quadratic part at `generated.count` samples."""
+    return _quadratic(generated, _roots(generated, factor))
 
 
 def frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
@@ -84,7 +92,8 @@ def frechet_score(generated: Features, reference: Reference | None, layer: str) 
     """The distance as a Score: error from the influence terms, interval value +- 1.96 error."""
     found = frechet(generated, reference, layer)
     count = len(found.influence)
-    error = float(found.influence.std(ddof=1) / np.sqrt(count))
+    linear = float(found.influence.var(ddof=1) / count)
+    error = float(np.sqrt(max(linear - found.quadratic, linear / 2)))
     interval = (max(found.distance - 1.96 * error, 0.0), found.distance + 1.96 * error)
     details = {
         "bias": found.bias,
@@ -94,55 +103,81 @@ def frechet_score(generated: Features, reference: Reference | None, layer: str) 
     return Score(found.distance, error, interval, count, details)
 
 
-def frechet_bias(eigenvalues: Array, count: int) -> float:
-    """Expected excess at `count` samples drawn from the reference's own Gaussian.
-
-    [tr S + 1/2 sum_ij l_i l_j (1 + d_ij) / (l_i + l_j)] / count, l the eigenvalues of S. Second
-    order in 1/sqrt(count): too large where count is not well above the width.
-    """
-    values = eigenvalues[eigenvalues > 0]
-    sums = values[:, None] + values[None, :]
-    pairs = float((values[:, None] * values[None, :] / sums).sum()) + float(values.sum()) / 2
-    return (float(values.sum()) + pairs / 2) / count
-
-
 def _frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
     rows = feature_rows(generated, layer, least=2)
     other = reference_moments(reference, layer, width=rows.shape[1])
     if reference is None:
         raise MetricError("a Frechet distance needs a reference")
     own = moments_of(generated, layer)
-    root = _cached_root(reference, layer, other)
-    centred = rows.astype(np.float64) - own.mean
-    trace, carried = (
-        _by_gram(centred, other) if len(rows) < rows.shape[1] else _by_width(centred, own, root)
-    )
     gap = own.mean - other.mean
-    quadratic = np.einsum("ij,ij->i", centred, centred) - carried
-    # Centring to mean zero exactly; the mean of `quadratic` is tr((I - T) S1) up to (n - 1) / n.
-    influence = 2 * (centred @ gap) + quadratic - quadratic.mean()
-    bias = frechet_bias(root.eigenvalues, own.count)
+    if len(rows) < rows.shape[1]:
+        roots, terms = _by_gram(rows, own, other, gap)
+    else:
+        roots, terms = _by_width(rows, own, _cached_factor(reference, layer, other), gap)
     return Frechet(
-        _distance(own, other, trace), float(gap @ gap), influence, bias, other.count, reference
+        _distance(own, other, float(roots.sum())),
+        float(gap @ gap),
+        # Centring to mean zero exactly; the mean is tr((I - T) S1) up to (n - 1) / n.
+        terms - terms.mean(),
+        _quadratic(own, roots),
+        _bias(own, roots),
+        other.count,
+        reference,
     )
 
 
-def _by_gram(centred: Array, other: Moments) -> tuple[float, Array]:
+def _by_gram(rows: Rows, own: Moments, other: Moments, gap: Array) -> tuple[Array, Array]:
+    """Roots of the eigenvalues, and the influence terms, from the n x n side."""
+    centred = rows.astype(np.float64) - own.mean
     gram = centred @ other.covariance @ centred.T
-    values, vectors = linalg.eigh(gram, check_finite=False)
+    values, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     roots = np.sqrt(np.maximum(values, 0.0))
     scale = np.sqrt(len(centred) - 1)
-    return float(roots.sum() / scale), scale * ((vectors**2) @ roots)
+    terms = 2 * (centred @ gap) + np.einsum("ij,ij->i", centred, centred)
+    return roots / scale, terms - scale * ((vectors**2) @ roots)
 
 
-def _by_width(centred: Array, own: Moments, root: Root) -> tuple[float, Array]:
-    product = root.root @ own.covariance @ root.root
-    values, vectors = linalg.eigh(product, check_finite=False)
+def _by_width(rows: Rows, own: Moments, factor: Array, gap: Array) -> tuple[Array, Array]:
+    """The same from the d x d side; the terms in float32, which their spread can bear."""
+    product = factor.T @ own.covariance @ factor
+    values, vectors = linalg.eigh(product, driver="evd", overwrite_a=True, check_finite=False)
     values = np.maximum(values, 0.0)
     kept = values > values.max(initial=0.0) * len(values) * np.finfo(np.float64).eps
-    projected = centred @ (root.root @ vectors[:, kept])
-    carried = (projected**2) @ (1 / np.sqrt(values[kept]))
-    return float(np.sqrt(values).sum()), carried
+    carrier = factor @ vectors[:, kept]
+    carrier *= values[kept] ** -0.25
+    narrow, slope = carrier.astype(np.float32), 2 * gap
+    terms = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        centred = rows[start : start + _BLOCK] - own.mean
+        terms[start : start + _BLOCK] = centred @ slope + np.einsum("ij,ij->i", centred, centred)
+        carried = centred.astype(np.float32) @ narrow
+        terms[start : start + _BLOCK] -= np.einsum("ij,ij->i", carried, carried)
+    return np.sqrt(values), terms
+
+
+def _roots(generated: Moments, factor: Array) -> Array:
+    product = factor.T @ generated.covariance @ factor
+    values = linalg.eigvalsh(product, overwrite_a=True, check_finite=False)
+    return np.sqrt(np.maximum(values, 0.0))
+
+
+def _pairs(roots: Array) -> Array:
+    """p_ab = s_a s_b / (s_a + s_b) over the roots above 0."""
+    s = roots[roots > 0]
+    pairs: Array = s[:, None] * s[None, :]
+    pairs /= s[:, None] + s[None, :]
+    return pairs
+
+
+def _bias(own: Moments, roots: Array) -> float:
+    pairs = _pairs(roots)
+    return float(np.trace(own.covariance) + (pairs.sum() + np.trace(pairs)) / 2) / own.count
+
+
+def _quadratic(own: Moments, roots: Array) -> float:
+    squares = _pairs(roots) ** 2
+    spread = (own.covariance**2).sum() + (squares.sum() + np.trace(squares)) / 2
+    return float(2 * spread) / own.count**2
 
 
 def _distance(generated: Moments, reference: Moments, trace_root: float) -> float:
@@ -151,8 +186,8 @@ def _distance(generated: Moments, reference: Moments, trace_root: float) -> floa
     return max(float(gap @ gap) + traces - 2 * trace_root, 0.0)
 
 
-def _cached_root(reference: Reference, layer: str, moments: Moments) -> Root:
-    kept = reference.cache.get(f"root/{layer}")
-    if not isinstance(kept, Root):
-        kept = reference.cache[f"root/{layer}"] = root_of(moments.covariance)
-    return kept
+def _cached_factor(reference: Reference, layer: str, moments: Moments) -> Array:
+    key = f"factor/{layer}"
+    if key not in reference.cache:
+        reference.cache[key] = factor_of(moments.covariance)
+    return np.asarray(reference.cache[key])

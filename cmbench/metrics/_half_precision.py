@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmbench.metrics._occupancy import Holders, HoldersSum
+
 __all__ = ["half_precision_hits"]
 
 _BLOCK = 1024
@@ -18,17 +20,19 @@ _BLOCK = 1024
 
 def half_precision_hits(
     generated: NDArray[np.float32], reference: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each generated row (N,) and each reference row (M,) is in the other's balls."""
+) -> tuple[NDArray[np.bool_], Holders]:
+    """Whether each generated row is in a reference ball, and which generated balls hold each
+    reference row.
+    """
     x, y = (torch.from_numpy(rows).half().float() for rows in (generated, reference))
     radii_x, radii_y = _radii(x, k), _radii(y, k)
     precision = torch.zeros(len(x), dtype=torch.bool)
-    recall = torch.zeros(len(y), dtype=torch.bool)
+    recall = HoldersSum(len(x), len(y))
     for i in range(0, len(x), _BLOCK):
         squared = _squared(x[i : i + _BLOCK], y)
         precision[i : i + _BLOCK] = (squared <= radii_y[None, :]).any(1)
-        recall |= (squared <= radii_x[i : i + _BLOCK, None]).any(0)
-    return precision.numpy(), recall.numpy()
+        recall.add((squared <= radii_x[i : i + _BLOCK, None]).numpy(), i, 0)
+    return precision.numpy(), recall.holders()
 
 
 def _radii(rows: Tensor, k: int) -> Tensor:

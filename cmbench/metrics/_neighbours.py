@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmbench.metrics._base import Features
+from cmbench.metrics._occupancy import Holders, HoldersSum
 
-__all__ = ["Balls", "ball_radii", "balls_of", "nearest", "radii_of"]
+__all__ = ["Balls", "Neighbours", "balls_of", "nearest", "neighbours_of", "radii_of"]
 
 _BLOCK = 2048
 _SPARE = 4
@@ -24,35 +25,51 @@ _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Nearest other rows: `index` and `squared` distance, (N, k + a few), in their order."""
+
+    index: NDArray[np.int64]
+    squared: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Balls:
     """How two sets lie in each other's balls.
 
     Args:
         held_by: For each generated row, the number of reference balls that hold it, (N,).
-        holds: For each reference row, whether its own ball holds a generated row, (M,).
-        held: For each reference row, whether some generated ball holds it, (M,).
+        holds: Which generated rows each reference row's own ball holds.
+        held: Which generated rows' balls hold each reference row; None without their radii.
     """
 
     held_by: NDArray[np.int64]
-    holds: NDArray[np.bool_]
-    held: NDArray[np.bool_]
+    holds: Holders
+    held: Holders | None
 
 
-def ball_radii(rows: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """Squared distance (N,) of each row to its k-th nearest other row; N must exceed k."""
+def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
+    """The k and a few more nearest other rows of each row; N must exceed k."""
     _, near = _symmetric_nearest(torch.from_numpy(rows - rows.mean(axis=0)), k + _SPARE)
-    exact = np.sort(_exact(rows, rows, np.arange(len(rows))[:, None], near), axis=1)
-    return np.asarray(exact[:, k - 1])
+    exact = _exact(rows, rows, np.arange(len(rows))[:, None], near)
+    order = np.argsort(exact, axis=1, kind="stable")
+    return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(exact, order, 1))
+
+
+def neighbours_of(features: Features, rows: NDArray[np.float32], layer: str, k: int) -> Neighbours:
+    """`nearest_others`, kept in the features' cache."""
+    key = f"neighbours/{layer}/{k}"
+    kept = features.cache.get(key)
+    if not isinstance(kept, Neighbours):
+        kept = features.cache[key] = nearest_others(rows, k)
+    return kept
 
 
 def radii_of(
     features: Features, rows: NDArray[np.float32], layer: str, k: int
 ) -> NDArray[np.float64]:
-    """`ball_radii`, kept in the features' cache."""
-    key = f"radii/{layer}/{k}"
-    if key not in features.cache:
-        features.cache[key] = ball_radii(rows, k)
-    return np.asarray(features.cache[key])
+    """Squared distance (N,) of each row to its k-th nearest other row."""
+    radii: NDArray[np.float64] = neighbours_of(features, rows, layer, k).squared[:, k - 1]
+    return radii
 
 
 def balls_of(
@@ -67,7 +84,7 @@ def balls_of(
     centre = reference.mean(axis=0)
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference - centre)
     held_by = np.zeros(len(x), np.int64)
-    holds, held = np.zeros(len(y), bool), np.zeros(len(y), bool)
+    holds, held = HoldersSum(len(x), len(y)), HoldersSum(len(x), len(y))
     for i in range(0, len(x), _BLOCK):
         for j in range(0, len(y), _BLOCK):
             squared = _squared(x[i : i + _BLOCK], y[j : j + _BLOCK]).numpy()
@@ -77,11 +94,11 @@ def balls_of(
                 squared, reference_radii[None, j : j + _BLOCK], tolerance, a, b, strict
             )
             held_by[i : i + _BLOCK] += inside.sum(axis=1)
-            holds[j : j + _BLOCK] |= inside.any(axis=0)
+            holds.add(inside, i, j)
             if generated_radii is not None:
                 rims = generated_radii[i : i + _BLOCK, None]
-                held[j : j + _BLOCK] |= _within(squared, rims, tolerance, a, b, strict).any(0)
-    return Balls(held_by, holds, held)
+                held.add(_within(squared, rims, tolerance, a, b, strict), i, j)
+    return Balls(held_by, holds.holders(), held.holders() if generated_radii is not None else None)
 
 
 def nearest(

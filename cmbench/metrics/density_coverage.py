@@ -12,8 +12,8 @@ from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, Reference, Score
 from cmbench.metrics._neighbours import Balls, balls_of, radii_of
+from cmbench.metrics._occupancy import reached_score
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
-from cmbench.metrics._wilson import share_score
 
 __all__ = ["DensityCoverage"]
 
@@ -27,16 +27,18 @@ class DensityCoverage(Metric):
     k: int = Field(5, ge=1, description="neighbour that a reference ball reaches to")
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """Density (error: spread over generated rows) and coverage (probes: reference rows)."""
+        """Density (error: spread over generated rows) and coverage (see `_occupancy`)."""
         balls = self._balls(generated, reference)
         counts = balls.held_by / self.k
-        n, m = len(counts), len(balls.holds)
+        n, m = len(counts), len(balls.holds.counts)
         value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(n))
         interval = (max(value - 1.96 * error, 0.0), value + 1.96 * error)
         details = {"reference_count": float(m)}
         return {
             "density": Score(value, error, interval, n, details),
-            "coverage": share_score(int(balls.holds.sum()), m, count=n, details=details),
+            "coverage": reached_score(
+                balls.holds, balls.holds.variance(), count=n, details=details
+            ),
         }
 
     def influence(
@@ -44,7 +46,7 @@ class DensityCoverage(Metric):
     ) -> dict[str, NDArray[np.float64]]:
         """Terms less their mean: by generated row for density, by reference row for coverage."""
         balls = self._balls(generated, reference)
-        counts, holds = balls.held_by / self.k, balls.holds.astype(np.float64)
+        counts, holds = balls.held_by / self.k, (balls.holds.counts > 0).astype(np.float64)
         return {"density": counts - counts.mean(), "coverage": holds - holds.mean()}
 
     def _balls(self, generated: Features, reference: Reference | None) -> Balls:

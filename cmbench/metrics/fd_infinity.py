@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics._frechet import moment_distance, root_of
+from cmbench.metrics._frechet import factor_of, moment_distance, quadratic_variance
 from cmbench.metrics._moments import MomentSum, reference_moments
 from cmbench.metrics._rows import feature_rows
 
@@ -38,16 +38,21 @@ class FrechetInfinity(Metric):
                 f"at least {2 * self.shards} are needed"
             )
         other = reference_moments(reference, "pool", width=rows.shape[1])
-        root = root_of(other.covariance)
+        factor = factor_of(other.covariance)
         parts = [MomentSum.of(rows[i :: self.shards]) for i in range(self.shards)]
         total = MomentSum.empty(rows.shape[1])
         for part in parts:
             total = total.merge(part)
-        plain = moment_distance(total.moments(), other, root)
-        left = np.array([moment_distance(total.without(p).moments(), other, root) for p in parts])
+        plain = moment_distance(total.moments(), other, factor)
+        quadratic = quadratic_variance(total.moments(), factor)
+        left = np.array(
+            [moment_distance(total.without(p).moments(), other, factor) for p in parts]
+        )
         m = self.shards
         value = float(m * plain - (m - 1) * left.mean())
-        error = float(np.sqrt((m - 1) / m * ((left - left.mean()) ** 2).sum()))
+        spread = float((m - 1) / m * ((left - left.mean()) ** 2).sum())
+        # The jackknife holds the variance of the quadratic part twice.
+        error = float(np.sqrt(max(spread - quadratic, spread / 2)))
         details = {"frechet_distance": plain, "reference_count": float(other.count)}
         interval = (value - 1.96 * error, value + 1.96 * error)
         return {"fd_infinity": Score(value, error, interval, len(rows), details)}

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, Reference, Score
 from cmbench.metrics._half_precision import half_precision_hits
-from cmbench.metrics._neighbours import balls_of, radii_of
+from cmbench.metrics._neighbours import balls_of, neighbours_of, radii_of
+from cmbench.metrics._occupancy import Holders, reached_score
+from cmbench.metrics._recall_error import recall_variance
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics._wilson import share_score
 
@@ -34,25 +36,40 @@ class PrecisionRecall(Metric):
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Precision (probes: generated rows) and recall (probes: reference rows)."""
         inside, covered = self._hits(generated, reference)
-        details = {"reference_count": float(len(covered))}
-        n = len(inside)
+        n, m = len(inside), len(covered.counts)
+        details = {"reference_count": float(m)}
         return {
             "precision": share_score(int(inside.sum()), n, count=n, details=details),
-            "recall": share_score(int(covered.sum()), len(covered), count=n, details=details),
+            "recall": reached_score(
+                covered, self._variance(generated, reference, covered), count=n, details=details
+            ),
         }
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
         """Hit or miss less its mean: by generated row (precision), by reference row (recall)."""
-        inside, covered = (hits.astype(np.float64) for hits in self._hits(generated, reference))
-        return {"precision": inside - inside.mean(), "recall": covered - covered.mean()}
+        inside, covered = self._hits(generated, reference)
+        hits, reached = inside.astype(np.float64), (covered.counts > 0).astype(np.float64)
+        return {"precision": hits - hits.mean(), "recall": reached - reached.mean()}
+
+    def _variance(
+        self, generated: Features, reference: Reference | None, covered: Holders
+    ) -> float:
+        rows, other = self._pair(generated, reference)
+        near = neighbours_of(generated, rows, "pool", self.k)
+        return recall_variance(rows, other, near, covered, self.k)
+
+    def _pair(
+        self, generated: Features, reference: Reference | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rows = feature_rows(generated, "pool", least=self.k + 1)
+        return rows, reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
 
     def _hits(
         self, generated: Features, reference: Reference | None
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        rows = feature_rows(generated, "pool", least=self.k + 1)
-        other = reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
+    ) -> tuple[NDArray[np.bool_], Holders]:
+        rows, other = self._pair(generated, reference)
         if self.arithmetic == "adm":
             return half_precision_hits(rows, other, self.k)
         balls = balls_of(
@@ -61,4 +78,5 @@ class PrecisionRecall(Metric):
             reference_radii=radii_of(reference_features(reference), other, "pool", self.k),
             generated_radii=radii_of(generated, rows, "pool", self.k),
         )
+        assert balls.held is not None
         return balls.held_by > 0, balls.held

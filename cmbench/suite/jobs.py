@@ -13,7 +13,7 @@ from cmbench.record.store import Address
 
 __all__ = ["Cost", "Job", "make_job"]
 
-VERSIONS = {"train": 1, "sample": 1, "features": 1, "reference": 1, "score": 1}
+VERSIONS = {"train": 1, "sample": 1, "features": 1, "reference": 1, "score": 2}
 """Raised when the code of a kind of job changes what it makes: old outputs are then not used."""
 
 

@@ -1,0 +1,178 @@
+"""How often does each metric's 95% interval hold what it is an interval of?
+
+    python benchmarks/coverage.py [--trials 300] [--count 500] [--cifar10 ZIP] [--only kid]
+
+A fixed reference; generated sets of `count` rows are drawn again and again from one population.
+The interval is that of the score's expectation at this count (`fd_infinity`: of the distance of
+the population itself). Populations: Gaussian features, noisy digits in the digits classifier's
+features, and CIFAR-10's test images in EfficientNet-Lite0's, drawn without replacement. Prints a
+Markdown table; a share of 300 trials has itself a standard error of 1.3 points at 95%.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cmbench.core.loader import create
+from cmbench.datasets._sources import read_pictures
+from cmbench.metrics._base import Features, Moments, Reference
+from cmbench.metrics._frechet import moment_distance
+from cmbench.metrics._moments import moments_of_rows
+from cmbench.metrics._reference import reference_from_features
+
+Draw = Callable[[np.random.Generator, int], Features]
+METRICS = {
+    "frechet_distance": {}, "sfid": {}, "fd_infinity": {}, "kid": {},
+    "inception_score": {"splits": 5}, "precision_recall": {}, "density_coverage": {},
+    "vendi": {}, "auth_pct": {},
+}  # fmt: skip
+
+
+@dataclass
+class Population:
+    """What is drawn from, its reference, and its own moments (for the limit of the distance)."""
+
+    name: str
+    draw: Draw
+    reference: Reference
+    moments: Moments
+    widest: int = 10_000
+
+
+def gaussian(width: int, shift: float, spread: float) -> Population:
+    """Rows with a decaying spectrum; the generated ones shifted and of another spread."""
+    chance = np.random.default_rng(1)
+    turn = np.linalg.qr(chance.normal(size=(width, width)))[0] * np.linspace(1, 0.2, width)
+    head = chance.normal(size=(width, 10)) * 1.5 / width**0.5
+
+    def draw(
+        rng: np.random.Generator, n: int, far: float = shift, wide: float = spread
+    ) -> Features:
+        rows = (rng.normal(size=(n, width)) * wide @ turn.T + far).astype(np.float32)
+        return Features(
+            {"pool": rows, "spatial": rows, "logits": (rows @ head).astype(np.float32)}
+        )
+
+    reference = reference_from_features(draw(np.random.default_rng(2), 2000, 0.0, 1.0), "g")
+    moments = Moments(np.full(width, shift), spread**2 * turn @ turn.T, 0)
+    return Population(f"Gaussian, d = {width}", draw, reference, moments)
+
+
+def digits() -> Population:
+    """Digits with pixel noise, as a generator that is nearly good."""
+    extractor = create("features", "digits_classifier").build(torch.device("cpu"))
+    train, test = (
+        (s := create("dataset", {"name": "digits", "split": name}).open()).pixels(range(len(s)))
+        for name in ("train", "test")
+    )
+
+    def features(pixels: np.ndarray) -> Features:
+        with torch.inference_mode():
+            layers = {k: v.numpy() for k, v in extractor(torch.from_numpy(pixels)).items()}
+        return Features(layers | {"spatial": layers["pool"]})
+
+    def draw(rng: np.random.Generator, n: int) -> Features:
+        pixels = test[rng.integers(len(test), size=n)].astype(np.float32)
+        noise = rng.normal(size=pixels.shape) * 20
+        return features((pixels + noise).round().clip(0, 255).astype(np.uint8))
+
+    everything = draw(np.random.default_rng(5), 200_000)
+    reference = reference_from_features(features(train), "d")
+    return Population("noisy digits, d = 64", draw, reference,
+                      moments_of_rows(everything.layers["pool"]))  # fmt: skip
+
+
+def cifar10(path: str, images: int) -> Population:
+    """CIFAR-10 in EfficientNet-Lite0's features: a reference, and the rest to draw from."""
+    from pathlib import Path
+
+    pixels = read_pictures(Path(path)).pixels[:images]
+    net = create("features", {"name": "efficientnet_lite0", "size": 64}).build(torch.device("cpu"))
+    with torch.inference_mode():
+        parts = [net(torch.from_numpy(pixels[i : i + 50])) for i in range(0, images, 50)]
+    layers = {k: torch.cat([p[k] for p in parts]).numpy() for k in ("pool", "logits")}
+    layers["spatial"] = layers["pool"]
+    held = images // 4
+    rest = {k: v[held:] for k, v in layers.items()}
+
+    def draw(rng: np.random.Generator, n: int) -> Features:
+        chosen = rng.permutation(images - held)[:n]
+        return Features({k: v[chosen] for k, v in rest.items()})
+
+    reference = reference_from_features(Features({k: v[:held] for k, v in layers.items()}), "c")
+    moments = moments_of_rows(rest["pool"])
+    return Population(f"CIFAR-10, d = {rest['pool'].shape[1]}", draw, reference, moments, 64)
+
+
+def measure(
+    population: Population, count: int, trials: int, only: str | None
+) -> dict[str, dict[str, float]]:
+    """By score: share of intervals that hold the truth, stated and true deviation, value."""
+    found: dict[str, list[tuple[float, float, float, float, float]]] = {}
+    width = population.reference.features.layers["pool"].shape[1]
+    names = [n for n in METRICS if only in (None, n)]
+    if width > population.widest:
+        names = [n for n in names if n not in ("fd_infinity", "sfid")]
+    for trial in range(trials):
+        features = population.draw(np.random.default_rng((7, trial)), count)
+        for name in names:
+            metric = create("metric", {"name": name, **METRICS[name]})
+            for score, s in metric.scores(features, population.reference).items():
+                low, high = s.interval
+                found.setdefault(score, []).append(
+                    (s.value, low, high, s.error, s.details.get("bias", np.nan))
+                )
+        if trial % 20 == 19:
+            sys.stderr.write(f"{population.name}: {trial + 1} of {trials}\n")
+    limit = moment_distance(population.moments, population.reference.moments["pool"])
+    rows = {}
+    for score, values in found.items():
+        value, low, high, error, bias = np.array(values).T
+        truth = limit if score == "fd_infinity" else value.mean()
+        rows[score] = {
+            "coverage": float(((low <= truth) & (truth <= high)).mean()),
+            "stated": float(np.sqrt((error**2).mean())),
+            "true": float(value.std(ddof=1)),
+            "value": float(value.mean()),
+            "limit": limit,
+            "bias": float(bias.mean()),
+        }
+    return rows
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--cifar10", help="zip of CIFAR-10's test images")
+    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--only")
+    parser.add_argument("--skip-gaussian", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    populations = [] if given.skip_gaussian else [
+        lambda: gaussian(16, 0.05, 1.1), lambda: gaussian(64, 0.0, 1.0), digits
+    ]  # fmt: skip
+    if given.cifar10:
+        populations.append(lambda: cifar10(given.cifar10, given.images))
+    head = ("features", "n", "score", "mean", "true sd", "stated / true", "coverage", "bias told",
+            "bias measured")  # fmt: skip
+    print("| " + " | ".join(head) + " |\n|---|---|---|" + "---:|" * 6)
+    for make in populations:
+        population = make()
+        for score, r in measure(population, given.count, given.trials, given.only).items():
+            biased = score in ("frechet_distance", "sfid")
+            cells = [population.name, str(given.count), score, f"{r['value']:.4g}",
+                     f"{r['true']:.2g}", f"{r['stated'] / max(r['true'], 1e-300):.2f}",
+                     f"{100 * r['coverage']:.1f}%", f"{r['bias']:.3g}" if biased else "",
+                     f"{r['value'] - r['limit']:.3g}" if biased else ""]  # fmt: skip
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
