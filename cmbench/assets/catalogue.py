@@ -6,6 +6,7 @@ package of components adds rows, or replaces those of the same name.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -87,10 +88,11 @@ def catalogue() -> dict[str, Asset]:
     Raises:
         UserError: For a list that does not read: file, line, key, what is allowed.
     """
-    found = dict(_read(Path(__file__).with_name("catalogue.yaml")))
-    for root in reversed(roots()):
-        if (root / "assets.yaml").is_file():
-            found |= _read(root / "assets.yaml")
+    found: dict[str, Asset] = {}
+    own = [root / "assets.yaml" for root in reversed(roots())]
+    for path in (Path(__file__).with_name("catalogue.yaml"), *own):
+        if path.is_file():
+            found |= _read(path, path.stat().st_mtime_ns)
     return found
 
 
@@ -106,7 +108,9 @@ def find_asset(name: str) -> Asset:
     return found[name]
 
 
-def _read(path: Path) -> Mapping[str, Asset]:
+@lru_cache(maxsize=16)
+def _read(path: Path, changed: int) -> Mapping[str, Asset]:
+    """The rows of a list; read again when the file has changed."""
     source = read_yaml(path)
     # The file is a mapping of names to assets; the wrapper gives faults their place.
     lines = {("assets", *place): line for place, line in source.lines.items()}

@@ -9,17 +9,14 @@ from typing import Any, cast
 import torch
 
 from cmbench.core.loader import create
-from cmbench.core.nfe import EvaluationCounter
-from cmbench.core.random import Noise
 from cmbench.record.store import Address, Store
-from cmbench.run.work import default_batch
-from cmbench.samplers._base import BoundGenerator
+from cmbench.run.probe import probe_network
+from cmbench.run.waiting import Waiting, estimate_waiting
 from cmbench.suite.jobs import Job
 from cmbench.suite.plan import Cell, Plan
 
 __all__ = ["Estimate", "KindEstimate", "estimate_plan", "needed_jobs"]
 
-_PROBED_PARAMETERS = 50_000_000
 _EXTRACTED = 16
 
 
@@ -41,6 +38,7 @@ class Estimate:
 
     kinds: list[KindEstimate]
     unprobed: list[str]
+    waiting: Waiting
 
     @property
     def seconds(self) -> float:
@@ -91,7 +89,8 @@ def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
         count = sum(1 for a in listed if a.kind == kind)
         if count:
             kinds.append(_kind(kind, count, mine, probes))
-    return Estimate(kinds, sorted(name for name in wanted if probes.get(name) is None))
+    unprobed = sorted(name for name in wanted if probes.get(name) is None)
+    return Estimate(kinds, unprobed, estimate_waiting(plan, device))
 
 
 def _kind(
@@ -128,7 +127,11 @@ def _probe_networks(plan: Plan, wanted: set[str], device: torch.device) -> dict[
             best = shortest.get(name)
             if best is None or _length(cell) < _length(best):
                 shortest[name] = cell
-    return {name: _probe(cell, device) for name, cell in shortest.items()}
+    return {
+        name: probe_network(cell.network.model, cell.sampler, device)
+        for name, cell in shortest.items()
+        if cell.network is not None and cell.sampler is not None
+    }
 
 
 def _probe_extractors(
@@ -163,31 +166,3 @@ def _probe_extractor(
 def _length(cell: Cell) -> float:
     spent = cell.sampler.nfe() if cell.sampler else None
     return float("inf") if spent is None else float(spent)
-
-
-def _probe(cell: Cell, device: torch.device) -> float | None:
-    """Seconds of one evaluation of one image, from two short batches with random weights."""
-    if cell.network is None or cell.sampler is None:
-        return None
-    with torch.device("meta"):
-        size = sum(p.numel() for p in cell.network.model.build().parameters())
-    if size > _PROBED_PARAMETERS and device.type == "cpu":
-        return None
-    with torch.random.fork_rng(devices=[]):
-        module = cell.network.model.build().to(device).eval()
-    module = module.to(memory_format=torch.channels_last)
-    sampler = create("sampler", cell.sampler.spec())
-    generator = BoundGenerator(module, sampler)  # type: ignore[arg-type]
-    batch = min(64, default_batch(generator.shape, device))
-    best = float("inf")
-    for _ in range(3):
-        with EvaluationCounter(generator.networks()) as counter:
-            start = time.perf_counter()
-            noise = Noise(0, range(batch), generator.shape, device)
-            generator.generate(
-                noise, noise.labels(generator.classes) if generator.classes else None
-            )
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best = min(best, (time.perf_counter() - start) / max(counter.rows, 1))
-    return best

@@ -1,5 +1,6 @@
 """A plan to read: cells, jobs by kind, and what they will cost."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from cmbench.record.store import Store
 from cmbench.run.estimate import Estimate
+from cmbench.run.waiting import Waiting
 from cmbench.suite.plan import Cell, Plan
 
 __all__ = ["plan_as_json", "print_plan"]
@@ -28,7 +30,7 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
             "counted" if spent is None else str(spent),
             str(cell.seed),
             f"{cell.images:,}",
-            _state(cell, store),
+            "pending" if cell.pending is not None else _state(cell, store),
         )
     console.print(cells)
     jobs = Table(title="jobs", title_justify="left")
@@ -56,6 +58,28 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
             f"time unknown for (too large to probe here): {', '.join(estimate.unprobed)}",
             highlight=False,
         )
+    _print_waiting(estimate.waiting, console)
+
+
+def _print_waiting(waiting: Waiting, console: Console) -> None:
+    """What waits: its cost once it is here, and each command that brings something, uncut."""
+    lines = []
+    if waiting.cells:
+        known = not waiting.unprobed
+        lines.append(
+            f"{waiting.cells} cells are pending: {waiting.evaluations:,.0f} network evaluations"
+            + (f" (about {_duration(waiting.seconds)} here)" if known else "")
+            + f" and {_size(waiting.bytes)} more, once their files are here"
+        )
+    if waiting.uncounted:
+        lines.append(f"evaluations counted by the run alone: {', '.join(waiting.uncounted)}")
+    if waiting.unprobed:
+        lines.append(f"time unknown here for: {', '.join(waiting.unprobed)}")
+    lines += ["what brings what is missing:"] if waiting.commands else []
+    for command, cells in waiting.commands.items():
+        lines.append(f"  {command}    # {cells} cell{'s' if cells > 1 else ''}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]:
@@ -79,6 +103,7 @@ def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]
         "evaluations": estimate.evaluations,
         "bytes": estimate.bytes,
         "unprobed": estimate.unprobed,
+        "waiting": asdict(estimate.waiting),
     }
 
 

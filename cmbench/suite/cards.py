@@ -1,6 +1,7 @@
 """Cards: the checkpoints of a model family as rows of data, `models/<family>/cards.yaml`."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,12 @@ def list_cards() -> list[PlacedCard]:
 def _read_cards(adapter: Path) -> dict[str, Card]:
     beside = "cards.yaml" if adapter.name == "adapter.py" else f"{adapter.stem}.cards.yaml"
     path = adapter.parent / beside
-    if not path.is_file():
-        return {}
+    return _read_file(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@lru_cache(maxsize=64)
+def _read_file(path: Path, changed: int) -> dict[str, Card]:
+    """The cards of a file; read again when it has changed: a suite names a family often."""
     source = read_yaml(path)
     # The file is a mapping of names to cards; the wrapper gives faults their place.
     lines = {("cards", *place): line for place, line in source.lines.items()}

@@ -5,6 +5,7 @@ before any network runs. What can't be had now makes its cells wait, with the co
 """
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from cmbench.core.digests import digest, file_sha256
@@ -70,7 +71,9 @@ class Cell:
 
 @dataclass
 class Plan:
-    """The cells of a suite and every job behind them, in an order that respects needs."""
+    """The cells of a suite and every job behind them, in an order that respects needs; `waiting`:
+    extractors whose scores wait, by name.
+    """
 
     suite: Suite
     source: Source
@@ -78,6 +81,7 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     jobs: dict[Address, Job] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, Pending] = field(default_factory=dict)
 
     def add(self, job: Job) -> Address:
         """Adds a job once, however many cells need it."""
@@ -222,7 +226,7 @@ def _sampling(
                 cost=Cost(
                     evaluations=(sampler.nfe() or 0) * size,
                     network=network.card.full_name,
-                    bytes=size * 3 * 1024,
+                    bytes=size * prod(network.card.card.shape or (3, 32, 32)),
                 ),
             )
         )
@@ -322,6 +326,7 @@ class _Scoring:
             weights = extractor.weights_digest()
             reference = self._reference(extractor, weights) if metric.needs_reference else None
         except Pending as reason:
+            self.plan.waiting[extractor.name] = reason
             return metric, extractor, reason, None
         return metric, extractor, weights, reference
 
