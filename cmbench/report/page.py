@@ -13,6 +13,7 @@ from PIL import Image
 from cmbench.record.schema import Provenance
 from cmbench.report.curves import svg_text
 from cmbench.report.findings import evidence
+from cmbench.report.published import NOTE, published_beside
 from cmbench.report.tables import Board, number
 
 __all__ = ["render_page"]
@@ -29,6 +30,8 @@ def render_page(
         board=board,
         findings=[(j, evidence(j)) for j in board.judgements],
         rows=_rows(board),
+        published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
+        published_note=NOTE,
         figures={name: _inline(figure, i) for i, (name, figure) in enumerate(figures.items())},
         sheet=_data_uri(sheet) if sheet else None,
         provenance=_provenance(folder),
@@ -53,13 +56,11 @@ def _rows(board: Board) -> list[dict[str, Any]]:
                     "best": record.cell in best[column],
                 }
             )
-        published = [p for p in record.published if p.nfe == record.nfe]
         rows.append(
             {
                 "record": record,
                 "scores": scores,
                 "seconds": board.seconds(record),
-                "published": published,
             }
         )
     return rows

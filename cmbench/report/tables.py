@@ -6,6 +6,7 @@ A column holds one score under one protocol: two fingerprints are two columns, n
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,10 @@ import yaml
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 from cmbench.report.findings import findings_markdown
+from cmbench.report.published import NOTE, beside, published_beside, spreadsheet_columns
 from cmbench.stats.findings import Finding, Judgement, judge
 
-__all__ = ["Board", "Column", "read_board"]
+__all__ = ["Board", "Column", "number", "read_board"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Board:
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
         found = findings_markdown(self.judgements)
-        return f"# {_plain(self.title)}\n\n{table}\n\n{note}\n{found}{self._waiting()}"
+        told = f"{self._published()}{found}{self._waiting()}"
+        return f"# {_plain(self.title)}\n\n{table}\n\n{note}\n{told}"
 
     def csv(self) -> str:
         """One row a cell and score, with everything a spreadsheet may want."""
@@ -115,18 +118,27 @@ class Board:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(
             ["suite", "label", "model", "nfe", "seed", "score", "title", "value", "error", "low",
-             "high", "images", "fingerprint", "seconds_per_image", "cell", "status"]
+             "high", "images", "fingerprint", "seconds_per_image", "cell", "status", "published",
+             "difference", "difference_in_errors", "published_source", "reason", "command"]
         )  # fmt: skip
         for r in self.done:
             for s in r.scores:
                 low, high = s.interval or (None, None)
                 writer.writerow(
                     [r.suite, r.label, r.model, r.nfe, r.seed, s.name, s.title, s.value, s.error,
-                     low, high, s.count, s.fingerprint[:12], self.seconds(r), r.cell, r.status]
+                     low, high, s.count, s.fingerprint[:12], self.seconds(r), r.cell, r.status,
+                     *spreadsheet_columns(beside(r, s)), "", ""]
+                )  # fmt: skip
+            for p in r.pending_scores:
+                writer.writerow(
+                    [r.suite, r.label, r.model, r.nfe, r.seed, p.name, p.title, *[""] * 7, r.cell,
+                     "pending", *[""] * 4, p.reason, p.command]
                 )  # fmt: skip
         for r in self.waiting:
-            row = [r.suite, r.label, r.model, "", r.seed, *[""] * 9, r.cell, r.status]
-            writer.writerow(row)
+            writer.writerow(
+                [r.suite, r.label, r.model, "", r.seed, *[""] * 9, r.cell, r.status, *[""] * 4,
+                 r.reason, r.command]
+            )  # fmt: skip
         return out.getvalue()
 
     def latex(self) -> str:
@@ -147,17 +159,42 @@ class Board:
             "\\bottomrule\n\\end{tabular}\n"
         )
 
+    def missing(self) -> list[tuple[str, str]]:
+        """What failed or waits, in words, each with the command that brings it (or none)."""
+        cells = Counter(
+            (f"{r.label} ({r.sampler.get('name', '')})", r.status, r.reason, r.command)
+            for r in self.waiting
+        )
+        scores = Counter(
+            (p.title, "pending", p.reason, p.command) for r in self.done for p in r.pending_scores
+        )
+        told = []
+        for (what, status, reason, command), count in sorted((cells | scores).items()):
+            many = f", {count} cells" if count > 1 else ""
+            told.append((f"{what}{many}: {status}: {reason}", command))
+        return told
+
     def _waiting(self) -> str:
         lines = [
-            f"- {_plain(r.label)} ({r.sampler.get('name', '')}): {r.status}: {_plain(r.reason)}"
-            + (f"; bring it with `{r.command}`" if r.command else "")
-            for r in self.waiting
-        ]
-        scores = {(p.title, p.reason, p.command) for r in self.done for p in r.pending_scores}
-        lines += [
-            f"- {t}: pending: {why}; bring it with `{how}`" for t, why, how in sorted(scores)
+            f"- {_plain(what)}" + (f"; bring it with `{command}`" if command else "")
+            for what, command in self.missing()
         ]
         return "\n## Not there yet\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+    def _published(self) -> str:
+        pairs = published_beside(self.done)
+        if not pairs:
+            return ""
+        heads = ("model", "sampler", "NFE", "score", "published", "measured", "difference",
+                 "in standard errors", "source")  # fmt: skip
+        lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|---:" * 6 + "|---|"]
+        for p in pairs:
+            cells = [_plain(p.record.label), str(p.record.sampler.get("name", "")),
+                     _nfe(p.record), _plain(p.score.title), f"{p.published.value:g}",
+                     number(p.score), p.difference_text, p.errors_text,
+                     _plain(p.published.source)]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n## Published beside measured\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
 
 
 def read_board(folder: Path) -> Board:
