@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
     app.command("score")(score)
     app.add_typer(stats, name="stats")
+    app.command("compare")(compare)
+    app.command("explain")(explain)
 
 
 def score(
@@ -205,6 +207,100 @@ def _show_scores(found: Any) -> None:
         lines += [f"  {bad.name}: {bad.fault}: {bad.detail}" for bad in found.bad]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A results folder.")],
+    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Says whether two runs' numbers are comparable, which fields differ, and by how much.
+
+    Exit code 1 if protocols differ. Differences are A - B; p-values are corrected by Holm.
+    """
+    import torch
+
+    from cmbench.core.paths import cache_folder
+    from cmbench.record.store import Store
+    from cmbench.run.compare import compare_runs
+    from cmbench.run.workbench import Workbench
+
+    found = compare_runs(run_a, run_b, Workbench(Store(cache_folder()), torch.device("cpu")))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        _show_comparison(found)
+    if not found.comparable:
+        raise typer.Exit(1)
+
+
+def _show_comparison(found: Any) -> None:
+    from rich.table import Table
+
+    console, table = Console(), Table()
+    for column in ("cell", "NFE", "score", "A", "B", "A - B, 95% interval", "p (Holm)", ""):
+        table.add_column(column, overflow="fold")
+    fields: dict[str, tuple[Any, Any]] = {}
+    for row in found.rows:
+        nfe = "" if row.nfe is None else f"{row.nfe:g}"
+        cells = [row.label, nfe, row.score, f"{row.a:.5g}", f"{row.b:.5g}"]
+        if not row.comparable:
+            fields |= row.fields
+            table.add_row(*cells, "not comparable", "", ", ".join(row.fields))
+            continue
+        told = f"{row.difference:.4g}"
+        if row.interval:
+            told += f" ({row.interval[0]:.4g} to {row.interval[1]:.4g})"
+        p = "" if row.p_corrected is None else f"{row.p_corrected:.3g}"
+        table.add_row(*cells, told, p, "paired" if row.paired else row.why_unpaired)
+    console.print(table)
+    lines = [f"{name}: {one} in A, {two} in B" for name, (one, two) in fields.items()]
+    lines = (
+        ["protocols differ, so these numbers are not comparable:", *lines]
+        if lines
+        else ["every score that both have stands under one protocol"]
+    )
+    lines += [f"only in A: {name}" for name in found.only_a]
+    lines += [f"only in B: {name}" for name in found.only_b]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def explain(
+    a: Annotated[str, typer.Argument(help="FOLDER:CELL, or a record's file.")],
+    b: Annotated[str, typer.Argument(help="FOLDER:CELL, or a record's file.")],
+    score_name: Annotated[str, typer.Option("--score", help="Name of the score.")] = (
+        "frechet_distance"
+    ),
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Names the fields in which two numbers differ and measures the shift that each makes."""
+    from cmbench.core.paths import cache_folder
+    from cmbench.record.store import Store
+    from cmbench.run.compare_explain import explain as explained
+    from cmbench.run.compare_explain import find_cell
+    from cmbench.run.environment import pick_device
+    from cmbench.run.workbench import Workbench
+
+    bench = Workbench(Store(cache_folder()), pick_device(device))
+    found = explained(find_cell(a), find_cell(b), score_name, bench)
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    lines = [
+        f"{found.score}: {found.a:.6g} (A), {found.b:.6g} (B), B - A {found.b - found.a:+.4g}"
+    ]
+    for shift in found.shifts:
+        told = "not measured" if shift.shift is None else f"{shift.shift:+.4g}"
+        if shift.interval:
+            told += f" ({shift.interval[0]:+.4g} to {shift.interval[1]:+.4g})"
+        lines.append(f"  {shift.group}: {told}; {shift.note}")
+        lines += [f"    {name}: {one} -> {two}" for name, (one, two) in shift.fields.items()]
+    rest = "" if found.rest is None else f": {found.rest:+.4g}"
+    lines.append(f"  samples and interplay{rest}")
+    lines += [f"    {name}: {one} -> {two}" for name, (one, two) in found.samples.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
