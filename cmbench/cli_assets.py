@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cmbench.core.errors import UserError
+from cmbench.core.errors import CmbenchError, UserError
 
 __all__ = ["assets"]
 
@@ -79,23 +79,36 @@ def assets_fetch(
     attempts: Annotated[int, typer.Option(min=1, help="In a row, without a byte.")] = 5,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence.")] = 30.0,
 ) -> None:
-    """Brings assets: resumes broken downloads, tries again, checks their SHA-256."""
+    """Brings assets: resumes broken downloads, tries again, checks their SHA-256.
+
+    One that can't be had doesn't keep the others; the exit code then is 2.
+    """
     from cmbench.assets.download import Patience, fetch
     from cmbench.run.progress import board
 
     patience = Patience(attempts=attempts, timeout=timeout)
+    faults: list[str] = []
     with board(len(names)) as shown:
         for name in names:
             shown.start_job(f"fetch {name}")
-            path = fetch(
-                name,
-                mirror=mirror,
-                progress=lambda done, total: shown.tick(done, total or 0),
-                patience=patience,
-                waiting=lambda owner: shown.say(f"waiting: {owner} is bringing it"),
-            )
+            try:
+                path = fetch(
+                    name,
+                    mirror=mirror,
+                    progress=lambda done, total: shown.tick(done, total or 0),
+                    patience=patience,
+                    waiting=lambda owner: shown.say(f"waiting: {owner} is bringing it"),
+                )
+            except CmbenchError as error:
+                faults.append(f"error: {error}")
+                shown.end_job("failed")
+                continue
             shown.end_job()
             sys.stdout.write(f"{path}\n")
+    for fault in faults:
+        Console(stderr=True).print(fault, markup=False, highlight=False, soft_wrap=True)
+    if faults:
+        raise typer.Exit(2)
 
 
 @assets.command("add")

@@ -331,7 +331,14 @@ def test_commands_list_add_verify_fetch_and_show(server, tmp_path):
     assert command("path", "plain").stdout == f"{place / 'plain.bin'}\n"
     assert "by hand   brought" in command("list").stdout
     assert "page: https://example.org/folder" in command("show", "brought").stdout
-    assert "Did you mean 'good'?" in str(command("fetch", "goood").exception)
+
+
+def test_one_that_can_t_be_had_does_not_keep_the_others(server):
+    done = command("fetch", "goood", "missing", "plain")
+    assert done.exit_code == 2
+    assert "Did you mean 'good'?" in done.stderr
+    assert "answered 404" in done.stderr
+    assert download.verify("plain") == GOOD
 
 
 def test_the_catalogue_reads():
