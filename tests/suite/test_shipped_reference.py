@@ -43,9 +43,7 @@ def _shipped(path: Path, **changes: object) -> Features:
         "weights": extractor.weights_digest(),
         "count": 60,
     } | changes
-    save_compact_reference(
-        reference_from_features(features, ""), path, made_of=made_of, keep=20
-    )
+    save_compact_reference(reference_from_features(features, ""), path, made_of=made_of, keep=20)
     return features
 
 
