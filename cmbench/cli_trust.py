@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(stats, name="stats")
     app.command("compare")(compare)
     app.command("explain")(explain)
+    app.command("verify")(verify)
 
 
 def score(
@@ -301,6 +302,83 @@ def explain(
     lines.append(f"  samples and interplay{rest}")
     lines += [f"    {name}: {one} -> {two}" for name, (one, two) in found.samples.items()]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the claimed shards to make again.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the choice of shards.")] = 0,
+    levels: Annotated[
+        int, typer.Option(min=0, max=255, help="Grey levels allowed, for another device.")
+    ] = 0,
+    of_error: Annotated[
+        float, typer.Option(min=0, help="Share of a score's standard error allowed.")
+    ] = 0.01,
+    suite: Annotated[
+        Path | None, typer.Option(help="The suite's file, if it names files beside it.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Where data is: PATH or NAME=PATH.")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again what is not in the cache.")
+    ] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a random part of the claimed samples again and compares digests and numbers.
+
+    Exit code 0: confirmed; 1: something differs; 3: something could not be checked.
+    """
+    from cmbench.core.paths import cache_folder
+    from cmbench.record.store import Store
+    from cmbench.run.environment import pick_device
+    from cmbench.run.progress import board
+    from cmbench.run.verify import verify_results
+    from cmbench.run.verify_claims import Options
+    from cmbench.suite.sources import DataLookup
+
+    paths = {}
+    for item in data or []:
+        name, separator, path = item.rpartition("=")
+        paths[name if separator else _own_data(folder)] = Path(path)
+    options = Options(fraction, seed, levels, of_error=of_error, retrain=retrain)
+    with board(1, quiet=quiet or as_json) as shown:
+        found = verify_results(
+            folder, Store(cache_folder()), pick_device(device), shown,
+            options=options, suite=suite, data=DataLookup(paths),
+        )  # fmt: skip
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        _show_verdict(found)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+def _own_data(folder: Path) -> str:
+    """The suite's own data set, which a bare --data PATH is of."""
+    import yaml
+
+    read = yaml.safe_load((folder / "suite.yaml").read_text("utf-8"))
+    named = read.get("dataset") if isinstance(read, dict) else None
+    return str(named.get("name") if isinstance(named, dict) else named)
+
+
+def _show_verdict(found: Any) -> None:
+    kinds = {"differs": "DIFFERS  ", "unchecked": "unchecked", "confirmed": "confirmed"}
+    for finding in sorted(found.findings, key=lambda f: list(kinds).index(f.verdict)):
+        sys.stdout.write(
+            f"{kinds[finding.verdict]}  {finding.cell}  {finding.what}: {finding.detail}\n"
+        )
+    word = {0: "confirmed", 1: "NOT confirmed", 3: "not wholly checked"}[found.exit_code]
+    sys.stdout.write(
+        f"{word}: {found.shards} of {found.claimed} shards made again, "
+        f"in {len(found.cells)} cells\n"
+    )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -111,6 +111,7 @@ class Record(_Frozen):
         axes: The values that the suite's sweep gave it: objective, distance, ...
         nfe: Network evaluations an image, counted; None until the cell is done.
         identity: The specification that `cell` is the hash of.
+        shards: SHA-256 of each shard's pixels, in order: what `cmbench verify` compares.
         reason: Why it failed or is pending.
         command: What brings a pending cell forward.
     """
@@ -136,6 +137,7 @@ class Record(_Frozen):
     training: Training | None = None
     published: list[PublishedScore] = Field(default_factory=list)
     identity: dict[str, Any] = Field(default_factory=dict)
+    shards: list[str] = Field(default_factory=list)
     reason: str = ""
     command: str = ""
 

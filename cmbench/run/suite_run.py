@@ -33,6 +33,7 @@ from cmbench.record.schema import (
 from cmbench.record.store import Address
 from cmbench.run.engine_local import JobFailedError, LocalEngine
 from cmbench.run.environment import device_name, git_state, package_versions
+from cmbench.run.verify_digest import pixels_digest
 from cmbench.run.workbench import Workbench
 from cmbench.suite.plan import Cell, Plan, PlannedScore
 
@@ -182,6 +183,7 @@ class _ResultsWriter:
                 "parameters": facts["parameters"],
                 "flops_per_image": flops * facts["nfe"] if flops is not None else None,
                 "shape": tuple(facts["shape"]),
+                "shards": [self._digest(shard) for shard in cell.shards],
                 "scores": scores,
                 "pending_scores": _waiting_scores(cell.scores),
             }
@@ -234,6 +236,10 @@ class _ResultsWriter:
             )
             for name, row in rows.items()
         ]
+
+    def _digest(self, shard: Address) -> str:
+        source = self.bench.store.folder(shard) / "pixels.npy"
+        return pixels_digest(np.load(source, mmap_mode="r", allow_pickle=False))
 
     def _facts(self, shards: Sequence[Address]) -> dict[str, Any]:
         """Facts of the shards: equal, but for the evaluations of adaptive samplers (averaged)."""
