@@ -111,6 +111,8 @@ class Cold(Model):
         told = {k: v for k, v in arguments.items() if k not in _OF_SHAPE and v is not None}
         if arguments.get("output_mean_scale"):
             raise UserError("cold diffusion's 'output_mean_scale' is not built here")
+        if _NETWORKS[network] == "cold_model2" and not told.pop("with_time_emb", True):
+            raise UserError(f"cold diffusion's {network} without the severity is not built here")
         more = {"starts": "degradation", "residual": told.pop("residual", False), **more}
         spec = create("network", {"name": _NETWORKS[network], **told}).spec()
         return cls(network=spec, shape=shape, degradation=dict(degradation), **more)

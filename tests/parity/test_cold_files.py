@@ -37,6 +37,28 @@ def written(path, **beside):
     return path
 
 
+def test_the_arguments_of_the_authors_classes_are_read():
+    cold = load("model", "cold")
+    grey = {"name": "desaturate", "levels": 4}
+    told = {"dim": 8, "dim_mults": [1, 2], "channels": 3, "with_time_emb": False, "residual": True}
+    for name in ("Unet", "UnetConvNextBlock"):
+        built = cold.of_official(name, told, shape=(3, 8, 8), degradation=grey)
+        assert built.network == create("network", {**SMALL, "with_time_emb": False}).spec()
+        assert built.residual
+    told = {"resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1, 2],
+            "num_res_blocks": 1, "attn_resolutions": [4], "with_time_emb": True}  # fmt: skip
+    built = cold.of_official("UnetResNetBlock", told, shape=(3, 8, 8), degradation=grey)
+    assert built.network["name"] == "cold_model2"
+    for name, wrong in (
+        ("UnetResNetBlock", {**told, "with_time_emb": False}),
+        ("Unet", {"dim": 8, "output_mean_scale": True}),
+        ("Unet", {"dim": 8, "heads": 3}),
+        ("Unet3", {}),
+    ):
+        with pytest.raises(UserError):
+            cold.of_official(name, wrong, shape=(3, 8, 8), degradation=grey)
+
+
 PARAMETERS = {
     ("cold_unet", 3): 56_615_708,
     ("cold_unet", 1): 56_612_916,
