@@ -18,6 +18,7 @@ import yaml
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 from cmbench.report.findings import findings_markdown
 from cmbench.report.published import NOTE, beside, published_beside, spreadsheet_columns
+from cmbench.report.ranks import rank_text
 from cmbench.stats.findings import Finding, Judgement, judge
 
 __all__ = ["Board", "Column", "number", "read_board"]
@@ -109,7 +110,7 @@ class Board:
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
         found = findings_markdown(self.judgements)
-        told = f"{self._published()}{found}{self._waiting()}"
+        told = f"{rank_text(self)}{self._published()}{found}{self._waiting()}"
         return f"# {_plain(self.title)}\n\n{table}\n\n{note}\n{told}"
 
     def csv(self) -> str:

@@ -278,7 +278,17 @@ class _Again:
                               "only the first images of a cell are kept to be compared by levels"
                               if claimed else "the record claims no digests")  # fmt: skip
             if index == 0:
-                yield self._picture(record, pixels, within=claimed != pixels_digest(pixels))
+                same = claimed == pixels_digest(pixels)
+                yield self._picture(record, self._first(cell), within=not same)
+
+    def _first(self, cell: Cell) -> NDArray[np.uint8]:
+        """The images of the sheet: all shards are there, made again or found to be as claimed."""
+        parts: list[NDArray[np.uint8]] = []
+        for index in range(len(cell.shards)):
+            parts.append(self._pixels(cell, index))
+            if sum(map(len, parts)) >= _SHOWN:
+                break
+        return np.concatenate(parts)[:_SHOWN]
 
     def _picture(self, record: Record, pixels: NDArray[np.uint8], *, within: bool) -> Finding:
         """The first images against the sheet in the results folder, which loses nothing."""
@@ -289,7 +299,7 @@ class _Again:
                 claimed = np.asarray(image.convert("RGB")).astype(np.int16)
         except OSError as error:
             return Finding("differs", record.cell, what, f"it does not read: {error}")
-        ours = image_grid(torch.from_numpy(pixels[:_SHOWN]), 8, gap=0).numpy().astype(np.int16)
+        ours = image_grid(torch.from_numpy(pixels), 8, gap=0).numpy().astype(np.int16)
         if claimed.shape != ours.shape:
             return Finding("differs", record.cell, what, f"{claimed.shape}, not {ours.shape}")
         gap = np.abs(claimed - ours)

@@ -19,6 +19,7 @@ from cmbench.metrics._reference import read_made_of
 from cmbench.record.store import Address
 from cmbench.samplers._base import ImpossibleNFEError, Sampler
 from cmbench.suite.cards import PlacedCard, find_card
+from cmbench.suite.decoys import decoy_network, decoy_runs
 from cmbench.suite.jobs import Cost, Job, make_job
 from cmbench.suite.sources import DataLookup, Network, beside, networks_of_run
 from cmbench.suite.spec import ComponentSpec, MetricEntry, RunEntry, Suite
@@ -108,6 +109,9 @@ def make_plan(
     for index, run in enumerate(suite.runs):
         for cell in _cells_of_run(plan, run, index, retrain):
             plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
+    for form, run in decoy_runs(suite):
+        for cell in _cells_of_decoy(plan, form, run):
+            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
     _refuse_twins(plan)
     return plan
 
@@ -133,6 +137,17 @@ def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[
             for seed in plan.suite.images.seeds:
                 cells.append(_cell(plan, run, network, sampler, seed))
     return cells
+
+
+def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
+    sampler: Sampler = create("sampler", "oneshot")
+    seeds = plan.suite.images.seeds
+    try:
+        network = decoy_network(form, plan.suite, plan.data)
+    except Pending as reason:
+        placed = find_card(run.model)
+        return [_waiting(plan, run, placed, sampler, seed, reason) for seed in seeds]
+    return [_cell(plan, run, network, sampler, seed) for seed in seeds]
 
 
 def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list[Sampler]:

@@ -17,7 +17,7 @@ A list under `train`, `sampler`, `nfe` or `steps` is an axis: the cells are the 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -35,6 +35,7 @@ from cmbench.core.yaml_source import Source, read_yaml, validate
 from cmbench.stats.findings import Finding
 
 __all__ = [
+    "DECOYS",
     "Images",
     "MetricEntry",
     "ReferenceEntry",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 ComponentSpec = str | dict[str, Any]
+DECOYS = ("real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise")
+"""Floors, ceilings and frauds that a suite may score beside its models (`decoys: true`)."""
 
 
 def _listed(value: Any) -> Any:
@@ -157,6 +160,10 @@ class Suite(_Entry):
     runs: list[RunEntry] = Field(min_length=1)
     findings: list[Finding] = Field(default_factory=list)
     batch: int | None = Field(default=None, ge=1)
+    decoys: (
+        bool
+        | list[Literal["real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise"]]
+    ) = False
 
 
 def find_suite(name: str) -> Path:

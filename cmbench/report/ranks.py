@@ -1,0 +1,85 @@
+"""Ranks as ranges, ties shown as ties; and what decoys say of the metrics, for leaderboards."""
+
+from typing import TYPE_CHECKING
+
+from cmbench.stats.ranks import rank_ranges
+
+if TYPE_CHECKING:
+    from cmbench.record.schema import Record, ScoreRecord
+    from cmbench.report.tables import Board, Column
+
+__all__ = ["column_ranks", "decoy_lines", "rank_text"]
+
+_FLOOR = "real"
+
+
+def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]:
+    """First and last rank (from 1) that each honest cell may hold in a column.
+
+    A cell is better than another if their difference is above 1.96 of its standard error.
+    """
+    scored = [(r.cell, s) for r in _honest(board) if (s := column.of(r)) is not None]
+    ranges = rank_ranges(len(scored), lambda i, j: _better(scored[i][1], scored[j][1], column))
+    return {cell: found for (cell, _), found in zip(scored, ranges, strict=True)}
+
+
+def rank_text(board: "Board") -> str:
+    """A Markdown table of rank ranges, and the decoys' findings; empty for a single cell."""
+    honest = _honest(board)
+    if len(honest) < 2:
+        return decoy_lines(board)
+    heads = ["model", "NFE", *(c.title for c in board.columns)]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
+    ranks = {c: column_ranks(board, c) for c in board.columns}
+    for record in honest:
+        cells = [_range(ranks[c].get(record.cell)) for c in board.columns]
+        nfe = "?" if record.nfe is None else f"{record.nfe:g}"
+        lines.append("| " + " | ".join([_plain(record.label), nfe, *cells]) + " |")
+    note = "Ranks that the 95% intervals allow: cells whose ranges meet can't be told apart."
+    return f"\n## Ranks\n\n{note}\n\n" + "\n".join(lines) + "\n" + decoy_lines(board)
+
+
+def decoy_lines(board: "Board") -> str:
+    """For each score the floor of real images, and the decoys that it ranks above models."""
+    decoys = [r for r in board.done if r.family == "decoy"]
+    honest = _honest(board)
+    lines = []
+    for column in board.columns:
+        models = [s for r in honest if (s := column.of(r)) is not None]
+        for record in decoys:
+            score = column.of(record)
+            if score is None:
+                continue
+            name = record.model.partition("/")[2].replace("_", " ")
+            if name == _FLOOR:
+                lines.append(f"- {column.title}: real images score {score.value:.4g}")
+                continue
+            beaten = sum(_better(score, other, column) for other in models)
+            if beaten:
+                lines.append(
+                    f"- **{column.title} ranks the decoy '{name}' above {beaten} of "
+                    f"{len(models)} models** ({score.value:.4g})"
+                )
+    return "\n## Decoys\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _honest(board: "Board") -> "list[Record]":
+    return [r for r in board.done if r.family != "decoy"]
+
+
+def _better(one: "ScoreRecord", other: "ScoreRecord", column: "Column") -> bool:
+    gain = (one.value - other.value) * (1 if column.higher_is_better else -1)
+    if one.error is None or other.error is None:
+        return gain > 0
+    return bool(gain > 1.96 * (one.error**2 + other.error**2) ** 0.5)
+
+
+def _range(found: tuple[int, int] | None) -> str:
+    if found is None:
+        return "–"
+    return str(found[0]) if found[0] == found[1] else f"{found[0]}–{found[1]}"
+
+
+def _plain(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(escaped.replace("|", "\\|").split())

@@ -1,0 +1,102 @@
+"""Decoys: floors, ceilings and frauds, scored under the same protocol as honest models.
+
+A metric that ranks one of them above a model says something about the metric. They are made of
+images of a data set, drawn with replacement by the first number of the latent; nothing is learnt.
+"""
+
+import io
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cmbench.api import Model, OneShot, Pending, create
+
+__all__ = ["Decoy"]
+
+
+class Decoy(Model):
+    """`real`: held-out images (the floor). `train`: the training images themselves. `memoriser`: a
+    tenth of them, again and again. `blurred`, `jpeg`: training images, spoilt. `mode_dropper`:
+    training images of half of the classes. `noise`: uniform values (the ceiling).
+    """
+
+    makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
+    sampler: ClassVar[dict[str, Any] | None] = {"name": "oneshot"}
+
+    form: Literal["real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise"]
+    dataset: str | dict[str, Any] = "digits"
+
+    def build(self) -> nn.Module:
+        """The generator, with its images where they are found without a path."""
+        module = _Generator(self.form)
+        try:
+            module.take(create("dataset", self.dataset).open())
+        except Pending:
+            return module
+        return module
+
+    def load(self, module: nn.Module, weights: Path) -> None:
+        """Opens the data set at the path `weights`."""
+        assert isinstance(module, _Generator)
+        module.take(create("dataset", self.dataset).open(weights))
+
+
+class _Generator(OneShot):
+    def __init__(self, form: str) -> None:
+        super().__init__((1, 1, 1), 1)
+        self.form = form
+        self.register_buffer("pixels", torch.zeros(1, 1, 1, 1, dtype=torch.uint8))
+
+    def take(self, images: Any) -> None:
+        """Keeps the images that this form draws from."""
+        indices = np.arange(len(images))
+        if self.form == "memoriser":
+            indices = indices[: max(1, len(indices) // 10)]
+        elif self.form == "mode_dropper":
+            indices = _half(images)
+        pixels = torch.from_numpy(np.ascontiguousarray(images.pixels(indices)))
+        self.pixels, self.shape = pixels, tuple(images.shape)
+        self.latent = int(np.prod(self.shape))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        uniform = torch.special.ndtr(z.double())
+        if self.form == "noise":
+            return (2 * uniform - 1).float().reshape(len(z), *self.shape)
+        count = len(self.pixels)
+        index = (uniform[:, 0] * count).long().clamp(max=count - 1)
+        chosen = self.pixels[index.to(self.pixels.device)]
+        if self.form == "jpeg":
+            chosen = torch.stack([_jpeg(image) for image in chosen.cpu()]).to(chosen.device)
+        images = chosen.to(z.device).float() / 127.5 - 1
+        return _blurred(images) if self.form == "blurred" else images
+
+
+def _half(images: Any) -> np.ndarray:
+    """Images of the first half of the classes; without labels the darker half."""
+    labels = images.labels()
+    if labels is not None and labels.max() > 0:
+        return np.flatnonzero(labels <= labels.max() // 2)
+    light = images.pixels(np.arange(len(images))).reshape(len(images), -1).mean(axis=1)
+    return np.flatnonzero(light <= np.median(light))
+
+
+def _jpeg(image: Tensor, quality: int = 30) -> Tensor:
+    grey = image.shape[0] == 1
+    picture = Image.fromarray(image[0].numpy() if grey else image.permute(1, 2, 0).numpy())
+    held = io.BytesIO()
+    picture.save(held, format="JPEG", quality=quality)
+    decoded = torch.from_numpy(np.array(Image.open(held)))
+    return decoded[None] if grey else decoded.permute(2, 0, 1)
+
+
+def _blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
+    place = torch.arange(-2, 3, dtype=images.dtype, device=images.device)
+    line = torch.exp(-(place**2) / (2 * sigma**2))
+    kernel = (line[:, None] * line[None, :] / line.sum() ** 2).expand(images.shape[1], 1, 5, 5)
+    padded = functional.pad(images, (2, 2, 2, 2), mode="reflect")
+    return functional.conv2d(padded, kernel, groups=images.shape[1])
