@@ -37,18 +37,19 @@ def test_a_second_run_makes_nothing(undisturbed):
     assert outputs(undisturbed) == before
 
 
+def _corrupt(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+
+
 def test_corrupt_outputs_are_found_and_made_again(undisturbed, tmp_path):
     before = outputs(undisturbed)
     objects = undisturbed / "cache" / "objects"
-    for kind, name in (
-        ("sample", "pixels.npy"),
-        ("features", "pool.npy"),
-        ("score", "scores.json"),
-    ):
-        file = sorted((objects / kind).rglob(name))[0]
-        data = bytearray(file.read_bytes())
-        data[-1] ^= 1
-        file.write_bytes(bytes(data))
+    for kind, name in (("sample", "pixels.npy"), ("features", "pool.npy")):
+        _corrupt(sorted((objects / kind).rglob(name))[0])
+    for file in (objects / "score").rglob("scores.json"):
+        _corrupt(file)  # all of them: features are read again only for a score that is missing
     for record in (undisturbed / "results" / "tiny" / "records").glob("*.json"):
         record.unlink()
     done = cmbench(undisturbed, "run", "tiny.yaml", "--quiet")
