@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cmbench.metrics._base import Score
 from cmbench.metrics._wilson import share_score
 
-__all__ = ["Holders", "HoldersSum", "reached_score"]
+__all__ = ["KEPT", "Holders", "HoldersSum", "reached_score"]
 
-_KEPT = 3
+KEPT = 3
+"""Holders of a box that are kept by name."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Holders:
     def variance(self) -> float:
         """Of the share of boxes that hold a row."""
         sums, single = [], 0
-        for size in range(1, _KEPT + 1):
+        for size in range(1, KEPT + 1):
             pairs = self.counts[self.boxes] == size
             order = np.lexsort((self.rows[pairs], self.boxes[pairs]))
             sets = self.rows[pairs][order].reshape(-1, size)
@@ -62,14 +63,14 @@ class HoldersSum:
         """A block (rows, boxes) of who is in what."""
         lines = slice(first_box, first_box + inside.shape[1])
         self.counts[lines] += inside.sum(axis=0)
-        few = np.flatnonzero(self.counts[lines] <= _KEPT)
+        few = np.flatnonzero(self.counts[lines] <= KEPT)
         rows, boxes = np.nonzero(inside[:, few])
         self._parts.append((rows + first_row, few[boxes] + first_box))
 
     def holders(self) -> Holders:
         """Of all blocks."""
         rows, boxes = (np.concatenate([part[i] for part in self._parts]) for i in (0, 1))
-        kept = self.counts[boxes] <= _KEPT
+        kept = self.counts[boxes] <= KEPT
         return Holders(self.counts, rows[kept], boxes[kept], self.total)
 
 

@@ -7,7 +7,7 @@ splits)).
 """
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ from cmbench.metrics._base import Features, Metric, MetricError, Reference, Scor
 from cmbench.metrics._rows import feature_rows
 
 __all__ = ["InceptionScore"]
+
+
+class _Pass(NamedTuple):
+    parts: list[float]
+    terms: NDArray[np.float64]
+    together: float
 
 
 class InceptionScore(Metric):
@@ -37,23 +43,22 @@ class InceptionScore(Metric):
         Raises:
             MetricError: If a split would have fewer than 2 samples.
         """
-        rows = self._rows(generated)
-        parts = [_score(rows[index])[0] for index in self._parts(len(rows))]
-        terms = self._terms(rows)
-        value, error = float(np.mean(parts)), float(terms.std(ddof=1) / np.sqrt(len(rows)))
+        whole = self._pass(self._rows(generated))
+        value = float(np.mean(whole.parts))
+        error = float(whole.terms.std(ddof=1) / np.sqrt(len(whole.terms)))
         details = {
             "splits": float(self.splits),
-            "split_deviation": float(np.std(parts)),
-            "one_split": _score(rows)[0],
+            "split_deviation": float(np.std(whole.parts)),
+            "one_split": whole.together,
         }
         interval = (max(value - 1.96 * error, 1.0), value + 1.96 * error)
-        return {"inception_score": Score(value, error, interval, len(rows), details)}
+        return {"inception_score": Score(value, error, interval, len(whole.terms), details)}
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
         """First-order term of each generated sample, (N,), mean 0: IS (KL_i - mean KL)."""
-        return {"inception_score": self._terms(self._rows(generated))}
+        return {"inception_score": self._pass(self._rows(generated)).terms}
 
     def _rows(self, generated: Features) -> NDArray[np.float32]:
         rows = feature_rows(generated, "logits", least=2)
@@ -70,26 +75,25 @@ class InceptionScore(Metric):
         edges = [i * count // self.splits for i in range(self.splits + 1)]
         return [order[a:b] for a, b in pairwise(edges)]
 
-    def _terms(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        terms = np.empty(len(rows))
+    def _pass(self, rows: NDArray[np.float32]) -> _Pass:
+        """One pass over the logits: each part's score, its rows' terms, and the score of all."""
+        terms, parts = np.empty(len(rows)), []
+        sums, entropy = np.zeros(rows.shape[1]), 0.0
         for index in self._parts(len(rows)):
-            score, divergence = _score(rows[index])
+            logs = log_softmax(rows[index].astype(np.float64), axis=1)
+            shares = np.exp(logs)
+            own = np.einsum("ij,ij->i", shares, logs)
+            total = shares.sum(axis=0)
+            divergence = own - shares @ _log(total / len(index))
+            score = float(np.exp(divergence.mean()))
             terms[index] = score * (divergence - divergence.mean())
-        return terms
+            parts.append(score)
+            sums += total
+            entropy += float(own.sum())
+        mean = sums / len(rows)
+        together = float(np.exp(entropy / len(rows) - mean @ _log(mean)))
+        return _Pass(parts, terms, together)
 
 
-def _score(logits: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
-    """exp(mean KL) of some rows, and the KL of each; float64."""
-    total, entropy = np.zeros(logits.shape[1]), np.empty(len(logits))
-    blocks = [slice(i, i + 4096) for i in range(0, len(logits), 4096)]
-    for block in blocks:
-        logs = log_softmax(logits[block].astype(np.float64), axis=1)
-        shares = np.exp(logs)
-        total += shares.sum(axis=0)
-        entropy[block] = (shares * logs).sum(axis=1)
-    mean = np.log(np.maximum(total / len(logits), np.finfo(np.float64).tiny))
-    cross = np.empty(len(logits))
-    for block in blocks:
-        cross[block] = np.exp(log_softmax(logits[block].astype(np.float64), axis=1)) @ mean
-    divergence = entropy - cross
-    return float(np.exp(divergence.mean())), divergence
+def _log(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log(np.maximum(mean, np.finfo(np.float64).tiny))
