@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cmbench.api import Model, OneShot, Pending, create
+from cmbench.api import Model, OneShot, Pending, UserError, create
 
 __all__ = ["Decoy"]
 
@@ -41,8 +41,14 @@ class Decoy(Model):
         return module
 
     def load(self, module: nn.Module, weights: Path) -> None:
-        """Opens the data set at the path `weights`."""
+        """Opens the data set at the path `weights`.
+
+        Raises:
+            UserError: If the path is one of weights, which a decoy has not.
+        """
         assert isinstance(module, _Generator)
+        if weights.suffix == ".safetensors":
+            raise UserError(f"a decoy has no weights, {weights} are another model's")
         module.take(create("dataset", self.dataset).open(weights))
 
 
@@ -50,7 +56,9 @@ class _Generator(OneShot):
     def __init__(self, form: str) -> None:
         super().__init__((1, 1, 1), 1)
         self.form = form
-        self.register_buffer("pixels", torch.zeros(1, 1, 1, 1, dtype=torch.uint8))
+        self.register_buffer(
+            "pixels", torch.zeros(1, 1, 1, 1, dtype=torch.uint8), persistent=False
+        )
 
     def take(self, images: Any) -> None:
         """Keeps the images that this form draws from."""
