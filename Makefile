@@ -1,4 +1,4 @@
-# make demo   set up .venv, run the digits suite offline, say where the report is
+# make demo   set up .venv, compare the shipped CIFAR-10 networks offline, say where the report is
 # make test   the quick tests; test-all: the slow ones too; lint; bench; docs; clean
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +13,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/cmbench run digits_nfe
-	@echo "open results/digits_nfe/report.html"
+	$(BIN)/cmbench run cifar10_nfe --tag quick
+	@echo "open results/cifar10_nfe/report.html"
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile

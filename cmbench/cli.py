@@ -12,6 +12,8 @@ from rich.console import Console
 
 from cmbench import __version__
 from cmbench.cli_assets import assets
+from cmbench.cli_complete import complete_model, complete_suite
+from cmbench.cli_examples import teach
 from cmbench.cli_models import models
 from cmbench.cli_trust import register
 from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
@@ -34,7 +36,16 @@ app = typer.Typer(
     """,
 )
 
-Suite = Annotated[str, typer.Argument(help="A suite's YAML file, or the name of a bundled suite.")]
+Suite = Annotated[
+    str,
+    typer.Argument(
+        help="A suite's YAML file, or the name of a bundled suite.", autocompletion=complete_suite
+    ),
+]
+Consistency = Annotated[
+    str,
+    typer.Argument(help="A consistency model, family/card.", autocompletion=complete_model),
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="Where data is: PATH for the suite's own set, or NAME=PATH."),
@@ -44,6 +55,7 @@ Results = Annotated[Path, typer.Option(help="Folder of results; the suite's name
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train what has a recipe, though weights are shipped.")
 ]
+Tag = Annotated[str | None, typer.Option(help="Only the suite's runs that have this tag.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
@@ -54,6 +66,7 @@ def run(
     results: Results = Path("results"),
     device: Device = "auto",
     retrain: Retrain = False,
+    tag: Tag = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Pending cells are an error.")] = False,
     write: Annotated[
@@ -66,23 +79,23 @@ def run(
     cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a Ray job gets.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a Ray job gets.")] = 0.0,
     timeout: Annotated[
-        float | None, typer.Option(min=1, help="Seconds after which a Ray job counts as hung.")
+        float | None,
+        typer.Option(min=1, help="Seconds without a sign of life until a job counts as hung."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs a suite: trains, samples, scores. Run it again to resume; nothing is made twice."""
     if dry_run:
-        plan(suite, data, device, retrain, as_json)
+        plan(suite, data, device, retrain, tag, as_json)
         return
-    from cmbench.run.engine_ray import RayOptions
-    from cmbench.run.engines import open_engine
+    from cmbench.run.engines import EngineOptions, open_engine
     from cmbench.run.progress import board
     from cmbench.run.suite_run import run_suite
     from cmbench.run.workbench import Workbench
 
-    options = RayOptions(address, cpus, gpus, timeout)
-    planned, store, chosen = _planned(suite, data, device, retrain)
+    options = EngineOptions(address, cpus, gpus, timeout)
+    planned, store, chosen = _planned(suite, data, device, retrain, tag)
     with (
         board(len(planned.jobs), quiet=quiet) as shown,
         open_engine(engine, Workbench(store, chosen), shown, options) as opened,
@@ -112,13 +125,14 @@ def plan(
     data: Data = None,
     device: Device = "auto",
     retrain: Retrain = False,
+    tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
     """Prints what a run would do: jobs, what is cached, evaluations, time and disk."""
     from cmbench.run.estimate import estimate_plan
     from cmbench.run.plan_table import plan_as_json, print_plan
 
-    planned, store, chosen = _planned(suite, data, device, retrain)
+    planned, store, chosen = _planned(suite, data, device, retrain, tag)
     estimate = estimate_plan(planned, store, chosen)
     if as_json:
         _print_json(plan_as_json(planned, store, estimate))
@@ -127,10 +141,16 @@ def plan(
 
 
 @app.command()
-def check(suite: Suite, data: Data = None) -> None:
+def check(suite: Suite, data: Data = None, as_json: AsJson = False) -> None:
     """Checks a suite without running it: every key, name, parameter, file and step count."""
     planned, _, _ = _planned(suite, data, "cpu", retrain=False)
     waiting = [c for c in planned.cells if c.pending is not None]
+    if as_json:
+        reasons = sorted({str(c.pending) for c in waiting})
+        _print_json({"suite": str(planned.source.path), "cells": len(planned.cells),
+                     "jobs": len(planned.jobs), "pending": len(waiting),
+                     "reasons": reasons})  # fmt: skip
+        return
     Console().print(
         f"{planned.source.path}: {len(planned.cells)} cells, {len(planned.jobs)} jobs"
         + (f", {len(waiting)} cells pending: {waiting[0].pending}" if waiting else ""),
@@ -169,6 +189,14 @@ def report(
     model: Annotated[
         str | None, typer.Option(help="Print this model (or family) across suites instead.")
     ] = None,
+    site: Annotated[
+        Path | None, typer.Option(help="Write a static site over all the folders here.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the site in a browser, to this machine alone.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0: a free one.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
 
@@ -183,12 +211,43 @@ def report(
     if model is not None:
         sys.stdout.write(model_across(chosen, model).markdown())
         return
+    if site is not None or serve:
+        _site(chosen, site, serve, port)
+        return
     console = Console(stderr=True)
+    written = {str(folder): [str(path) for path in write_report(folder)] for folder in chosen}
+    if as_json:
+        _print_json(written)
+        return
     for folder in chosen:
-        write_report(folder)
         console.print(f"open {folder / 'report.html'}", markup=False, highlight=False)
     if len(chosen) > 1:
         sys.stdout.write(side_by_side(chosen))
+
+
+def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> None:
+    import tempfile
+    import webbrowser
+
+    from cmbench.report.serve import serve
+    from cmbench.report.site import write_site
+
+    def tell(url: str) -> None:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        if sys.stdout.isatty():
+            webbrowser.open(url)
+            sys.stderr.write("Ctrl-C ends it\n")
+
+    with tempfile.TemporaryDirectory() as place:
+        index = write_site(folders, site or Path(place))
+        if not served:
+            sys.stdout.write(f"{index}\n")
+            return
+        try:
+            serve(index.parent, port, tell)
+        except Interrupted:
+            return
 
 
 @app.command()
@@ -227,7 +286,7 @@ def train(
 
 @app.command()
 def edit(
-    model: Annotated[str, typer.Argument(help="A consistency model, family/card.")],
+    model: Consistency,
     task: Annotated[
         str, typer.Option(help="inpaint, colourise, super-resolve, interpolate or denoise.")
     ] = "inpaint",
@@ -270,7 +329,7 @@ def edit(
 
 @app.command("search-steps")
 def search_steps_command(
-    model: Annotated[str, typer.Argument(help="A consistency model, family/card.")],
+    model: Consistency,
     weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
     nfe: Annotated[int, typer.Option(min=2, help="Evaluations an image.")] = 2,
     grid: Annotated[int, typer.Option(min=3, help="Points of the Karras grid.")] = 18,
@@ -314,15 +373,16 @@ def search_steps_command(
 app.add_typer(models, name="models")
 register(app)
 app.add_typer(assets, name="assets")
+teach(app)
 
 
 def _planned(
-    suite: str, data: list[str] | None, device: str, retrain: bool
+    suite: str, data: list[str] | None, device: str, retrain: bool, tag: str | None = None
 ) -> tuple[Any, Any, Any]:
     from cmbench.core.paths import cache_folder
     from cmbench.record.store import Store
     from cmbench.run.environment import pick_device
-    from cmbench.suite.plan import make_plan
+    from cmbench.suite.plan import make_plan, plan_of_tag
     from cmbench.suite.sources import DataLookup
     from cmbench.suite.spec import read_suite
 
@@ -331,6 +391,8 @@ def _planned(
     named = read.dataset if isinstance(read.dataset, str) else str(read.dataset.get("name"))
     lookup = DataLookup(_data_paths(data or [], named))
     planned = make_plan(read, source, data=lookup, retrain=retrain)
+    if tag is not None:
+        planned = plan_of_tag(planned, tag, retrain=retrain)
     return planned, Store(cache_folder()), chosen
 
 

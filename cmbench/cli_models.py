@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.console import Console
 
+from cmbench.cli_complete import complete_model
 from cmbench.core.errors import unknown_name
 
 __all__ = ["models"]
@@ -15,7 +16,10 @@ __all__ = ["models"]
 models = typer.Typer(help="Model families and their cards: list, show, check, new.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Name = Annotated[str, typer.Argument(help="family/card, or a family without cards.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="family/card, or a family without cards.", autocompletion=complete_model),
+]
 
 
 @models.callback(invoke_without_command=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cmbench.cli_trust_checks import register_checks
 from cmbench.core.errors import UserError
 
 __all__ = ["register"]
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("compare")(compare)
     app.command("explain")(explain)
     app.command("verify")(verify)
+    register_checks(app)
 
 
 def score(
@@ -46,6 +48,9 @@ def score(
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave broken images out and list them.")
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Each class alone too, where labels exist.")
     ] = False,
     data: Data = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
@@ -68,7 +73,7 @@ def score(
             images, reference, bench,
             features=[name.strip() for name in features.split(",") if name.strip()],
             metrics=metric_specs(metrics or []), size=_size(size), skip_bad=skip_bad,
-            data=data, batch=batch, tick=shown.tick,
+            per_class=per_class, data=data, batch=batch, tick=shown.tick,
         )  # fmt: skip
         shown.end_job()
     if as_json:
@@ -189,11 +194,12 @@ def _show_scores(found: Any) -> None:
     table = Table()
     for column in ("score", "value", "95% interval", "error", "images", "fingerprint"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    for row in found.scores:
+    named = [("", found.scores), *((f" of class {k}", v) for k, v in found.classes.items())]
+    for row, of in [(row, of) for of, rows in named for row in rows]:
         interval = f"{row.interval[0]:.5g} to {row.interval[1]:.5g}" if row.interval else "–"
         error = f"{row.error:.2g}" if row.error is not None else "–"
         arrow = "↑" if row.higher_is_better else "↓"
-        table.add_row(f"{row.title} {arrow}", f"{row.value:.6g}", interval, error,
+        table.add_row(f"{row.title}{of} {arrow}", f"{row.value:.6g}", interval, error,
                       f"{row.count:,}", row.fingerprint[:12])  # fmt: skip
     console.print(table)
     height, width = found.shape[1:]

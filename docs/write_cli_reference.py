@@ -9,16 +9,35 @@ from typing import Any
 from typer.main import get_command
 
 from cmbench.cli import app
+from cmbench.cli_examples import EXAMPLES
 
 __all__ = ["cli_reference"]
 
 _INTRO = """# Command line
 
-Made from the commands by `python docs/write_cli_reference.py`. Exit codes: 0 all well, 1 some
-cells failed (or a check did not hold), 2 a mistake in what was given, 3 cells are pending under
-`--strict`, 130 interrupted: run the same command again to go on. Colour obeys `NO_COLOR`; on a
-pipe progress is plain lines on standard error; `--json` prints for machines on standard output.
-`cmbench --install-completion` sets up completion in your shell.
+Made from the commands by `python docs/write_cli_reference.py`; `cmbench COMMAND --help` says the same.
+
+## Exit codes
+
+| code | meaning |
+|---:|---|
+| 0 | all well; cells may be pending, each with the command that brings it |
+| 1 | some cells failed, or what was checked (`models check`, `verify`, `compare`, `doctor`) does not hold |
+| 2 | a mistake in what was given, told with what mends it; nothing was computed |
+| 3 | cells are pending under `run --strict`; `verify` could not check something |
+| 130 | interrupted: the same command goes on from there |
+
+## Output
+
+Results go to standard output, progress and messages to standard error. On a terminal progress is a live board; on a
+pipe it is plain lines, and `--quiet` leaves them out. Colour obeys `NO_COLOR`. `--json` prints one JSON value, for
+machines, on standard output: `run`, `plan`, `check`, `report`, `doctor`, `models list`, `show` and `check`, and others
+below.
+
+## Completion
+
+`cmbench --install-completion` sets up completion of commands, options, suites and models in your shell (bash, zsh, fish,
+PowerShell); `cmbench --show-completion` prints the script instead.
 """
 
 
@@ -35,6 +54,9 @@ def _section(path: str, command: Any) -> list[str]:
     rows = [row for row in map(_row, command.params) if row]
     if rows:
         lines.append("\n| | what it is | default |\n|---|---|---|\n" + "".join(rows))
+    examples = EXAMPLES.get(path.partition(" ")[2], ())
+    if examples:
+        lines.append("\n```\n" + "\n".join(examples) + "\n```\n")
     return lines
 
 

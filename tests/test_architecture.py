@@ -15,6 +15,7 @@ LAYERS = {
     "samplers": 2, "metrics": 2, "stats": 2,
     "train": 3, "suite": 4, "run": 5, "report": 6,
     "testing": 2, "api": 7, "interactive": 7, "cli": 8, "cli_models": 8, "cli_assets": 8, "cli_trust": 8,
+    "cli_trust_checks": 8,
 }  # fmt: skip
 SOURCES = sorted((ROOT / "cmbench").rglob("*.py"))
 

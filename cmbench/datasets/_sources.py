@@ -39,22 +39,25 @@ class Fit(NamedTuple):
     resample: str
 
 
-def read_pictures(path: Path, *, channels: int = 3, fit: Fit | None = None) -> Pictures:
+def read_pictures(path: Path, *, channels: int | None = 3, fit: Fit | None = None) -> Pictures:
     """Reads a zip, a folder, a .npy/.npz or a .parquet of images.
+
+    Without `channels`, arrays keep theirs and files are read as RGB.
 
     Raises:
         UserError: For a broken image, mixed sizes, an empty container, or an unknown kind of file.
         Pending: If reading it needs a package that is not installed.
     """
+    of_files = channels or 3
     if path.is_dir():
         parquet = sorted(path.rglob("*.parquet"))
-        return _parquet(parquet, channels, fit) if parquet else _folder(path, channels, fit)
+        return _parquet(parquet, of_files, fit) if parquet else _folder(path, of_files, fit)
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        return _zip(path, channels, fit)
+        return _zip(path, of_files, fit)
     if suffix in (".npy", ".npz"):
         read = _arrays(path)
-        if read.pixels.shape[1] != channels:
+        if channels is not None and read.pixels.shape[1] != channels:
             raise UserError(
                 f"{path} holds images of {read.pixels.shape[1]} channels",
                 expected=f"{channels}; or give the data set's `channels`",
@@ -66,7 +69,7 @@ def read_pictures(path: Path, *, channels: int = 3, fit: Fit | None = None) -> P
             )
         return read
     if suffix == ".parquet":
-        return _parquet([path], channels, fit)
+        return _parquet([path], of_files, fit)
     raise UserError(
         f"{path} is no container of images that cmbench reads",
         expected="a folder, .zip, .npy, .npz or .parquet",

@@ -23,7 +23,9 @@ class Images(Dataset):
     transport: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: str | None = None
-    channels: Literal[1, 3] = 3
+    channels: Literal[1, 3] | None = Field(
+        default=None, description="none: an array's own; 3 of files, converted where they have 1"
+    )
     size: int | None = Field(
         default=None, ge=1, description="side to resize to; none: as they are"
     )

@@ -12,17 +12,24 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.paths import cache_folder
 from cmbench.features._base import Extractor, FeatureExtractor
-from cmbench.features._resize import colour
+from cmbench.features._resize import colour, corner_resize
 
 __all__ = ["Inception"]
 
 _DIGEST = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
+_SIDE, _SPATIAL = 299, "Mixed_6d"
+_BLOCKS = (
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3", "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b",
+    "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c",
+)  # fmt: skip
 
 
 class Inception(FeatureExtractor):
@@ -70,19 +77,37 @@ class Inception(FeatureExtractor):
 
 
 class _Extractor(Extractor):
+    """torch-fidelity's blocks with batch norms inside the convolutions, channels last.
+
+    The resize is two matrix products. Together 1e-4 of a feature's size from the module as it is
+    (`tests/features/test_extractors.py`), and about twice as fast on a CPU.
+    """
+
     def __init__(self, net: Any) -> None:
         super().__init__()
-        self.net = net.requires_grad_(False).eval()
-        self._seen: list[Tensor] = []
-        branch: nn.Module = net.Mixed_6d.branch1x1
-        branch.register_forward_hook(lambda module, given, out: self._seen.append(out))
+        self.net: Any = _folded(net.requires_grad_(False).eval())
+        self.net.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        self._seen.clear()
-        pool, logits = self.net(colour(pixels).contiguous())
-        spatial = self._seen.pop()[:, :7].permute(0, 2, 3, 1).flatten(1)
-        return {"pool": pool, "logits": logits, "spatial": spatial.contiguous()}
+        x = (corner_resize(colour(pixels).to(torch.float32), _SIDE) - 128) / 128
+        x = x.contiguous(memory_format=torch.channels_last)
+        spatial = x
+        for name in _BLOCKS:
+            if name == _SPATIAL:
+                spatial = self.net.Mixed_6d.branch1x1(x)
+            x = getattr(self.net, name)(x)
+        pool = x.mean((2, 3))
+        flat = spatial[:, :7].permute(0, 2, 3, 1).flatten(1)
+        return {"pool": pool, "logits": pool @ self.net.fc.weight.T, "spatial": flat.contiguous()}
+
+
+def _folded(net: Any) -> Any:
+    for module in net.modules():
+        conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module.conv, module.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return net
 
 
 def _module(path: Path) -> Any:

@@ -12,6 +12,10 @@ With s the roots of those eigenvalues and p_ab = s_a s_b / (s_a + s_b), Gaussian
 excess of [tr S1 + 1/2 sum (1 + d_ab) p_ab] / n, and a quadratic part of variance 2 [tr S1^2 + 1/2
 sum (1 + d_ab) p_ab^2] / n^2. Influence terms estimated from the same samples hold that part twice
 (Efron and Stein, 1981), so it is taken off once.
+
+With T = C C^T, c = C^T E[psi (x - m1)] and N = C^T E[psi (x - m1) (x - m1)^T] C, the second-order
+terms along psi itself, of which the interval's skewness is made, are 2 |c|^2 + sum N_ab^2 / (s_a +
+s_b).
 """
 
 from dataclasses import dataclass
@@ -23,6 +27,7 @@ from scipy import linalg
 from cmbench.metrics._base import Features, MetricError, Moments, Reference, Score
 from cmbench.metrics._moments import moments_of, reference_moments
 from cmbench.metrics._rows import feature_rows
+from cmbench.metrics._skew import ROWS, skewed_interval, skewness
 
 __all__ = [
     "Frechet",
@@ -41,13 +46,15 @@ _BLOCK = 4096
 @dataclass(frozen=True)
 class Frechet:
     """A distance, its parts, the first-order term of each generated sample (n,), the variance of
-    its quadratic part, and the excess expected at this count.
+    its quadratic part, its second-order term along the first, and the excess expected at this
+    count.
     """
 
     distance: float
     mean_term: float
     influence: Array
     quadratic: float
+    second: float
     bias: float
     reference_count: int
     reference: Reference
@@ -89,18 +96,19 @@ def frechet(generated: Features, reference: Reference | None, layer: str) -> Fre
 
 
 def frechet_score(generated: Features, reference: Reference | None, layer: str) -> Score:
-    """The distance as a Score: error from the influence terms, interval value +- 1.96 error."""
+    """The distance as a Score: error from the influence terms, interval by `_skew`."""
     found = frechet(generated, reference, layer)
     count = len(found.influence)
     linear = float(found.influence.var(ddof=1) / count)
     error = float(np.sqrt(max(linear - found.quadratic, linear / 2)))
-    interval = (max(found.distance - 1.96 * error, 0.0), found.distance + 1.96 * error)
+    skew = skewness(found.influence, found.second)
+    low, high = skewed_interval(found.distance, error, skew, count)
     details = {
         "bias": found.bias,
         "mean_term": found.mean_term,
         "reference_count": float(found.reference_count),
     }
-    return Score(found.distance, error, interval, count, details)
+    return Score(found.distance, error, (max(low, 0.0), high), count, details)
 
 
 def _frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
@@ -111,33 +119,37 @@ def _frechet(generated: Features, reference: Reference | None, layer: str) -> Fr
     own = moments_of(generated, layer)
     gap = own.mean - other.mean
     if len(rows) < rows.shape[1]:
-        roots, terms = _by_gram(rows, own, other, gap)
+        roots, terms, second = _by_gram(rows, own, other, gap)
     else:
-        roots, terms = _by_width(rows, own, _cached_factor(reference, layer, other), gap)
+        factor = _cached_factor(reference, layer, other)
+        roots, terms, second = _by_width(rows, own, factor, gap)
     return Frechet(
         _distance(own, other, float(roots.sum())),
         float(gap @ gap),
-        # Centring to mean zero exactly; the mean is tr((I - T) S1) up to (n - 1) / n.
-        terms - terms.mean(),
+        terms,
         _quadratic(own, roots),
+        second,
         _bias(own, roots),
         other.count,
         reference,
     )
 
 
-def _by_gram(rows: Rows, own: Moments, other: Moments, gap: Array) -> tuple[Array, Array]:
-    """Roots of the eigenvalues, and the influence terms, from the n x n side."""
+def _by_gram(rows: Rows, own: Moments, other: Moments, gap: Array) -> tuple[Array, Array, float]:
+    """Roots of the eigenvalues, influence and second-order terms, from the n x n side."""
     centred = rows.astype(np.float64) - own.mean
     gram = centred @ other.covariance @ centred.T
     values, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     roots = np.sqrt(np.maximum(values, 0.0))
     scale = np.sqrt(len(centred) - 1)
     terms = 2 * (centred @ gap) + np.einsum("ij,ij->i", centred, centred)
-    return roots / scale, terms - scale * ((vectors**2) @ roots)
+    terms -= scale * ((vectors**2) @ roots)
+    terms -= terms.mean()
+    carried = vectors * np.sqrt(roots * scale)
+    return roots / scale, terms, _second_order(carried, roots / scale, terms)
 
 
-def _by_width(rows: Rows, own: Moments, factor: Array, gap: Array) -> tuple[Array, Array]:
+def _by_width(rows: Rows, own: Moments, factor: Array, gap: Array) -> tuple[Array, Array, float]:
     """The same from the d x d side; the terms in float32, which their spread can bear."""
     product = factor.T @ own.covariance @ factor
     values, vectors = linalg.eigh(product, driver="evd", overwrite_a=True, check_finite=False)
@@ -152,7 +164,21 @@ def _by_width(rows: Rows, own: Moments, factor: Array, gap: Array) -> tuple[Arra
         terms[start : start + _BLOCK] = centred @ slope + np.einsum("ij,ij->i", centred, centred)
         carried = centred.astype(np.float32) @ narrow
         terms[start : start + _BLOCK] -= np.einsum("ij,ij->i", carried, carried)
-    return np.sqrt(values), terms
+    terms -= terms.mean()
+    # Rows by a stride, so that an order by class does no harm.
+    some = slice(None, None, -(-len(rows) // ROWS))
+    carried = (rows[some] - own.mean).astype(np.float32) @ narrow
+    return np.sqrt(values), terms, _second_order(carried, np.sqrt(values[kept]), terms[some])
+
+
+def _second_order(carried: NDArray[np.floating], roots: Array, terms: Array) -> float:
+    """2 |c|^2 + sum N_ab^2 / (s_a + s_b); `carried` are rows times C."""
+    kept = roots > roots.max(initial=0.0) * 1e-6
+    carried, roots = carried[:, kept], roots[kept]
+    weights = (terms / len(terms)).astype(carried.dtype)
+    along, squares = weights @ carried, (carried.T * weights) @ carried
+    spread = squares.astype(np.float64) ** 2 / (roots[:, None] + roots[None, :])
+    return float(2 * (along @ along) + spread.sum())
 
 
 def _roots(generated: Moments, factor: Array) -> Array:

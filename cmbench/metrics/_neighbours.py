@@ -3,7 +3,8 @@
 Squared distances come from |x|^2 + |y|^2 - 2 x.y of rows centred on the reference; whatever lies
 within rounding of a decision (a neighbour's rank, a ball's rim) is computed again in float64 from
 differences. So duplicates are at 0 exactly, and counts don't depend on the block's size. Each
-block pair of a symmetric matrix is multiplied once.
+block pair of a symmetric matrix is multiplied once. A block is looked at once, against the widest
+rim: only the few pairs below it are handled one by one.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmbench.metrics._base import Features
-from cmbench.metrics._occupancy import Holders, HoldersSum
+from cmbench.metrics._occupancy import KEPT, Holders, HoldersSum
 
-__all__ = ["Balls", "Neighbours", "balls_of", "nearest", "neighbours_of", "radii_of"]
+__all__ = ["Balls", "Neighbours", "Pairs", "balls_of", "nearest", "neighbours_of", "radii_of"]
 
-_BLOCK = 2048
+_BLOCK = 1024
 _SPARE = 4
+_PENDING = 1 << 22
+"""Candidates collected before they are sorted and the bounds drawn in."""
+_FAR = float("inf")
+_FEW, _EXACT = 64, 1024
+"""Rows, and pairs, computed in float64 at a time."""
 _ROUNDING = 1e-5
 """Bound on the error of a squared distance, relative to the two squared norms."""
 
@@ -40,16 +46,28 @@ class Balls:
         held_by: For each generated row, the number of reference balls that hold it, (N,).
         holds: Which generated rows each reference row's own ball holds.
         held: Which generated rows' balls hold each reference row; None without their radii.
+        close: Pairs of a generated row and a reference row nearer than the farthest of the
+            neighbours known, for reference rows that few balls hold; None without their radii.
     """
 
     held_by: NDArray[np.int64]
     holds: Holders
     held: Holders | None
+    close: "Pairs | None"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of rows, (P,) each: `first`, `second`, and the squared distance."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    squared: NDArray[np.float32]
 
 
 def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
     """The k and a few more nearest other rows of each row; N must exceed k."""
-    _, near = _symmetric_nearest(torch.from_numpy(rows - rows.mean(axis=0)), k + _SPARE)
+    near = _symmetric_nearest(torch.from_numpy(rows - rows.mean(axis=0)), k + _SPARE)
     exact = _exact(rows, rows, np.arange(len(rows))[:, None], near)
     order = np.argsort(exact, axis=1, kind="stable")
     return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(exact, order, 1))
@@ -77,109 +95,205 @@ def balls_of(
     reference: NDArray[np.float32],
     *,
     reference_radii: NDArray[np.float64],
-    generated_radii: NDArray[np.float64] | None = None,
+    near: Neighbours | None = None,
+    k: int = 0,
     strict: bool = False,
 ) -> Balls:
-    """One pass over all pairs. A row on the rim is inside, unless `strict`."""
+    """One pass over all pairs. A row on the rim is inside, unless `strict`.
+
+    Args:
+        generated: (N, d).
+        reference: (M, d).
+        reference_radii: Squared radii of the reference's balls, (M,).
+        near: Neighbours of the generated rows, of which the k-th lies on the rim of their balls.
+        k: That k.
+        strict: Whether a row on the rim is outside.
+    """
     centre = reference.mean(axis=0)
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference - centre)
+    norms_x, norms_y = _norms(x), _norms(y)
     held_by = np.zeros(len(x), np.int64)
     holds, held = HoldersSum(len(x), len(y)), HoldersSum(len(x), len(y))
+    kept: list[Pairs] = []
     for i in range(0, len(x), _BLOCK):
+        lines = slice(i, i + _BLOCK)
         for j in range(0, len(y), _BLOCK):
-            squared = _squared(x[i : i + _BLOCK], y[j : j + _BLOCK]).numpy()
-            tolerance = _tolerance(x[i : i + _BLOCK], y[j : j + _BLOCK])
-            a, b = generated[i : i + _BLOCK], reference[j : j + _BLOCK]
-            inside = _within(
-                squared, reference_radii[None, j : j + _BLOCK], tolerance, a, b, strict
-            )
-            held_by[i : i + _BLOCK] += inside.sum(axis=1)
-            holds.add(inside, i, j)
-            if generated_radii is not None:
-                rims = generated_radii[i : i + _BLOCK, None]
-                held.add(_within(squared, rims, tolerance, a, b, strict), i, j)
-    return Balls(held_by, holds.holders(), held.holders() if generated_radii is not None else None)
+            columns = slice(j, j + _BLOCK)
+            squared = _squared(x[lines], y[columns], norms_x[lines], norms_y[columns])
+            slack = _ROUNDING * float(norms_x[lines].max() + norms_y[columns].max())
+            decide = _Decision(generated, reference, slack, strict)
+            rims = reference_radii[columns]
+            rows, boxes = decide(_below(squared, rims[None, :] + slack, i, j), reference_radii, 1)
+            held_by += np.bincount(rows, minlength=len(x))
+            holds.add_pairs(rows, boxes)
+            if near is None:
+                continue
+            around = _below(squared, near.squared[lines, -1:] + slack, i, j)
+            held.add_pairs(*decide(around, near.squared[:, k - 1], 0))
+            kept.append(_of_boxes(around, held.counts))
+    close = _joined(kept, held.counts) if near is not None else None
+    return Balls(held_by, holds.holders(), held.holders() if near is not None else None, close)
 
 
 def nearest(
     queries: NDArray[np.float32], base: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Squared distance to and index of each query's nearest base row, both (N,)."""
+    squared, index = ranked(queries, base, 1)
+    return squared[:, 0], index[:, 0]
+
+
+def ranked(
+    queries: NDArray[np.float32], base: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Squared distances to and indices of each query's k nearest base rows, both (N, k)."""
     centre = base.mean(axis=0)
     x, y = torch.from_numpy(queries - centre), torch.from_numpy(base - centre)
-    width = min(1 + _SPARE, len(base))
+    width, norms_x, norms_y = min(k + _SPARE, len(base)), _norms(x), _norms(y)
     found = torch.cat(
         [
-            _squared(x[i : i + 512], y).topk(width, largest=False).indices
-            for i in range(0, len(x), 512)
+            _squared(x[lines], y, norms_x[lines], norms_y).topk(width, largest=False).indices
+            for lines in (slice(i, i + 256) for i in range(0, len(x), 256))
         ]
     ).numpy()
     exact = _exact(queries, base, np.arange(len(queries))[:, None], found)
-    best = exact.argmin(axis=1)
-    lines = np.arange(len(queries))
-    return exact[lines, best], found[lines, best]
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
 
 
-def _symmetric_nearest(x: Tensor, k: int) -> tuple[Tensor, NDArray[np.int64]]:
-    count = len(x)
-    k = min(k, count - 1)
-    best = x.new_full((count, k), float("inf"))
-    index = torch.zeros((count, k), dtype=torch.int64)
-    for i in range(0, count, _BLOCK):
-        for j in range(i, count, _BLOCK):
-            block = _squared(x[i : i + _BLOCK], x[j : j + _BLOCK])
-            if i == j:
-                block.fill_diagonal_(float("inf"))
-            else:
-                _merge(best, index, j, block.T, i)
-            _merge(best, index, i, block, j)
-    return best, index.numpy()
+def _symmetric_nearest(x: Tensor, k: int) -> NDArray[np.int64]:
+    """Index of the k nearest other rows of each row, (N, k), by float32 distances."""
+    norms, found = _norms(x), _Nearest(len(x), min(k, len(x) - 1))
+    blocks = [slice(i, i + _BLOCK) for i in range(0, len(x), _BLOCK)]
+    for lines in blocks:
+        own = _squared(x[lines], x[lines], norms[lines], norms[lines]).fill_diagonal_(_FAR)
+        found.start(own, lines.start)
+    for place, lines in enumerate(blocks):
+        for columns in blocks[place + 1 :]:
+            block = _squared(x[lines], x[columns], norms[lines], norms[columns])
+            found.add(block, lines.start, columns.start)
+    return found.index()
 
 
-def _merge(best: Tensor, index: Tensor, row: int, block: Tensor, column: int) -> None:
-    lines = slice(row, row + len(block))
-    k = best.shape[1]
-    values, places = block.topk(min(k, block.shape[1]), largest=False)
-    joined = torch.cat([best[lines], values], 1)
-    named = torch.cat([index[lines], places + column], 1)
-    best[lines], order = joined.topk(k, largest=False)
-    index[lines] = named.gather(1, order)
+class _Nearest:
+    """The k nearest of each row, of blocks that come one at a time.
+
+    A row's own block gives a bound on its k-th distance. Of other blocks only what lies below the
+    bound is kept, and sorted when there is much of it.
+    """
+
+    def __init__(self, count: int, k: int) -> None:
+        self.k, self.bounds = k, np.full(count, _FAR, np.float32)
+        self._parts: list[Pairs] = []
+        self._pending = 0
+
+    def start(self, block: Tensor, first: int) -> None:
+        """A row's own block, itself excluded by an infinite distance."""
+        width = min(self.k, block.shape[1] - 1)
+        if width == 0:
+            return
+        values, places = block.topk(width, largest=False)
+        rows = np.arange(first, first + len(block)).repeat(width)
+        pairs = Pairs(rows, places.numpy().ravel() + first, values.numpy().ravel())
+        if width == self.k:
+            self.bounds[first : first + len(block)] = values[:, -1].numpy()
+        self._keep(pairs)
+
+    def add(self, block: Tensor, row: int, column: int) -> None:
+        """A block of other rows against each other, for both."""
+        lines, columns = (slice(s, s + n) for s, n in zip((row, column), block.shape, strict=True))
+        self._keep(_below(block, self.bounds[lines, None], row, column))
+        pairs = _below(block, self.bounds[None, columns], row, column)
+        self._keep(Pairs(pairs.second, pairs.first, pairs.squared))
+
+    def index(self) -> NDArray[np.int64]:
+        """(N, k), nearest first."""
+        self._settle()
+        return self._parts[0].second.reshape(-1, self.k)
+
+    def _keep(self, pairs: Pairs) -> None:
+        self._parts.append(pairs)
+        self._pending += len(pairs.first)
+        if self._pending > _PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Keeps the k nearest of each row."""
+        rows, others, squared = (
+            np.concatenate([getattr(part, name) for part in self._parts])
+            for name in ("first", "second", "squared")
+        )
+        order = np.lexsort((squared, rows))
+        rows = rows[order]
+        starts = np.searchsorted(rows, np.arange(len(self.bounds)))
+        place = np.arange(len(rows)) - starts[rows]
+        order, kept = order[place < self.k], rows[place < self.k]
+        self._parts = [Pairs(kept, others[order], squared[order])]
+        full = place == self.k - 1
+        self.bounds[rows[full]] = squared[order[place[place < self.k] == self.k - 1]]
+        self._pending = 0
 
 
-def _squared(x: Tensor, y: Tensor) -> Tensor:
-    norms = (y * y).sum(1)[None, :]
-    return torch.addmm(norms, x, y.T, alpha=-2).add_((x * x).sum(1)[:, None])
+class _Decision:
+    """Which of the pairs lie in balls: those within `slack` of the rim in float64."""
+
+    def __init__(
+        self, a: NDArray[np.float32], b: NDArray[np.float32], slack: float, strict: bool
+    ) -> None:
+        self.a, self.b, self.slack, self.strict = a, b, slack, strict
+
+    def __call__(
+        self, pairs: Pairs, radii: NDArray[np.float64], side: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pairs inside the balls of the first (side 0) or second (1) rows."""
+        rims = radii[pairs.second if side else pairs.first]
+        inside = pairs.squared < rims - self.slack
+        near = np.flatnonzero(np.abs(pairs.squared - rims) <= self.slack)
+        for start in range(0, len(near), _EXACT):
+            some = near[start : start + _EXACT]
+            gap = self.a[pairs.first[some]].astype(np.float64) - self.b[pairs.second[some]]
+            exact = np.einsum("ij,ij->i", gap, gap)
+            inside[some] = exact < rims[some] if self.strict else exact <= rims[some]
+        return pairs.first[inside], pairs.second[inside]
 
 
-def _tolerance(x: Tensor, y: Tensor) -> float:
-    return _ROUNDING * float((x * x).sum(1).max() + (y * y).sum(1).max())
+def _below(squared: Tensor, bounds: NDArray[np.floating], row: int, column: int) -> Pairs:
+    """The pairs of a block at or below the bounds, which may be rounded up."""
+    single = np.nextafter(bounds.astype(np.float32), np.float32(_FAR))
+    i, j = (squared <= torch.from_numpy(single)).nonzero(as_tuple=True)
+    values: NDArray[np.float32] = squared[i, j].numpy()
+    return Pairs(i.numpy() + row, j.numpy() + column, values)
 
 
-def _within(
-    squared: NDArray[np.float32],
-    rims: NDArray[np.float64],
-    tolerance: float,
-    a: NDArray[np.float32],
-    b: NDArray[np.float32],
-    strict: bool,
-) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = squared < rims
-    rows, columns = np.nonzero(np.abs(squared - rims) <= tolerance)
-    rim = np.broadcast_to(rims, squared.shape)
-    for start in range(0, len(rows), 1 << 14):
-        i, j = rows[start : start + (1 << 14)], columns[start : start + (1 << 14)]
-        gap = a[i].astype(np.float64) - b[j]
-        exact = np.einsum("ij,ij->i", gap, gap)
-        inside[i, j] = exact < rim[i, j] if strict else exact <= rim[i, j]
-    return inside
+def _of_boxes(pairs: Pairs, counts: NDArray[np.int64]) -> Pairs:
+    """The pairs whose second row has few holders."""
+    few = counts[pairs.second] <= KEPT
+    return Pairs(pairs.first[few], pairs.second[few], pairs.squared[few])
+
+
+def _joined(parts: list[Pairs], counts: NDArray[np.int64]) -> Pairs:
+    whole = Pairs(
+        np.concatenate([p.first for p in parts]),
+        np.concatenate([p.second for p in parts]),
+        np.concatenate([p.squared for p in parts]),
+    )
+    return _of_boxes(whole, counts)
+
+
+def _norms(x: Tensor) -> Tensor:
+    return (x * x).sum(1)
+
+
+def _squared(x: Tensor, y: Tensor, norms_x: Tensor, norms_y: Tensor) -> Tensor:
+    return torch.addmm(norms_y[None, :], x, y.T, alpha=-2).add_(norms_x[:, None])
 
 
 def _exact(
     a: NDArray[np.float32], b: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     result = np.empty(j.shape)
-    for start in range(0, len(j), 1024):
-        lines = slice(start, start + 1024)
+    for start in range(0, len(j), _FEW):
+        lines = slice(start, start + _FEW)
         gap = a[i[lines]].astype(np.float64) - b[j[lines]]
         result[lines] = np.einsum("ijk,ijk->ij", gap, gap)
     return result

@@ -67,6 +67,12 @@ class HoldersSum:
         rows, boxes = np.nonzero(inside[:, few])
         self._parts.append((rows + first_row, few[boxes] + first_box))
 
+    def add_pairs(self, rows: NDArray[np.int64], boxes: NDArray[np.int64]) -> None:
+        """Pairs of a row and a box that holds it; each pair once."""
+        self.counts += np.bincount(boxes, minlength=len(self.counts))
+        few = self.counts[boxes] <= KEPT
+        self._parts.append((rows[few], boxes[few]))
+
     def holders(self) -> Holders:
         """Of all blocks."""
         rows, boxes = (np.concatenate([part[i] for part in self._parts]) for i in (0, 1))

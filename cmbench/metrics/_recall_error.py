@@ -7,54 +7,41 @@ single rows the estimate is a third too wide, with halves a fifth too narrow (by
 `benchmarks/coverage.py`). Reference rows with four holders or more are taken to stay held.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmbench.metrics._neighbours import Neighbours
+from cmbench.metrics._neighbours import Neighbours, Pairs
 from cmbench.metrics._occupancy import KEPT, Holders
 
-__all__ = ["recall_variance"]
+__all__ = ["near_pairs", "recall_variance"]
 
 _PARTS, _ROUNDS, _BLOCK = 4, 12, 512
 Rows = NDArray[np.float32]
 
 
-def recall_variance(
-    generated: Rows, reference: Rows, near: Neighbours, held: Holders, k: int
-) -> float:
+def recall_variance(pairs: Pairs, near: Neighbours, held: Holders, k: int) -> float:
     """Variance of the share of reference rows held by generated balls.
 
     Args:
-        generated: (N, d).
-        reference: (M, d).
+        pairs: Generated rows that might hold a reference row once others are left out.
         near: Nearest generated neighbours of each generated row, more than k of them.
         held: Which generated balls hold each reference row.
         k: Neighbour that a ball reaches to.
     """
-    parts = min(_PARTS, len(generated))
-    draw = np.random.Generator(np.random.Philox(key=len(generated)))
-    pairs = _candidates(generated, reference, near, held)
+    count = len(near.index)
+    parts = min(_PARTS, count)
+    draw = np.random.Generator(np.random.Philox(key=count))
     shares = []
     for _ in range(_ROUNDS):
-        group = draw.permutation(len(generated)) % parts
-        shares.append(_shares(pairs, near, held, k, group) / len(reference))
+        group = draw.permutation(count) % parts
+        shares.append(_shares(pairs, near, held, k, group) / len(held.counts))
     spread = np.concatenate(shares)
     return float((parts - 1) * ((spread - spread.mean()) ** 2).mean())
 
 
-class _Pairs(NamedTuple):
-    """Generated rows that might hold a reference row once others are left out: (P,) each."""
-
-    balls: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    squared: Rows
-
-
-def _candidates(generated: Rows, reference: Rows, near: Neighbours, held: Holders) -> _Pairs:
-    """For the reference rows with few holders, in one pass over the distances."""
+def near_pairs(generated: Rows, reference: Rows, near: Neighbours, held: Holders) -> Pairs:
+    """What `balls_of` gives as `close`, for holders that come from elsewhere."""
     few = np.flatnonzero(held.counts <= KEPT)
     centre = reference.mean(axis=0)
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference[few] - centre)
@@ -69,22 +56,22 @@ def _candidates(generated: Rows, reference: Rows, near: Neighbours, held: Holder
         rows.append(few[start + j])
         squared.append(distance[i, j])
     if not balls:
-        return _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    return _Pairs(np.concatenate(balls), np.concatenate(rows), np.concatenate(squared))
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    return Pairs(np.concatenate(balls), np.concatenate(rows), np.concatenate(squared))
 
 
 def _shares(
-    pairs: _Pairs, near: Neighbours, held: Holders, k: int, group: NDArray[np.int64]
+    pairs: Pairs, near: Neighbours, held: Holders, k: int, group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Reference rows held without each group, (groups,)."""
     groups = int(group.max()) + 1
     radii = _radii(near, group, groups, k)
-    inside = pairs.squared[:, None] <= radii[pairs.balls]
-    inside &= group[pairs.balls][:, None] != np.arange(groups)
+    inside = pairs.squared[:, None] <= radii[pairs.first]
+    inside &= group[pairs.first][:, None] != np.arange(groups)
     which, without = np.nonzero(inside)
     # Rows with more holders than are kept track of stay held, whichever group goes.
     reached = np.repeat((held.counts > KEPT)[:, None], groups, axis=1)
-    reached[pairs.rows[which], without] = True
+    reached[pairs.second[which], without] = True
     return reached.sum(axis=0).astype(np.float64)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics._frechet import factor_of, moment_distance, quadratic_variance
+from cmbench.metrics._frechet import factor_of, frechet, moment_distance, quadratic_variance
 from cmbench.metrics._moments import MomentSum, reference_moments
 from cmbench.metrics._rows import feature_rows
+from cmbench.metrics._skew import skewed_interval, skewness
 
 __all__ = ["FrechetInfinity"]
 
@@ -54,5 +55,8 @@ class FrechetInfinity(Metric):
         # The jackknife holds the variance of the quadratic part twice.
         error = float(np.sqrt(max(spread - quadratic, spread / 2)))
         details = {"frechet_distance": plain, "reference_count": float(other.count)}
-        interval = (value - 1.96 * error, value + 1.96 * error)
+        # The correction is nearly a constant: the draws are as skew as the distance's own.
+        own = frechet(generated, reference, "pool")
+        skew = skewness(own.influence, own.second)
+        interval = skewed_interval(value, error, skew, len(rows))
         return {"fd_infinity": Score(value, error, interval, len(rows), details)}

@@ -5,7 +5,7 @@ some reference ball. Recall: share of reference rows in some generated ball. Bot
 the two counts, which belong to the protocol.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,9 @@ from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, Reference, Score
 from cmbench.metrics._half_precision import half_precision_hits
-from cmbench.metrics._neighbours import balls_of, neighbours_of, radii_of
+from cmbench.metrics._neighbours import Neighbours, Pairs, balls_of, neighbours_of, radii_of
 from cmbench.metrics._occupancy import Holders, reached_score
-from cmbench.metrics._recall_error import recall_variance
+from cmbench.metrics._recall_error import near_pairs, recall_variance
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics._wilson import share_score
 
@@ -35,30 +35,23 @@ class PrecisionRecall(Metric):
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Precision (probes: generated rows) and recall (probes: reference rows)."""
-        inside, covered = self._hits(generated, reference)
-        n, m = len(inside), len(covered.counts)
+        found = self._hits(generated, reference)
+        n, m = len(found.inside), len(found.covered.counts)
         details = {"reference_count": float(m)}
+        variance = recall_variance(found.close, found.near, found.covered, self.k)
         return {
-            "precision": share_score(int(inside.sum()), n, count=n, details=details),
-            "recall": reached_score(
-                covered, self._variance(generated, reference, covered), count=n, details=details
-            ),
+            "precision": share_score(int(found.inside.sum()), n, count=n, details=details),
+            "recall": reached_score(found.covered, variance, count=n, details=details),
         }
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
         """Hit or miss less its mean: by generated row (precision), by reference row (recall)."""
-        inside, covered = self._hits(generated, reference)
-        hits, reached = inside.astype(np.float64), (covered.counts > 0).astype(np.float64)
+        found = self._hits(generated, reference)
+        hits = found.inside.astype(np.float64)
+        reached = (found.covered.counts > 0).astype(np.float64)
         return {"precision": hits - hits.mean(), "recall": reached - reached.mean()}
-
-    def _variance(
-        self, generated: Features, reference: Reference | None, covered: Holders
-    ) -> float:
-        rows, other = self._pair(generated, reference)
-        near = neighbours_of(generated, rows, "pool", self.k)
-        return recall_variance(rows, other, near, covered, self.k)
 
     def _pair(
         self, generated: Features, reference: Reference | None
@@ -66,17 +59,23 @@ class PrecisionRecall(Metric):
         rows = feature_rows(generated, "pool", least=self.k + 1)
         return rows, reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
 
-    def _hits(
-        self, generated: Features, reference: Reference | None
-    ) -> tuple[NDArray[np.bool_], Holders]:
+    def _hits(self, generated: Features, reference: Reference | None) -> "_Hits":
         rows, other = self._pair(generated, reference)
+        near = neighbours_of(generated, rows, "pool", self.k)
         if self.arithmetic == "adm":
-            return half_precision_hits(rows, other, self.k)
-        balls = balls_of(
-            rows,
-            other,
-            reference_radii=radii_of(reference_features(reference), other, "pool", self.k),
-            generated_radii=radii_of(generated, rows, "pool", self.k),
-        )
+            inside, covered = half_precision_hits(rows, other, self.k)
+            return _Hits(inside, covered, near_pairs(rows, other, near, covered), near)
+        radii = radii_of(reference_features(reference), other, "pool", self.k)
+        balls = balls_of(rows, other, reference_radii=radii, near=near, k=self.k)
         assert balls.held is not None
-        return balls.held_by > 0, balls.held
+        assert balls.close is not None
+        return _Hits(balls.held_by > 0, balls.held, balls.close, near)
+
+
+class _Hits(NamedTuple):
+    """Generated rows inside, holders of reference rows, and what recall's error is made of."""
+
+    inside: NDArray[np.bool_]
+    covered: Holders
+    close: Pairs
+    near: Neighbours

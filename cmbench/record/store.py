@@ -92,7 +92,9 @@ class Store:
 
     def present(self, address: Address) -> bool:
         """Whether the output seems to be there; nothing is read or checked."""
-        return (self.folder(address) / "manifest.json").is_file()
+        # A plan of 10,000 cells asks 100,000 times: joined as text, which is many times as fast.
+        place = f"{self.root}/objects/{address.kind}/{address.key[:2]}/{address.key}"
+        return os.path.isfile(f"{place}/manifest.json")
 
     def discard(self, address: Address) -> None:
         """Removes an output, if it is there."""

@@ -43,7 +43,7 @@ def write_report(folder: Path) -> list[Path]:
         if sheet is not None:
             with atomic_file(folder / "samples.png") as file:
                 sheet.save(file, format="PNG", optimize=True)
-        texts["report.html"] = render_page(board, folder, drawn, sheet)
+        texts["report.html"] = render_page(board, folder)
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:

@@ -5,7 +5,6 @@ intervals as bars. The same records give the same bytes.
 """
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmbench.record.schema import Record, ScoreRecord, TrainingLog
+from cmbench.record.schema import Record, ScoreRecord
+from cmbench.report.page_data import read_training
 from cmbench.report.tables import Board, Column
 
 __all__ = ["loss_figure", "quality_figure", "save_figure", "scatter_figure"]
@@ -126,15 +126,13 @@ def scatter_figure(board: Board) -> Figure | None:
 
 def loss_figure(folder: Path) -> Figure | None:
     """Training losses, each by its own first value; None where nothing was trained."""
-    files = sorted((folder / "training").glob("*.json"))
-    logs = [TrainingLog.model_validate(json.loads(f.read_text("utf-8"))) for f in files]
-    logs = [log for log in logs if log.points]
+    logs = read_training(folder)
     if not logs:
         return None
     with _style():
         figure = Figure(figsize=(7.6, 3.8), layout="constrained")
         axes = figure.subplots()
-        for i, log in enumerate(sorted(logs, key=lambda item: item.label)):
+        for i, log in enumerate(logs):
             xs = [p.images for p in log.points]
             first = log.points[0].loss or 1.0
             axes.plot(xs, [p.loss / first for p in log.points], label=_short(log.label), lw=1.4,

@@ -1,15 +1,20 @@
 """Sheets of samples at equal noise: a row a model, a column a number of evaluations."""
 
+import base64
+import io
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.record.schema import Record
 from cmbench.report.tables import Board
 
-__all__ = ["sample_sheet"]
+__all__ = ["sample_sheet", "sample_tiles"]
 
 _SIDE = 8
+_MOST_BYTES = 1_500_000
+"""Of samples in one page, so that it can be sent by mail."""
 _MARGIN = 10
 
 
@@ -40,6 +45,52 @@ def sample_sheet(
             if (label, nfe) in tiles:
                 sheet.paste(tiles[label, nfe], (left + j * width, top + i * height))
     return sheet
+
+
+def sample_tiles(board: Board, folder: Path) -> dict[str, Any] | None:
+    """The first images of every cell as data URIs, by model and evaluations; None without any.
+
+    As many of the first 16 images as keep the page small; all cells show the same number.
+    """
+    first = min((r.seed for r in board.done), default=0)
+    records = [r for r in board.done if r.seed == first and _file(folder, r).is_file()]
+    if not records:
+        return None
+    for shown in (16, 8, 4):
+        found = {(r.label, r.nfe or 0): _crop(_file(folder, r), shown) for r in records}
+        if sum(map(len, found.values())) <= _MOST_BYTES:
+            break
+    columns = sorted({nfe for _, nfe in found})
+    rows = [
+        {
+            "label": label,
+            "index": i,
+            "tiles": [_uri(found.get((label, nfe))) for nfe in columns],
+        }
+        for i, label in enumerate(board.labels)
+        if any(name == label for name, _ in found)
+    ]
+    return {"shown": shown, "seed": first, "columns": columns, "rows": rows}
+
+
+def _crop(path: Path, shown: int) -> bytes:
+    """A PNG of the first `shown` images, four in a row, at their own size."""
+    with Image.open(path) as image:
+        side = image.width // _SIDE
+        mode = "L" if image.mode == "L" else "RGB"
+        pitch = side + 1  # a pixel of paper between two images
+        sheet = Image.new(mode, (4 * pitch - 1, shown // 4 * pitch - 1), "white")
+        for i in range(shown):
+            left, upper = i % _SIDE * side, i // _SIDE * side
+            one = image.convert(mode).crop((left, upper, left + side, upper + side))
+            sheet.paste(one, (i % 4 * pitch, i // 4 * pitch))
+    out = io.BytesIO()
+    sheet.save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def _uri(png: bytes | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode() if png else ""
 
 
 def _file(folder: Path, record: Record) -> Path:

@@ -1,84 +1,112 @@
-"""report.html: one file that needs no network, made of records."""
+"""report.html: one file that needs no network, made of records.
+
+Its policy lets two scripts run, by their digests, and nothing be fetched: a name or a suite text
+that came with the records can't become code even if it got past the escaping.
+"""
 
 import base64
-import io
+import hashlib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from PIL import Image
 
-from cmbench.record.schema import Provenance
-from cmbench.report.curves import svg_text
+from cmbench.record.schema import Provenance, Record
 from cmbench.report.findings import evidence
+from cmbench.report.grids import sample_tiles
+from cmbench.report.page_data import column_names, page_data
 from cmbench.report.published import NOTE, published_beside
-from cmbench.report.tables import Board, number
+from cmbench.report.ranks import column_ranks, decoy_lines
+from cmbench.report.tables import Board, Column, number
 
 __all__ = ["render_page"]
 
 
-def render_page(
-    board: Board, folder: Path, figures: dict[str, Figure], sheet: Image.Image | None
-) -> str:
+def render_page(board: Board, folder: Path) -> str:
     """The page's text."""
     environment = Environment(
         loader=PackageLoader("cmbench.report"), autoescape=select_autoescape(["html"])
     )
+    library, script = _part("vendor/plot.min.js"), _part("report.js")
+    data = page_data(board, folder)
     return environment.get_template("report.html").render(
         board=board,
-        findings=[(j, evidence(j)) for j in board.judgements],
+        names=column_names(board),
+        data=data,
+        trained=data["training"],
         rows=_rows(board),
+        across=_two_scores(board),
+        decoys=_decoys(board),
+        tiles=sample_tiles(board, folder),
+        findings=[(j, evidence(j)) for j in board.judgements],
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=NOTE,
-        figures={name: _inline(figure, i) for i, (name, figure) in enumerate(figures.items())},
-        sheet=_data_uri(sheet) if sheet else None,
         provenance=_provenance(folder),
         suite_text=_text(folder / "suite.yaml"),
         markdown=board.markdown(),
         csv=board.csv(),
         latex=board.latex(),
+        css=_part("report.css"),
+        library=library,
+        script=script,
+        policy=_policy(library, script),
+    )
+
+
+def _part(name: str) -> Markup:
+    """A file of ours for the page, as it is."""
+    return Markup((files("cmbench.report") / "templates" / name).read_text("utf-8"))
+
+
+def _policy(*scripts: str) -> Markup:
+    digests = (hashlib.sha256(text.encode()).digest() for text in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+    return Markup(
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 
 def _rows(board: Board) -> list[dict[str, Any]]:
     best = {c: board.best(c) for c in board.columns}
-    rows = []
-    for record in board.done:
-        scores = []
-        for column in board.columns:
-            score = column.of(record)
-            scores.append(
-                {
-                    "text": number(score) if score else "–",
-                    "value": score.value if score else None,
-                    "best": record.cell in best[column],
-                }
-            )
-        rows.append(
-            {
-                "record": record,
-                "scores": scores,
-                "seconds": board.seconds(record),
-            }
-        )
-    return rows
+    ranks = {c: column_ranks(board, c) for c in board.columns}
+    return [
+        {
+            "record": record,
+            "scores": [
+                _score(record, c, record.cell in best[c], ranks[c].get(record.cell))
+                for c in board.columns
+            ],
+            "seconds": board.seconds(record),
+        }
+        for record in board.done
+    ]
 
 
-def _inline(figure: Figure, i: int) -> Markup:
-    """The figure's SVG for the page, its ids made unlike those of other figures."""
-    text = svg_text(figure)
-    body = text[text.index("<svg") :]
-    for mark in ('id="', "url(#", 'xlink:href="#'):
-        body = body.replace(mark, f"{mark}f{i}-")
-    return Markup(body)
+def _score(
+    record: Record, column: Column, best: bool, rank: tuple[int, int] | None
+) -> dict[str, Any]:
+    score = column.of(record)
+    if score is None:
+        waits = any(p.name == column.name for p in record.pending_scores)
+        return {"text": "pending" if waits else "–", "value": None, "best": False, "rank": ""}
+    text = "" if rank is None else "–".join(str(place) for place in dict.fromkeys(rank))
+    return {"text": number(score), "value": score.value, "best": best, "rank": text}
 
 
-def _data_uri(image: Image.Image) -> str:
-    out = io.BytesIO()
-    image.save(out, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+def _two_scores(board: Board) -> tuple[int, int]:
+    """Scores that stand against each other at first: recall and precision, or the first two."""
+    names = [c.name for c in board.columns]
+    if {"precision", "recall"} <= set(names):
+        return names.index("recall"), names.index("precision")
+    return 0, 1
+
+
+def _decoys(board: Board) -> list[str]:
+    lines = decoy_lines(board).splitlines()
+    return [line[2:].replace("**", "") for line in lines if line.startswith("- ")]
 
 
 def _provenance(folder: Path) -> Provenance | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.core.images import image_grid, to_images, to_pixels
 from cmbench.core.loader import create
+from cmbench.core.paths import cache_folder
 from cmbench.core.random import Noise
 from cmbench.datasets._base import Dataset, ImageSet
 from cmbench.denoise.base import Denoiser
@@ -17,6 +18,7 @@ from cmbench.denoise.grids import karras_grid
 from cmbench.features._base import FeatureExtractor
 from cmbench.metrics._base import Features, Metric
 from cmbench.metrics._reference import reference_from_features
+from cmbench.run.compare_selection import keep_search
 from cmbench.run.step_search import Search, search_points
 from cmbench.samplers._editing import colourise, edit, inpaint, super_resolve
 from cmbench.suite.cards import find_card
@@ -117,7 +119,8 @@ def search_steps(
 ) -> Search:
     """The time points of `nfe` evaluations with the lowest Frechet distance, by `search_points`.
 
-    Every candidate sees the same noise; the first evaluation is made once for all.
+    Every candidate sees the same noise; the first evaluation is made once for all. The store
+    keeps how many were tried, for `cmbench disclose`.
     """
     extractor: FeatureExtractor = create("features", features)
     module = extractor.build(torch.device("cpu"))
@@ -145,4 +148,7 @@ def search_steps(
         made = extracted(to_pixels(clean, "round"))
         return metric.scores(made, reference)["frechet_distance"].value
 
-    return search_points(score, grid, nfe)
+    found = search_points(score, grid, nfe)
+    told = {"indices": list(found.indices), "grid": grid, "tried": len(found.tried)}
+    keep_search(cache_folder(), told | {"seed": seed, "images": count, "value": found.value})
+    return found

@@ -1,11 +1,12 @@
 """The local engine: runs a plan's jobs in this process, each at most once, whole or not at all."""
 
+import errno
 import traceback
 from collections.abc import Callable
 
-from cmbench.core.errors import CmbenchError
+from cmbench.core.errors import CmbenchError, disk_error
 from cmbench.core.files import write_text
-from cmbench.record.store import Address
+from cmbench.record.store import Address, Store
 from cmbench.run.progress import Board
 from cmbench.run.work import WORK
 from cmbench.run.workbench import Tick, Workbench
@@ -38,15 +39,24 @@ def run_job(job: Job, bench: Workbench, tick: Tick) -> None:
     try:
         with store.writing(job.address, job.spec) as folder:
             WORK[job.address.kind](job, bench, folder, tick)
-    except OSError:
-        raise
     except CmbenchError as error:
         raise JobFailedError(job, str(error)) from error
-    except Exception as error:
+    # A plugin that calls sys.exit must not end the run.
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and _is_of_the_store(error, store):
+            raise
         log = store.root / "logs" / f"{job.address.key}.txt"
         write_text(log, traceback.format_exc())
         raise JobFailedError(job, f"{type(error).__name__}: {error}", str(log)) from error
     store.finish_work(job.address)
+    bench.release(job)
+
+
+def _is_of_the_store(error: OSError, store: Store) -> bool:
+    """Whether no job could write its output, or only this one met a file that it can't read."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return disk_error(error) is not None and str(error.filename).startswith(str(store.root))
 
 
 class LocalEngine:
@@ -88,12 +98,15 @@ class LocalEngine:
     def _run(self, job: Job) -> None:
         self.board.start_job(job.title)
         try:
-            run_job(job, self.bench, self.board.tick)
+            self._work(job)
         except JobFailedError as failure:
             self._failed[job.address] = failure
             self.board.end_job("FAILED")
             raise
         self.board.end_job()
+
+    def _work(self, job: Job) -> None:
+        run_job(job, self.bench, self.board.tick)
 
     def _waiting(self, job: Job) -> Callable[[str], None]:
         return lambda owner: self.board.say(f"waiting for {owner}, which works on: {job.title}")

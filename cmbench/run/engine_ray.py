@@ -9,10 +9,7 @@ do not depend on how many devices there are.
 import contextlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,20 +18,20 @@ from typing import Any
 import torch
 
 from cmbench.core.errors import Pending, UserError
-from cmbench.core.files import write_text
 from cmbench.core.loader import roots
 from cmbench.record.store import Address, Store
 from cmbench.run.engine_local import JobFailedError, LocalEngine, run_job
+from cmbench.run.engine_watched import TRIES
 from cmbench.run.estimate import needed_jobs
 from cmbench.run.progress import Board
 from cmbench.run.schedule import Schedule
+from cmbench.run.watchdog import hang_log, hung, watched
 from cmbench.run.workbench import Workbench
 from cmbench.suite.jobs import Job
 from cmbench.suite.plan import Plan
 
 __all__ = ["RayEngine", "RayOptions"]
 
-_TRIES = 3
 _POLL_SECONDS = 1.0
 
 
@@ -46,7 +43,8 @@ class RayOptions:
         address: A running cluster (`auto`, `HOST:6379`, `ray://...`); none starts one here.
         cpus: CPUs a job gets; its threads are as many.
         gpus: GPUs a job that runs networks gets; below 1 several share one.
-        timeout: Seconds after which a job counts as hung, is killed and tried again; none: never.
+        timeout: Seconds without a sign of life after which a job counts as hung, is killed and
+            tried again; none: never.
     """
 
     address: str | None = None
@@ -145,8 +143,10 @@ class RayEngine(LocalEngine):
                 cause = JobFailedError(job, repr(cause))
             self._give_up(job, cause)
         except self._ray.exceptions.RayError as error:
-            hung = _hung_note(self.bench.store, job)
-            self._again(job, hung or f"its worker died ({type(error).__name__})")
+            stuck = hung(self.bench.store, job)
+            why = f"no sign of life for {self.options.timeout:g} s" if stuck else ""
+            log = str(hang_log(self.bench.store, job)) if stuck else ""
+            self._again(job, why or f"its worker died ({type(error).__name__})", log)
         else:
             self._schedule.done(job.address)
             self.board.end_job(f"{seconds:.1f} s with its queue")
@@ -157,11 +157,11 @@ class RayEngine(LocalEngine):
             self._failed[address] = failure
         self.board.end_job("FAILED")
 
-    def _again(self, job: Job, why: str) -> None:
+    def _again(self, job: Job, why: str, log: str) -> None:
         tries = self._tries.get(job.address, 0) + 1
         self._tries[job.address] = tries
-        if tries >= _TRIES:
-            self._give_up(job, JobFailedError(job, f"{why}, {tries} times"))
+        if tries >= TRIES:
+            self._give_up(job, JobFailedError(job, f"{why}, {tries} times", log))
             return
         self._schedule.again(job.address)
         self.board.end_job(f"{why}; it is tried again")
@@ -218,43 +218,9 @@ def _work(job: Job, root: str, threads: int, limit: float | None) -> None:
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench = _bench(Path(root), device)
-    with bench.store.lease(job.address), _watchdog(bench.store, job, limit):
+    with bench.store.lease(job.address), watched(bench.store, job, limit, _quiet) as alive:
         if not bench.store.has(job.address):
-            run_job(job, bench, _quiet)
-
-
-@contextmanager
-def _watchdog(store: Store, job: Job, limit: float | None) -> Iterator[None]:
-    """Ends this process if the job lasts longer than `limit` seconds, and leaves a note of it."""
-    if limit is None:
-        yield
-        return
-
-    def end() -> None:
-        write_text(_note_path(store, job), f"it hung for {limit:g} s and was killed")
-        os._exit(1)
-
-    timer = threading.Timer(limit, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _note_path(store: Store, job: Job) -> Path:
-    return store.root / "logs" / f"{job.address.key}.hung"
-
-
-def _hung_note(store: Store, job: Job) -> str:
-    path = _note_path(store, job)
-    try:
-        note = path.read_text("utf-8")
-        path.unlink()
-    except OSError:
-        return ""
-    return note
+            run_job(job, bench, alive)
 
 
 def _quiet(done: int, total: int, note: str = "") -> None:

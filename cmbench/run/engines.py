@@ -2,19 +2,38 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cmbench.core.errors import unknown_name
 from cmbench.run.engine_local import LocalEngine
 from cmbench.run.engine_ray import RayEngine, RayOptions
+from cmbench.run.engine_watched import WatchedEngine
 from cmbench.run.progress import Board
 from cmbench.run.workbench import Workbench
 
-__all__ = ["open_engine"]
+__all__ = ["EngineOptions", "open_engine"]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a job gets, and where; each engine reads what is its own.
+
+    Args:
+        address: A running Ray cluster (`auto`, `HOST:6379`, `ray://...`); none starts one here.
+        cpus: CPUs a job gets; its threads are as many.
+        gpus: GPUs a job that runs networks gets.
+        timeout: Seconds without a sign of life after which a job counts as hung; none: never.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    timeout: float | None = None
 
 
 @contextmanager
 def open_engine(
-    name: str, bench: Workbench, board: Board, options: RayOptions
+    name: str, bench: Workbench, board: Board, options: EngineOptions
 ) -> Iterator[LocalEngine]:
     """The engine called `local` or `ray`, closed at the end, however it came.
 
@@ -22,10 +41,19 @@ def open_engine(
         UserError: For another name, or a Ray cluster that does not answer.
         Pending: If Ray is not installed.
     """
-    if name not in ("local", "ray"):
-        raise unknown_name("engine", name, ("local", "ray"))
-    engine = RayEngine(bench, board, options) if name == "ray" else LocalEngine(bench, board)
+    engine = _engine(name, bench, board, options)
     try:
         yield engine
     finally:
         engine.close()
+
+
+def _engine(name: str, bench: Workbench, board: Board, options: EngineOptions) -> LocalEngine:
+    if name == "local":
+        if options.timeout is None:
+            return LocalEngine(bench, board)
+        return WatchedEngine(bench, board, options.timeout)
+    if name == "ray":
+        chosen = RayOptions(options.address, options.cpus, options.gpus, options.timeout)
+        return RayEngine(bench, board, chosen)
+    raise unknown_name("engine", name, ("local", "ray"))

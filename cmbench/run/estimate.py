@@ -10,7 +10,7 @@ import torch
 
 from cmbench.core.loader import create
 from cmbench.record.store import Address, Store
-from cmbench.run.probe import probe_network
+from cmbench.run.probe import outline, probe_network
 from cmbench.run.waiting import Waiting, estimate_waiting
 from cmbench.suite.jobs import Job
 from cmbench.suite.plan import Cell, Plan
@@ -39,6 +39,8 @@ class Estimate:
     kinds: list[KindEstimate]
     unprobed: list[str]
     waiting: Waiting
+    saved: float = 0.0
+    """Evaluations that separate samplings would spend beyond `evaluations`."""
 
     @property
     def seconds(self) -> float:
@@ -84,13 +86,18 @@ def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
     wanted = {job.cost.network for job in missing if job.cost.evaluations or job.cost.training}
     probes = _probe_networks(plan, wanted, device) | _probe_extractors(plan, missing, device)
     kinds = []
-    for kind in ("train", "sample", "reference", "features", "score"):
+    for kind in ("train", "prefix", "sample", "reference", "features", "score"):
         mine = [job for job in missing if job.address.kind == kind]
         count = sum(1 for a in listed if a.kind == kind)
         if count:
             kinds.append(_kind(kind, count, mine, probes))
     unprobed = sorted(name for name in wanted if probes.get(name) is None)
-    return Estimate(kinds, unprobed, estimate_waiting(plan, device))
+    return Estimate(kinds, unprobed, estimate_waiting(plan, device), _saved(missing))
+
+
+def _saved(missing: list[Job]) -> float:
+    kept = sum(j.cost.evaluations for j in missing if j.address.kind == "prefix")
+    return sum(j.cost.spared for j in missing) - kept
 
 
 def _kind(
@@ -142,8 +149,7 @@ def _probe_extractors(
     networks = [cell.network for cell in plan.cells if cell.network is not None]
     if not specs or not networks:
         return {}
-    with torch.device("meta"):
-        shape = cast(tuple[int, int, int], networks[0].model.build().shape)
+    shape = cast(tuple[int, int, int], outline(networks[0].model).shape)
     return {name: _probe_extractor(spec, shape, device) for name, spec in specs.items()}
 
 

@@ -24,7 +24,7 @@ from cmbench.run._contract_sampling import SAMPLING_RULES
 from cmbench.run._contract_weights import check_weights
 from cmbench.samplers._base import Sampler
 from cmbench.suite.cards import PlacedCard, find_card
-from cmbench.suite.sources import card_model
+from cmbench.suite.sources import card_model, weights_of
 
 __all__ = ["Finding", "Verdict", "check_model"]
 
@@ -71,7 +71,7 @@ def check_model(name: str, *, weights: Path | None = None) -> Verdict:
 
 def _findings(placed: PlacedCard, model: Model, weights: Path | None) -> Iterator[Finding]:
     yield _try("its file runs no code of a weights file", lambda: _source(placed))
-    file = weights or placed.weights_file
+    file = weights_of(weights) if weights else placed.weights_file
     built: list[nn.Module] = []
     yield (found := _try("build gives the module it says", lambda: built.append(_build(model))))
     if not found.holds:

@@ -49,7 +49,7 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
     console.print(jobs)
     console.print(
         f"about {_duration(estimate.seconds)} here, {estimate.evaluations:,.0f} network "
-        f"evaluations, {_size(estimate.bytes)} in {store.root}",
+        f"evaluations{_spared(estimate)}, {_size(estimate.bytes)} in {store.root}",
         highlight=False,
         soft_wrap=True,
     )
@@ -59,6 +59,13 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
             highlight=False,
         )
     _print_waiting(estimate.waiting, console)
+
+
+def _spared(estimate: Estimate) -> str:
+    if estimate.saved <= 0:
+        return ""
+    apart = estimate.evaluations + estimate.saved
+    return f" ({estimate.saved:,.0f} of {apart:,.0f} saved: trajectories begin alike)"
 
 
 def _print_waiting(waiting: Waiting, console: Console) -> None:
@@ -101,6 +108,7 @@ def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]
         "jobs": [kind.__dict__ for kind in estimate.kinds],
         "seconds": estimate.seconds,
         "evaluations": estimate.evaluations,
+        "evaluations_saved": estimate.saved,
         "bytes": estimate.bytes,
         "unprobed": estimate.unprobed,
         "waiting": asdict(estimate.waiting),

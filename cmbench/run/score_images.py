@@ -19,6 +19,7 @@ from cmbench.core.loader import create
 from cmbench.features._base import FeatureExtractor
 from cmbench.metrics._base import Features, Metric, Reference
 from cmbench.record.schema import ScoreRecord
+from cmbench.run.score_images_classes import Scorer, class_labels, scores_by_class, target_labels
 from cmbench.run.score_images_reference import DataTarget, features_of, find_target
 from cmbench.run.score_images_source import BadImage, ImageStream
 from cmbench.run.workbench import Tick, Workbench
@@ -44,6 +45,7 @@ class ImageScores:
         reference: What they were compared with, in words.
         scores: The numbers, each with its protocol and fingerprint.
         skipped: Metrics that were left out by default, and why.
+        classes: By class, where that was asked for: the same numbers of its images alone.
     """
 
     images: int
@@ -55,11 +57,13 @@ class ImageScores:
     reference: str
     scores: list[ScoreRecord]
     skipped: list[str] = field(default_factory=list)
+    classes: dict[int, list[ScoreRecord]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         scores = [score.model_dump(mode="json") for score in self.scores]
-        return {**asdict(self), "shape": list(self.shape), "scores": scores}
+        classes = {k: [s.model_dump(mode="json") for s in v] for k, v in self.classes.items()}
+        return {**asdict(self), "shape": list(self.shape), "scores": scores, "classes": classes}
 
 
 def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
@@ -93,6 +97,7 @@ def score_images(
     metrics: Sequence[tuple[Spec, str | None]] = (),
     size: tuple[int, int] | None = None,
     skip_bad: bool = False,
+    per_class: bool = False,
     data: Path | None = None,
     batch: int = 64,
     tick: Tick | None = None,
@@ -108,6 +113,7 @@ def score_images(
             by default those that the reference allows.
         size: (height, width) expected; that of the reference's images by default.
         skip_bad: Score what is left when images are broken or of another size or mode.
+        per_class: Score each class alone too (`score_images_classes`).
         data: Where the reference's data set is.
         batch: Images in memory at once; changes no number.
         tick: Progress.
@@ -129,7 +135,9 @@ def score_images(
     if not parts:
         raise UserError(f"{images}: not one of {stream.total} images can be scored",
                         fix=_first(stream.bad))  # fmt: skip
-    scores, skipped = [], []
+    labels = class_labels(stream) if per_class else None
+    known = target_labels(target, data) if per_class else None
+    scores, skipped, classes = [], [], dict[int, list[ScoreRecord]]()
     for extractor in extractors:
         generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
         mine = [m for m, name in chosen if name == extractor.name]
@@ -141,12 +149,18 @@ def score_images(
                 skipped.append(f"{metric.name}: the reference holds moments only")
                 continue
             scores += _score(metric, extractor, generated, other)
+        if labels is not None and known is not None and other is not None:
+            found = scores_by_class(
+                mine, generated, labels, other[0], known, _scorer(extractor, other[1])
+            )
+            for label, records in found.items():
+                classes.setdefault(label, []).extend(records)
     count = stream.total - len(stream.bad)
     assert stream.size is not None
     assert stream.channels is not None
     return ImageScores(
         count, (stream.channels, *stream.size), stream.digest, stream.duplicates,
-        stream.ignored, list(stream.bad), target.words, scores, skipped,
+        stream.ignored, list(stream.bad), target.words, scores, skipped, classes,
     )  # fmt: skip
 
 
@@ -198,6 +212,15 @@ def _first(bad: list[BadImage]) -> str:
 
 def _wants_rows(metric: Metric) -> bool:
     return metric.name not in ("frechet_distance", "sfid", "fd_infinity")
+
+
+def _scorer(extractor: FeatureExtractor, told: dict[str, Any]) -> Scorer:
+    """Scores of one class, whose label is part of the protocol."""
+
+    def score(metric: Metric, own: Features, against: Reference, label: int) -> list[ScoreRecord]:
+        return _score(metric, extractor, own, (against, {**told, "class": label}))
+
+    return score
 
 
 def _score(

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,8 @@ class ImageStream:
     total: int = 0
     ignored: int = 0
     duplicates: int = 0
+    folders: list[str] = field(default_factory=list)
+    """Folder of each image handed out, as far as images are files: their class, often."""
 
     def __post_init__(self) -> None:
         self._state = hashlib.sha256()
@@ -102,6 +104,7 @@ class ImageStream:
             if image is None:
                 continue
             held.append(image)
+            self.folders.append(PurePosixPath(name.replace("\\", "/")).parent.name)
             if len(held) == batch:
                 yield np.stack(held)
                 held.clear()

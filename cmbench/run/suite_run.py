@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from cmbench import __version__
 from cmbench.core.digests import digest, text_sha256
@@ -98,7 +97,7 @@ class _ResultsWriter:
         (self.folder / "records").mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "suite.yaml", self.plan.source.text)
         self.speeds = _read_speeds(self.folder / "speed.json")
-        wanted = {cell.id for cell in self.plan.cells}
+        wanted = {cell.id for cell in self.plan.cells} | self.plan.left_out
         for sub, suffix in (("records", ".json"), ("samples", ".png")):
             for file in (self.folder / sub).glob(f"*{suffix}"):
                 if file.stem not in wanted:
@@ -148,7 +147,8 @@ class _ResultsWriter:
         try:
             text = (self.folder / "records" / f"{cell.id}.json").read_text("utf-8")
             record = Record.model_validate_json(text)
-        except (OSError, ValidationError):
+        except (OSError, ValueError):
+            # Not UTF-8, or not a record: pydantic's fault is a ValueError too.
             return False
         wanted = {s.job.key for s in cell.scores if s.job is not None}
         waiting = {n for s in cell.scores if s.job is None for n in s.metric.outputs}

@@ -319,7 +319,7 @@ class _Again:
                 continue
             self.engine.make(self.plan, planned.job)
             ours = self._score(planned.job, claimed.name)
-            yield compared(record, claimed, ours, self.options)
+            yield compared(record, claimed, ours, self.options, planned.job.key)
 
     def _score(self, address: Address, name: str) -> dict[str, Any]:
         path = self.fresh.folder(address) / "scores.json"

@@ -80,19 +80,31 @@ def table_faults(folder: Path, records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def compared(
-    record: Record, claimed: ScoreRecord, ours: dict[str, Any], options: Options
+    record: Record, claimed: ScoreRecord, ours: dict[str, Any], options: Options, key: str
 ) -> Finding:
-    """A number, its error, interval and count against those made again."""
+    """A number, its error, interval and count against those made again.
+
+    Args:
+        record: The cell.
+        claimed: What it claims.
+        ours: What was made again.
+        options: How strictly.
+        key: Of the job that made it again. Another than the claimed one's, for the same samples,
+            is another version of the metric's code: then its interval can't be held against ours.
+    """
     room = options.of_error * (ours["error"] or 0.0)
     pairs = [("value", claimed.value, ours["value"]), ("error", claimed.error, ours["error"])]
     ends = zip(("low", "high"), claimed.interval or (), ours["interval"] or (), strict=False)
-    pairs += [(name, one, two) for name, one, two in ends]
-    for name, one, two in pairs:
+    for name, one, two in [*pairs, *ends]:
         if (one is None) != (two is None):
             return Finding(
                 "differs", record.cell, claimed.title, f"{name} {one}, made again {two}"
             )
         if one is not None and abs(one - two) > max(options.relative * abs(two), room):
+            if name in ("low", "high") and claimed.key != key:
+                return Finding("unchecked", record.cell, claimed.title,
+                               "value and error come out again, its interval was made by another "
+                               "version of the metric")  # fmt: skip
             return Finding("differs", record.cell, claimed.title,
                            f"{name} {one:.8g} claimed, {two:.8g} made again")  # fmt: skip
     if claimed.count != ours["count"]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cmbench.core.digests import canonical
 from cmbench.core.errors import CmbenchError
 from cmbench.core.files import write_json
 from cmbench.core.images import to_pixels
@@ -25,8 +26,10 @@ from cmbench.metrics._reference import (
     reference_from_features,
     save_reference,
 )
+from cmbench.record.store import Address
+from cmbench.run.replay import NotKeptError, Recorder, read_calls, replaying
 from cmbench.run.workbench import Tick, Workbench
-from cmbench.samplers._base import BoundGenerator, Sampler
+from cmbench.samplers._base import BoundGenerator
 from cmbench.suite.jobs import Job
 from cmbench.train.loop import train
 from cmbench.train.recipe import Recipe
@@ -67,36 +70,84 @@ def _parent(job: Job, bench: Workbench, role: str) -> nn.Module | None:
 
 
 def _sample(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
-    spec = job.spec
-    module = bench.module(spec["model"], spec["weights"], job.transport["weights_file"])
-    sampler: Sampler = create("sampler", spec["sampler"])
-    generator = BoundGenerator(module, sampler)  # type: ignore[arg-type]
-    count, batch = spec["count"], job.transport.get("batch")
-    batch = batch or default_batch(generator.shape, bench.device)
-    seconds: list[float] = []
-    pixels: list[Tensor] = []
-    with EvaluationCounter(generator.networks()) as counter:
-        while len(pixels) == 0 or sum(map(len, pixels)) < count:
-            done = sum(map(len, pixels))
-            size = min(batch, count - done)
-            first = spec["first"] + done
-            made, spent = _generate(generator, spec, range(first, first + size), bench.device)
-            if made is None:
-                batch = max(1, batch // 2)
-                continue
-            pixels.append(made)
-            seconds.append(spent / size)
-            tick(done + size, count)
-    np.save(folder / "pixels.npy", torch.cat(pixels).numpy())
+    generator = _generator(job, bench)
+    networks = generator.networks()
+    count = job.spec["count"]
+    with EvaluationCounter(networks) as counter:
+        pixels, speed = _made(job, bench, generator, tick, None)
+    np.save(folder / "pixels.npy", pixels.numpy())
     facts = {
         "nfe": counter.per_image(count),
-        "parameters": sum(p.numel() for net in generator.networks() for p in net.parameters()),
-        "flops_per_evaluation": _flops(generator, spec, bench.device),
+        "parameters": sum(p.numel() for net in networks for p in net.parameters()),
+        "flops_per_evaluation": _flops(generator, job.spec, bench),
         "shape": list(generator.shape),
     }
     write_json(folder / "facts.json", facts)
-    steady = seconds[1:] or seconds
-    write_json(folder / "speed.json", _speed(float(np.median(steady)), batch, bench.device))
+    write_json(folder / "speed.json", speed)
+
+
+def _prefix(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+    """The network's outputs that several samplings begin with; without files if they can't be
+    kept, in which case each makes them itself.
+    """
+    write_json(folder / "serves.json", [[a.kind, a.key] for a in job.transport["serves"]])
+    recorder = Recorder()
+    try:
+        _, speed = _made(job, bench, _generator(job, bench), tick, recorder)
+    except NotKeptError as error:
+        write_json(folder / "not_kept.json", {"why": str(error)})
+        return
+    recorder.save(folder)
+    write_json(folder / "speed.json", speed)
+
+
+def _generator(job: Job, bench: Workbench) -> BoundGenerator:
+    spec = job.spec
+    module = bench.module(spec["model"], spec["weights"], job.transport["weights_file"])
+    return BoundGenerator(module, create("sampler", spec["sampler"]))  # type: ignore[arg-type]
+
+
+def _made(
+    job: Job,
+    bench: Workbench,
+    generator: BoundGenerator,
+    tick: Tick,
+    recorder: Recorder | None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Pixels of a job's images, batch by batch, and how fast they came."""
+    spec, count = job.spec, job.spec["count"]
+    batch = job.transport.get("batch") or default_batch(generator.shape, bench.device)
+    before = [bench.store.folder(Address("prefix", k)) for k in job.transport.get("chain", ())]
+    calls = read_calls(before)
+    seconds: list[float] = []
+    pixels: list[Tensor] = []
+    done = 0
+    while done < count:
+        size = min(batch, count - done)
+        kept: list[Tensor] | None = None if recorder is None else []
+        images = range(spec["first"] + done, spec["first"] + done + size)
+        with replaying(generator.networks(), calls, done, size, kept):
+            made, spent = _generate(generator, spec, images, bench.device)
+        if made is None:
+            batch = max(1, size // 2)
+            continue
+        if recorder is not None:
+            recorder.add(kept or [])
+        pixels.append(made)
+        seconds.append(spent / size)
+        done += size
+        tick(done, count)
+    steady = float(np.median(seconds[1:] or seconds))
+    return torch.cat(pixels), _speed(steady + _earlier(before[-1:]), batch, bench.device)
+
+
+def _earlier(last: list[Path]) -> float:
+    """Seconds an image of the calls that were made before."""
+    for folder in last:
+        if (folder / "speed.json").is_file():
+            told = json.loads((folder / "speed.json").read_text("utf-8"))
+            return float(told["seconds_per_image"])
+    return 0.0
 
 
 def _generate(
@@ -116,11 +167,11 @@ def _generate(
     expected = (len(indices), *generator.shape)
     if tuple(images.shape) != expected:
         raise CmbenchError(f"the model made images of shape {tuple(images.shape)}, not {expected}")
-    pixels = to_pixels(images, spec["quantisation"]).cpu()
+    pixels = to_pixels(images, spec.get("quantisation", "round")).cpu()
     return pixels, time.perf_counter() - start
 
 
-def _flops(generator: BoundGenerator, spec: dict[str, Any], device: torch.device) -> float | None:
+def _flops(generator: BoundGenerator, spec: dict[str, Any], bench: Workbench) -> float | None:
     """Floating-point operations of one network evaluation of one image, by torch's counter."""
     captured: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
 
@@ -130,7 +181,7 @@ def _flops(generator: BoundGenerator, spec: dict[str, Any], device: torch.device
 
     handles = [n.register_forward_pre_hook(keep, with_kwargs=True) for n in generator.networks()]
     try:
-        _generate(generator, spec, range(1), device)
+        _generate(generator, spec, range(1), bench.device)
     except _FirstCallError:
         pass
     finally:
@@ -139,6 +190,18 @@ def _flops(generator: BoundGenerator, spec: dict[str, Any], device: torch.device
     if not captured:
         return None
     module, args, kwargs = captured[0]
+    # Counted once for calls of one form: a suite asks for each shard of each cell.
+    number = [n is module for n in generator.networks()].index(True)
+    form = [str(_form(a)) for a in (*args, *kwargs.values())]
+    key = canonical([spec["model"], spec["weights"], number, form])
+    return bench.flops(key, lambda: _counted(module, args, kwargs))
+
+
+def _form(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else value
+
+
+def _counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:
         module(*args, **kwargs)
     return float(flops.get_total_flops())
@@ -226,6 +289,7 @@ def _speed(seconds: float, batch: int, device: torch.device) -> dict[str, Any]:
 
 WORK: dict[str, Callable[[Job, Workbench, Path, Tick], None]] = {
     "train": _train,
+    "prefix": _prefix,
     "sample": _sample,
     "features": _features,
     "reference": _reference,

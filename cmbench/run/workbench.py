@@ -33,7 +33,7 @@ class Tick(Protocol):
         ...
 
 
-_KEPT = {"module": 2, "extractor": 1, "features": 2, "reference": 2}
+_KEPT = {"module": 2, "flops": 64, "extractor": 1, "features": 2, "reference": 2}
 
 
 class Workbench:
@@ -115,6 +115,29 @@ class Workbench:
         kept.move_to_end(key)
         value: T = kept[key]
         return value
+
+    def flops(self, key: str, count: Callable[[], float]) -> float:
+        """What `count` gives, counted once."""
+        return self._keep("flops", key, count)
+
+    def release(self, job: Job) -> None:
+        """Drops the beginnings that a job went on from, once all that they serve are there.
+
+        Called when the job's output is in the store; a run that is killed before finds them.
+        """
+        for address in job.needs:
+            if address.kind != "prefix":
+                continue
+            served = self._served(address)
+            if served and all(self.store.present(a) for a in served):
+                self.store.discard(address)
+
+    def _served(self, prefix: Address) -> list[Address]:
+        try:
+            told = json.loads((self.store.folder(prefix) / "serves.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [Address(kind, key) for kind, key in told]
 
     def read_json(self, job: Job, name: str) -> Any:
         """A JSON file of a job's output."""

@@ -60,6 +60,15 @@ class Sampler(Component, ABC):
             else "leave nfe out: this sampler has no free number of steps",
         )
 
+    def prefixes(self) -> "tuple[Sampler, ...]":
+        """Samplers, each longer than the one before, whose network calls are this one's first.
+
+        Two samplers that name the same one share its calls: the plan has them made once. The last
+        may make all the calls of this sampler. Calls are the same only if their inputs are, to
+        the bit, for every denoiser; by default none are known to be.
+        """
+        return ()
+
     def possible_nfe(self, around: int) -> dict[int, Self]:
         """Samplers near `around` evaluations, by what each spends; by default varies `steps`."""
         if "steps" not in type(self).model_fields:

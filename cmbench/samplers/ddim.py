@@ -17,6 +17,7 @@ from cmbench.denoise.ddpm import DDPMDenoiser, Habits
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._grids import Grid, walk
 from cmbench.samplers._steps import denoise, start
+from cmbench.samplers.euler import Euler
 
 __all__ = ["DDIM"]
 
@@ -40,6 +41,10 @@ class DDIM(Sampler):
     def nfe(self) -> int:
         """One evaluation a step."""
         return self.steps
+
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at the start of the Karras grid; other grids start where their length says."""
+        return (Euler(steps=1),) if self.grid == "karras" else ()
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64; draw i + 1 belongs to step i.

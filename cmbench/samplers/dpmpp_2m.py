@@ -15,6 +15,7 @@ from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers.euler import Euler
 
 __all__ = ["DPMpp2M"]
 
@@ -30,6 +31,10 @@ class DPMpp2M(Sampler):
     def nfe(self) -> int:
         """One evaluation a step."""
         return self.steps
+
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at the start of the Karras grid, whatever its length."""
+        return (Euler(steps=1),)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64."""

@@ -29,6 +29,10 @@ class Euler(Sampler):
         """One evaluation a step."""
         return self.steps
 
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at the start of the Karras grid, whatever its length."""
+        return (Euler(steps=1),)
+
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64."""
         sigmas = sigma_steps(denoiser, self.steps, self.rho)

@@ -31,6 +31,10 @@ class FlowEuler(Sampler):
         """One evaluation a step."""
         return self.steps
 
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at t = 1."""
+        return (FlowEuler(steps=1),)
+
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), nominally in [-1, 1].
 

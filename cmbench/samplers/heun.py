@@ -14,6 +14,7 @@ from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers.euler import Euler
 
 __all__ = ["Heun"]
 
@@ -29,6 +30,10 @@ class Heun(Sampler):
     def nfe(self) -> int:
         """Two evaluations a step, one in the last."""
         return 2 * self.steps - 1
+
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at the start of the Karras grid, whatever its length."""
+        return (Euler(steps=1),)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64."""

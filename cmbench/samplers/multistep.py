@@ -14,6 +14,7 @@ from cmbench.denoise.base import Denoiser
 from cmbench.denoise.grids import karras_grid
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._steps import denoise, start
+from cmbench.samplers.onestep import OneStep
 
 __all__ = ["MultiStep"]
 
@@ -60,6 +61,24 @@ class MultiStep(Sampler):
         if self.sigmas is not None or self.indices is not None:
             return {self.nfe(): self}
         return {n: self.model_copy(update={"steps": n}) for n in range(1, around + 2)}
+
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The chain cut short after each of its points, as far as it has a name of its own."""
+        return (OneStep(), *(self._cut(n) for n in range(2, self._named() + 1)))
+
+    def _named(self) -> int:
+        """Points that are the same for all denoisers under another description of them."""
+        stops = len(_FIRST_STOPS)
+        given = self.sigmas is not None or self.indices is not None or self.steps <= 1 + stops
+        # Of the levels spread over ln sigma the first alone doesn't depend on how many there are.
+        return self.nfe() if given else 2
+
+    def _cut(self, points: int) -> "MultiStep":
+        if self.indices is not None:
+            kept = (*self.indices[:points], self.grid - 1)
+            return MultiStep(indices=kept, grid=self.grid)
+        stops = self.points(0.0, 0.0)[1:points]
+        return MultiStep(sigmas=tuple(stops))
 
     def points(self, sigma_min: float, sigma_max: float) -> list[float]:
         """The noise levels at which the network is asked, descending from sigma_max."""

@@ -24,6 +24,10 @@ class OneStep(Sampler):
         """One."""
         return 1
 
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """Itself."""
+        return (self,)
+
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1]."""
         x = start(noise, denoiser.sigma_max)

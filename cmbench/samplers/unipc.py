@@ -23,6 +23,7 @@ from cmbench.denoise.base import Denoiser
 from cmbench.denoise.grids import log_snr_grid
 from cmbench.samplers._base import Sampler
 from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers.euler import Euler
 
 __all__ = ["UniPC"]
 
@@ -46,6 +47,10 @@ class UniPC(Sampler):
     def nfe(self) -> int:
         """One evaluation a step."""
         return self.steps
+
+    def prefixes(self) -> tuple[Sampler, ...]:
+        """The call at the start of the Karras grid; even in ln sigma, the start of its own."""
+        return (Euler(steps=1) if self.spacing == "karras" else UniPC(steps=1),)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64."""

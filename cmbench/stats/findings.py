@@ -90,7 +90,8 @@ def judge(finding: Finding, records: Sequence[Record]) -> Judgement:
         for other in worse
         if (found := _compared(one, other, finding.score)) is not None
     ]
-    if not pairs or len(pairs) < len(better) * len(worse):
+    whole = _every_label(finding.better, better) and _every_label(finding.worse, worse)
+    if not whole or len(pairs) < len(better) * len(worse):
         return Judgement(finding, "not measured", None, len(pairs))
     hardest = min(pairs, key=_surety)
     low, high = hardest.interval
@@ -113,6 +114,10 @@ def _chosen(cells: Cells, records: Sequence[Record]) -> list[Record]:
         and r.label in cells.label
         and (cells.nfe is None or r.nfe in cells.nfe)
     ]
+
+
+def _every_label(cells: Cells, found: Sequence[Record]) -> bool:
+    return {record.label for record in found} >= set(cells.label)
 
 
 def _compared(one: Record, other: Record, name: str) -> Comparison | None:

@@ -33,7 +33,7 @@ def decoy_network(form: str, suite: Suite, data: DataLookup) -> Network:
         if "split" not in type(dataset).model_fields:
             raise Pending(
                 f"data set {dataset.name} has no held-out split to take real images from",
-                command="decoys: [train, memoriser, blurred, jpeg, mode_dropper, noise]",
+                command="decoys: [train, memoriser, blurred, jpeg, mode_dropper, gaussian, noise]",
             )
         spec["split"] = "train" if getattr(dataset, "split", "") == "test" else "test"
         dataset = create("dataset", spec)

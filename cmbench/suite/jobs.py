@@ -13,7 +13,7 @@ from cmbench.record.store import Address
 
 __all__ = ["Cost", "Job", "make_job"]
 
-VERSIONS = {"train": 1, "sample": 1, "features": 1, "reference": 1, "score": 2}
+VERSIONS = {"train": 1, "prefix": 1, "sample": 1, "features": 1, "reference": 1, "score": 3}
 """Raised when the code of a kind of job changes what it makes: old outputs are then not used."""
 
 
@@ -27,6 +27,7 @@ class Cost:
         training: Forward-equivalents of training (a backward counts two).
         bytes: Size of the output.
         network: Which network the evaluations are of: key of the speed measured.
+        spared: Evaluations that it takes over from others.
     """
 
     evaluations: float = 0.0
@@ -34,6 +35,7 @@ class Cost:
     training: float = 0.0
     bytes: int = 0
     network: str = ""
+    spared: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Nothing is computed here but keys: names, parameters, files and impossible step 
 before any network runs. What can't be had now makes its cells wait, with the command that helps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -23,8 +23,9 @@ from cmbench.suite.decoys import decoy_network, decoy_runs
 from cmbench.suite.jobs import Cost, Job, make_job
 from cmbench.suite.sources import DataLookup, Network, beside, networks_of_run
 from cmbench.suite.spec import ComponentSpec, MetricEntry, RunEntry, Suite
+from cmbench.suite.trajectories import share_trajectories
 
-__all__ = ["Cell", "Plan", "PlannedScore", "make_plan"]
+__all__ = ["Cell", "Plan", "PlannedScore", "make_plan", "plan_of_tag"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ class Cell:
 
 @dataclass
 class Plan:
-    """The cells of a suite and every job behind them, in an order that respects needs; `waiting`:
-    extractors whose scores wait, by name.
+    """The cells of a suite and every job behind them, in an order that respects needs.
+
+    Args:
+        waiting: Extractors whose scores wait, by name.
+        left_out: Ids of the suite's cells that a tag leaves out: their records stay as they are.
     """
 
     suite: Suite
@@ -83,6 +87,7 @@ class Plan:
     jobs: dict[Address, Job] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, Pending] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     def add(self, job: Job) -> Address:
         """Adds a job once, however many cells need it."""
@@ -113,7 +118,28 @@ def make_plan(
         for cell in _cells_of_decoy(plan, form, run):
             plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
     _refuse_twins(plan)
+    plan.jobs = share_trajectories(plan.jobs, plan.cells)
     return plan
+
+
+def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
+    """The part of a plan whose runs have a tag; decoys have none.
+
+    Raises:
+        UserError: If no run has it.
+    """
+    runs = [run for run in plan.suite.runs if tag in run.tags]
+    if not runs:
+        known = sorted({t for run in plan.suite.runs for t in run.tags})
+        raise UserError(
+            f"no run of suite {plan.suite.suite} has the tag '{tag}'",
+            where=str(plan.source.path),
+            expected=f"one of: {', '.join(known)}" if known else "tags: [...] in a run",
+        )
+    part = plan.suite.model_copy(update={"runs": runs, "decoys": False})
+    made = make_plan(part, plan.source, data=plan.data, retrain=retrain)
+    every, kept = {cell.id for cell in plan.cells}, {cell.id for cell in made.cells}
+    return replace(made, suite=plan.suite, left_out=frozenset(every - kept))
 
 
 def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:

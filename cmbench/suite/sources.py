@@ -17,7 +17,15 @@ from cmbench.suite.jobs import Cost, Job, make_job
 from cmbench.suite.spec import RunEntry
 from cmbench.train.recipe import Recipe, read_recipe
 
-__all__ = ["DataLookup", "Network", "beside", "card_model", "networks_of_run", "open_card"]
+__all__ = [
+    "DataLookup",
+    "Network",
+    "beside",
+    "card_model",
+    "networks_of_run",
+    "open_card",
+    "weights_of",
+]
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,12 @@ def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
     return Network(placed, model, {"sha256": sha256}, path, recipe=recipe)
 
 
+def weights_of(given: Path) -> Path:
+    """The weights file of a training's folder; any other path as it is."""
+    inside = given / "weights.safetensors"
+    return inside if inside.is_file() else given
+
+
 def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Path | None]:
     """A card's adapter with its weights file: that given, or shipped, fetched, or of the hub.
 
@@ -227,9 +241,7 @@ def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Pat
             the card states.
         Pending: If official weights are not on this machine, with the command that brings them.
     """
-    if given is not None and (given / "weights.safetensors").is_file():
-        given = given / "weights.safetensors"
-    place = given or placed.weights_file
+    place = weights_of(given) if given is not None else placed.weights_file
     if place is None and placed.asset is not None:
         place = asset_path(placed.asset)
     if place is None and placed.hub is not None:

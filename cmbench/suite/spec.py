@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 ComponentSpec = str | dict[str, Any]
-DECOYS = ("real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise")
+DECOYS = ("real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "gaussian", "noise")
 """Floors, ceilings and frauds that a suite may score beside its models (`decoys: true`)."""
 
 
@@ -117,7 +117,7 @@ class RunEntry(_Entry):
         sampler: Sampler or list of samplers; the card's or family's own by default.
         nfe: Network evaluations an image; refused where a sampler can't spend exactly that.
         steps: The sampler's `steps` instead.
-        title: Group in tables.
+        tags: Words by which `cmbench run --tag` picks a part of the suite.
     """
 
     model: str
@@ -127,6 +127,7 @@ class RunEntry(_Entry):
     sampler: Annotated[list[ComponentSpec], BeforeValidator(_listed)] | None = None
     nfe: Annotated[list[int], BeforeValidator(_listed)] | None = None
     steps: Annotated[list[int], BeforeValidator(_listed)] | None = None
+    tags: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
 
     @field_validator("nfe", "steps")
     @classmethod
@@ -162,7 +163,18 @@ class Suite(_Entry):
     batch: int | None = Field(default=None, ge=1)
     decoys: (
         bool
-        | list[Literal["real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise"]]
+        | list[
+            Literal[
+                "real",
+                "train",
+                "memoriser",
+                "blurred",
+                "jpeg",
+                "mode_dropper",
+                "gaussian",
+                "noise",
+            ]
+        ]
     ) = False
 
 

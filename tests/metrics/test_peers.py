@@ -147,6 +147,47 @@ def test_precision_recall_density_coverage_agree_with_peers():
     assert spread["coverage"].value == pytest.approx(theirs["coverage"], rel=1e-12)
 
 
+def test_adm_arithmetic_is_that_of_float16_tables():
+    """The evaluator's rule in plain numpy: every intermediate in float16, a rim is inside."""
+    x, y = _rows(1, 90, 64, 0.3) * 4 + 6, _rows(2, 110, 64) * 4 + 6
+
+    def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = a.astype(np.float16), b.astype(np.float16)
+        norms = [(r.astype(np.float32) ** 2).sum(1).astype(np.float16) for r in (a, b)]
+        product = (a.astype(np.float32) @ b.astype(np.float32).T).astype(np.float16)
+        found = (norms[0][:, None] - np.float16(2) * product) + norms[1][None, :]
+        return np.maximum(found, np.float16(0))
+
+    def radii(a: np.ndarray) -> np.ndarray:
+        return np.sort(squared(a, a), axis=1)[:, 3]
+
+    across = squared(x, y)
+    metric = create("metric", {"name": "precision_recall", "arithmetic": "adm"})
+    found = metric.scores(Features({"pool": x}), Reference("r", Features({"pool": y})))
+    assert found["precision"].value == (across <= radii(y)[None, :]).any(1).mean()
+    assert found["recall"].value == (across <= radii(x)[:, None]).any(0).mean()
+    exact = create("metric", "precision_recall").scores(
+        Features({"pool": x}), Reference("r", Features({"pool": y}))
+    )
+    assert exact["precision"].value != found["precision"].value
+
+
+def test_recall_s_error_does_not_depend_on_how_pairs_are_found():
+    """Candidates from the balls' own pass, and from all distances, give one variance."""
+    from cmbench.metrics._neighbours import balls_of, nearest_others
+    from cmbench.metrics._recall_error import near_pairs, recall_variance
+
+    x, y = _rows(1, 300, 6, 0.5), _rows(2, 250, 6)
+    near, radii = nearest_others(x, 3), nearest_others(y, 3).squared[:, 2]
+    balls = balls_of(x, y, reference_radii=radii, near=near, k=3)
+    every = near_pairs(x, y, near, balls.held)
+    one, two = (recall_variance(pairs, near, balls.held, 3) for pairs in (balls.close, every))
+    assert one == two > 0
+    gaps = ((x[:, None].astype(float) - y[None]) ** 2).sum(-1)
+    assert (balls.held_by == (gaps <= radii).sum(1)).all()
+    assert (balls.held.counts == (gaps <= near.squared[:, 2:3]).sum(0)).all()
+
+
 def test_duplicates_are_inside_for_recall_and_outside_for_coverage():
     same = np.full((12, 5), 31.7, np.float32)
     generated, reference = Features({"pool": same}), Reference("r", Features({"pool": same}))

@@ -160,7 +160,8 @@ def test_the_page_shows_both_and_what_waits(folder):
     write_report(place)
     page = (place / "report.html").read_text("utf-8")
     section = page.split('id="published"')[1].split("</table>")[0]
-    found = [re.findall(r"<td>(.*?)</td>", row) for row in section.split("<tr>")[2:]]
+    cells = r"<t[dh][^>]*>(.*?)</t[dh]>"
+    found = [re.findall(cells, row) for row in section.split("<tr>")[2:]]
     assert [row[4] for row in found] == ["3.55", "2.93", "9.75"]
     assert [row[6:8] for row in found] == [["+0.1", "+2.0"], ["-0.05", "-1.0"], ["-0.05", "-1.0"]]
     assert found[2][8] == "CM Table 1 &lt;IS&gt;"

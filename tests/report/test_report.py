@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from cmbench.record.schema import PendingScore, Record, ScoreRecord
 from cmbench.report.commands import side_by_side, write_report
 from cmbench.report.tables import read_board
 
-HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 12
+HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 70
 
 
 def score(value, name="frechet_distance", title="FD-toy", fingerprint="a" * 64, up=False):
@@ -106,44 +105,6 @@ def test_latex_is_escaped(folder):
 def test_suites_side_by_side_keep_their_tables(folder):
     text = side_by_side([folder, folder])
     assert text.count("# Toys") == 2
-
-
-def test_the_page_works_in_a_browser(folder, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    write_report(folder)
-    page = (folder / "report.html").read_text("utf-8")
-    check = """<script>
-    const errors = []; addEventListener("error", e => errors.push(e.message));
-    addEventListener("load", () => {
-      const order = () => [...document.querySelectorAll("#table tbody tr")].map(r => r.cells[2].textContent);
-      const head = document.querySelectorAll("#table th")[2];
-      head.querySelector("button").click(); const up = order(), sort = head.getAttribute("aria-sort");
-      head.querySelector("button").click(); const down = order();
-      const filter = document.querySelector("#filter"); filter.value = "edm"; filter.dispatchEvent(new Event("input"));
-      const left = [...document.querySelectorAll("#table tbody tr")].filter(r => !r.hidden).length;
-      const which = document.querySelector("#which"); which.selectedIndex = 1; which.dispatchEvent(new Event("change"));
-      const seen = [...document.querySelectorAll("figure[data-name]")].filter(f => !f.hidden).length;
-      const loaded = performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:")).length;
-      document.body.innerHTML = ""; document.body.textContent =
-        "RESULT" + JSON.stringify({up, down, sort, left, seen, loaded, errors}) + "END";
-    });</script></body>"""
-    target = tmp_path / "checked.html"
-    target.write_text(page.replace("</body>", check), "utf-8")
-    done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom",
-         target.as_uri()], capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = json.loads(html.unescape(re.search(r"RESULT(.*)END", done.stdout).group(1)))
-    assert found["errors"] == []
-    assert found["loaded"] == 0
-    assert found["sort"] == "ascending"
-    assert [t[:3] for t in found["up"][:3]] == ["2.0", "2.1", "9.0"]
-    assert [t[:3] for t in found["down"][:3]] == ["9.0", "2.1", "2.0"]
-    assert (found["left"], found["seen"]) == (2, 1)
 
 
 def test_an_empty_folder_is_told(tmp_path):

@@ -294,7 +294,7 @@ def test_weights_that_are_not_loaded_are_caught(folder: Path) -> None:
 @pytest.mark.parametrize(
     "card",
     ["edm/digits", "consistency/digits", "oracle/gaussian", "oracle/digits", "gan/digits",
-     "cold/digits", "sohl_dickstein/digits", "edm/cifar10_first"],
+     "cold/digits", "sohl_dickstein/digits", "edm/cifar10_small"],
 )  # fmt: skip
 def test_what_cmbench_ships_holds(card: str) -> None:
     verdict = check_model(card)

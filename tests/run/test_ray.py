@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tiny_suite import SUITE, cmbench, command, environment, fresh, outputs
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SICK = '''\
 """Sick: sleeps or fails, as a file beside it says."""
@@ -36,26 +37,64 @@ class Sick(Model):
 '''
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
+_PATIENT = {
+    # On a busy machine a raylet may be silent for minutes: it is then slow, not dead.
+    "health_check_initial_delay_ms": 60_000,
+    "health_check_period_ms": 10_000,
+    "health_check_timeout_ms": 120_000,
+    "health_check_failure_threshold": 10,
+    "gcs_rpc_server_reconnect_timeout_s": 300,
+    "gcs_server_request_timeout_seconds": 300,
+    "worker_register_timeout_seconds": 300,
+    "raylet_death_check_interval_milliseconds": 10_000,
+    "timeout_ms_task_wait_for_death_info": 60_000,
+    "enable_worker_prestart": False,
+    "prestart_worker_first_driver": False,
+    "metrics_report_interval_ms": 60_000,
+}
+
+
+@contextmanager
+def _nodes(count: int) -> Iterator[Any]:
+    """A cluster of so many nodes of one CPU; no dashboard, little shared memory."""
     from ray.cluster_utils import Cluster
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={**small, "_system_config": _PATIENT})
+    try:
+        for _ in range(count - 1):
+            made.add_node(wait=True, **small)
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    with _nodes(2) as made:
+        yield made
 
 
 def _ray(folder: Path, cluster: Any, *more: str) -> subprocess.CompletedProcess[str]:
     return cmbench(
         folder, "run", "tiny.yaml", "--engine", "ray", "--address", cluster.address, *more
-    )  # fmt: skip
+    )
 
 
 def test_two_nodes_give_the_local_engine_s_bytes(undisturbed, tmp_path, cluster):
     folder = fresh(tmp_path / "a")
     done = _ray(folder, cluster)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == outputs(undisturbed)
+
+
+@pytest.mark.parametrize("workers", [1, 7])
+def test_other_counts_of_workers_give_the_same_bytes(undisturbed, tmp_path, workers):
+    """One node that offers so many CPUs: as many jobs at once, whatever the cores."""
+    folder = fresh(tmp_path / "e")
+    done = cmbench(folder, "run", "tiny.yaml", "--engine", "ray", "--cpus", f"{1 / workers:.3f}")
     assert done.returncode == 0, done.stderr
     assert outputs(folder) == outputs(undisturbed)
 
@@ -73,7 +112,7 @@ def test_killed_workers_a_dead_node_and_a_killed_driver_change_nothing(
     cluster.remove_node(next(iter(cluster.worker_nodes)))
     time.sleep(1)
     driver.send_signal(signal.SIGKILL)
-    driver.communicate(timeout=60)
+    driver.communicate(timeout=300)
     done = _ray(folder, cluster)
     assert done.returncode == 0, done.stderr
     assert outputs(folder) == outputs(undisturbed)
@@ -90,11 +129,11 @@ def test_a_plugin_s_fault_and_a_hung_job_fail_alone(tmp_path, cluster):
     for hung in (False, True):
         if hung:
             (folder / "hang").touch()
-        done = _ray(folder, cluster, "--timeout", "12", "--json")
+        done = _ray(folder, cluster, "--timeout", "30", "--json")
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         table = (folder / "results" / "tiny" / "leaderboard.md").read_text()
-        assert ("it hung for 12 s" if hung else "a fault of the plugin") in table
+        assert ("no sign of life for 30 s, 3 times" if hung else "a fault of the plugin") in table
         assert "| oracle | 2 |" in table
 
 
@@ -107,7 +146,7 @@ def test_a_cluster_that_does_not_answer_is_told(tmp_path):
 
 
 def _wait_for(there: Any) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.05)

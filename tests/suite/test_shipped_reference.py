@@ -26,7 +26,7 @@ features: pixels
 metrics: [frechet_distance, {{name: precision_recall, k: 3}}]
 reference: {{files: {{pixels: {file}}}}}
 runs:
-  - model: edm/cifar10_first
+  - model: edm/cifar10_small
     sampler: heun
     nfe: [3]
 """

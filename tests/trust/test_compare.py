@@ -145,6 +145,41 @@ def test_each_field_s_shift_is_what_changing_it_alone_does(runs):
     assert found["rest"] == pytest.approx(found["b"] - found["a"] - total)
 
 
+def test_the_metric_s_own_parameter_is_measured_on_the_same_features(runs):
+    _, found = _json("explain", f"{runs / 'a'}:", f"{runs / 'k4'}:", "--score", "precision")
+    (shift,) = found["shifts"]
+    assert shift["group"] == "metric"
+    assert shift["fields"] == {"metric.k": [3, 4]}
+    assert shift["shift"] == pytest.approx(found["b"] - found["a"], abs=1e-12)
+    assert shift["interval"][0] <= shift["shift"] <= shift["interval"][1]
+    assert found["rest"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_resize_is_measured_through_the_extractor(runs):
+    """Two input sizes of one extractor: the same pixels through the second's network."""
+    text = SUITE.format(name="{size}", count=30, rule="round", k=3, split="test",
+                        card="consistency", sampler="multistep", nfe=1)  # fmt: skip
+    for size in (32, 40):
+        net = f"features: {{name: efficientnet_lite0, size: {size}}}"
+        file = runs / f"size{size}.yaml"
+        file.write_text(
+            text.replace("{size}", f"size{size}").replace("features: digits_classifier", net)
+        )
+        done = CliRunner().invoke(
+            app, ["run", str(file), "--results", str(runs), "--no-report", "-q",
+                  "--device", "cpu"],
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    a, b = runs / "size32", runs / "size40"
+    assert _json("compare", a, b)[0] == 1
+    _, found = _json("explain", f"{a}:", f"{b}:", "--device", "cpu")
+    shifts = {s["group"]: s for s in found["shifts"]}
+    assert "extractor.size" in shifts["extractor"]["fields"]
+    assert shifts["extractor"]["shift"] == pytest.approx(found["b"] - found["a"], rel=1e-4)
+    low, high = shifts["extractor"]["interval"]
+    assert low < shifts["extractor"]["shift"] < high
+
+
 def test_the_other_rule_is_measured_exactly_where_it_was_sampled(runs):
     a, b = runs / "a", runs / "truncate"
     _, found = _json("explain", f"{a}:", f"{b}:", "--device", "cpu")

@@ -91,6 +91,17 @@ def test_each_decoy_is_what_it_says():
     assert _made("noise").mean() == pytest.approx(127.5, abs=3)
 
 
+def test_the_gaussian_decoy_has_the_mean_and_covariance_of_the_pixels():
+    spec = {"name": "decoy", "form": "gaussian", "dataset": "digits"}
+    latents = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0))
+    made = create("model", spec).build()(latents).flatten(1).double()  # before it is clipped
+    real = torch.from_numpy(_images("train").reshape(-1, 64) / 127.5 - 1)
+    wide = real.std(0).max()
+    assert (made.mean(0) - real.mean(0)).abs().max() < 0.03 * wide
+    error = torch.cov(made.T) - torch.cov(real.T)
+    assert error.abs().max() < 0.05 * wide**2
+
+
 def _record(label: str, family: str, value: float, error: float = 0.1) -> Record:
     score = ScoreRecord(name="fd", title="FD", value=value, error=error, count=10,
                         interval=(value - 1.96 * error, value + 1.96 * error),

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from cmbench.cli import app
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.metrics._frechet import moment_distance
+from cmbench.metrics._moments import moments_of_rows
 from cmbench.record.store import Store
 from cmbench.run.score_images import metric_specs, score_images
 from cmbench.run.score_images_source import ImageStream
@@ -185,3 +187,50 @@ def test_what_can_t_be_scored_is_told(tmp_path, bench, pixels):
     with pytest.raises(UserError, match="reads layer 'logits'"):
         score_images(tmp_path / "o.npy", "digits", bench, features=["pixels"],
                      metrics=metric_specs(["inception_score"]))  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["npz", "folders", "numbers"])
+def test_a_class_is_scored_against_its_own_reference(tmp_path, bench, form):
+    train, test = (
+        create("dataset", {"name": "digits", "split": split}).open() for split in ("train", "test")
+    )
+    pixels, labels = test.pixels(range(len(test))), test.labels()
+    path = tmp_path / ("x.npz" if form == "npz" else "x")
+    if form == "npz":
+        np.savez(path, arr_0=pixels.transpose(0, 2, 3, 1), arr_1=labels)
+    else:
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            folder = path / (f"{label}" if form == "numbers" else f"class {label}")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0]).save(folder / f"{i:04}.png")
+    found = score_images(path, "digits", bench, features=["digits_classifier"], per_class=True)
+    assert sorted(found.classes) == list(range(10))
+    net = create("features", "digits_classifier").build(torch.device("cpu"))
+
+    def pool(images, which):
+        chosen = images.pixels(np.flatnonzero(images.labels() == which))
+        return net(torch.from_numpy(chosen))["pool"].numpy()
+
+    for label in (0, 7):
+        records = {r.name: r for r in found.classes[label]}
+        one, two = (moments_of_rows(pool(images, label)) for images in (test, train))
+        expected = moment_distance(one, two)
+        # The reference keeps its features in float16.
+        assert records["frechet_distance"].value == pytest.approx(expected, rel=1e-3)
+        assert records["precision"].count == int((labels == label).sum())
+    prints = {r.fingerprint for rows in found.classes.values() for r in rows}
+    assert not prints & {r.fingerprint for r in found.scores}
+
+
+def test_classes_without_labels_are_told(tmp_path, bench):
+    images = create("dataset", "digits").open().pixels(range(20)).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "a.npz", arr_0=images)
+    with pytest.raises(UserError, match="holds no labels"):
+        score_images(tmp_path / "a.npz", "digits", bench, features=["pixels"], per_class=True)
+    np.savez(tmp_path / "b.npz", arr_0=images, arr_1=np.arange(20) % 11)
+    with pytest.raises(UserError, match="no class 10"):
+        score_images(tmp_path / "b.npz", "digits", bench, features=["pixels"], per_class=True,
+                     metrics=metric_specs(["frechet_distance"]))  # fmt: skip
+    folder = _folder(tmp_path / "flat", images.transpose(0, 3, 1, 2))
+    with pytest.raises(UserError, match="class's folder"):
+        score_images(folder, "digits", bench, features=["pixels"], per_class=True)

@@ -222,3 +222,20 @@ def test_trained_weights_that_are_not_here_are_said_to_be_unchecked(place):
     assert code == 3
     assert any("--retrain" in f["detail"] for f in found["findings"])
     assert _verify(place, "--retrain")[0] == 0
+
+
+def test_an_interval_of_another_version_of_the_metric_is_not_confirmed(place):
+    """The score's key names the code's version: value and error are still held against ours."""
+
+    def older(record: dict) -> None:
+        score = record["scores"][0]
+        score["key"] = "0" * 64
+        score["interval"] = [score["interval"][0], score["interval"][1] + score["error"]]
+
+    _edit(_record(place, "oracle"), older)
+    code, found = _verify(place)
+    assert code == 3
+    (finding,) = [f for f in found["findings"] if f["verdict"] == "unchecked"]
+    assert "another version" in finding["detail"]
+    _edit(_record(place, "oracle"), lambda r: r["scores"][0].update(value=1.0, key="0" * 64))
+    assert _verify(place)[0] == 1

@@ -1,0 +1,86 @@
+"""What report.html's plots are drawn from: plain numbers and texts, in the records' order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cmbench.record.schema import Record, ScoreRecord, TrainingLog
+from cmbench.report.ranks import column_ranks
+from cmbench.report.tables import Board, Column, number
+
+__all__ = ["column_names", "page_data", "protocol_of", "read_training"]
+
+_MOST_POINTS = 300
+
+
+def page_data(board: Board, folder: Path) -> dict[str, Any]:
+    """Labels, columns, cells with their scores and rank ranges, and training curves."""
+    ranks = {c: column_ranks(board, c) for c in board.columns}
+    names = column_names(board)
+    return {
+        "title": board.title,
+        "labels": board.labels,
+        "columns": [
+            {
+                "name": c.name,
+                "title": names[c],
+                "up": c.higher_is_better,
+                "count": c.count,
+                "protocol": protocol_of(board, c),
+            }
+            for c in board.columns
+        ],
+        "cells": [_cell(board, r, [ranks[c].get(r.cell) for c in board.columns])
+                  for r in board.done],
+        "training": [_curve(log) for log in read_training(folder)],
+    }  # fmt: skip
+
+
+def column_names(board: Board) -> dict[Column, str]:
+    """The columns' titles, with the protocol's first digits where two have one title."""
+    titles = [c.title for c in board.columns]
+    return {
+        c: f"{c.title} ({c.fingerprint[:8]})" if titles.count(c.title) > 1 else c.title
+        for c in board.columns
+    }
+
+
+def protocol_of(board: Board, column: Column) -> str:
+    """The column's whole protocol, readable, its fingerprint first."""
+    score = next(s for r in board.done if (s := column.of(r)) is not None)
+    text = json.dumps(score.protocol, indent=2, sort_keys=True)
+    return f"fingerprint {column.fingerprint}\n{text}"
+
+
+def read_training(folder: Path) -> list[TrainingLog]:
+    """The loss curves of the models trained for the suite, those without points left out."""
+    files = sorted((folder / "training").glob("*.json"))
+    logs = [TrainingLog.model_validate_json(f.read_text("utf-8")) for f in files]
+    return sorted((log for log in logs if log.points), key=lambda log: log.label)
+
+
+def _cell(board: Board, record: Record, ranks: list[tuple[int, int] | None]) -> dict[str, Any]:
+    return {
+        "label": board.labels.index(record.label),
+        "nfe": record.nfe,
+        "seed": record.seed,
+        "sampler": str(record.sampler.get("name", "")),
+        "seconds": board.seconds(record),
+        "scores": [_score(c.of(record), rank)
+                   for c, rank in zip(board.columns, ranks, strict=True)],
+    }  # fmt: skip
+
+
+def _score(score: ScoreRecord | None, rank: tuple[int, int] | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    low, high = score.interval or (None, None)
+    return {"value": score.value, "low": low, "high": high, "text": number(score), "rank": rank}
+
+
+def _curve(log: TrainingLog) -> dict[str, Any]:
+    # Each point stands for the mean of its stretch: a thinned curve keeps its height.
+    width = -(-len(log.points) // _MOST_POINTS)
+    stretches = [log.points[i : i + width] for i in range(0, len(log.points), width)]
+    means = [[p[-1].images, sum(x.loss for x in p) / len(p)] for p in stretches]
+    return {"label": log.label, "points": means}

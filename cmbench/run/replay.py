@@ -1,0 +1,125 @@
+"""A network's outputs kept, and handed out again in place of calls that would give the same.
+
+A sampler that is run again with its first calls answered from memory takes the very same path: the
+inputs of later calls are equal to the bit, and the evaluations that are counted are those of an
+undivided run.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cmbench.core.errors import CmbenchError
+from cmbench.core.files import write_json
+
+__all__ = ["Calls", "NotKeptError", "Recorder", "read_calls", "replaying"]
+
+
+class NotKeptError(CmbenchError):
+    """The network's outputs are not one row an image: they can't be kept by image."""
+
+
+class Calls:
+    """The first calls of a network for the images of a shard, by number of the call."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._files: list[tuple[Any, str, bool]] = []
+        for folder in folders:
+            told = json.loads((folder / "calls.json").read_text("utf-8"))
+            # The mapped file lives as long as its handle.
+            opened: Any = safe_open(folder / "calls.safetensors", "pt")
+            for name, call in enumerate(told):
+                self._files.append((opened, str(name), call["channels_last"]))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def rows(self, call: int, first: int, size: int, device: torch.device) -> Tensor:
+        """The output of one call for images first to first + size of the shard."""
+        opened, name, last = self._files[call]
+        found: Tensor = opened.get_slice(name)[first : first + size].to(device)
+        return found.contiguous(memory_format=torch.channels_last) if last else found
+
+
+class Recorder:
+    """Outputs beyond those known, batch by batch."""
+
+    def __init__(self) -> None:
+        self._batches: list[list[Tensor]] = []
+
+    def add(self, outputs: list[Tensor]) -> None:
+        """The outputs of the next batch."""
+        self._batches.append([out.cpu() for out in outputs])
+
+    def save(self, folder: Path) -> None:
+        """Writes them."""
+        calls = list(zip(*self._batches, strict=True))
+        told = [{"channels_last": _is_channels_last(parts[0])} for parts in calls]
+        tensors = {str(i): torch.cat(parts).contiguous() for i, parts in enumerate(calls)}
+        save_file(tensors, folder / "calls.safetensors")
+        write_json(folder / "calls.json", told)
+
+
+def read_calls(folders: Sequence[Path]) -> Calls:
+    """The calls of a chain of outputs; up to the first that could not be kept."""
+    whole = []
+    for folder in folders:
+        if not (folder / "calls.json").is_file():
+            break
+        whole.append(folder)
+    return Calls(whole)
+
+
+@contextmanager
+def replaying(
+    networks: Sequence[nn.Module], calls: Calls, first: int, size: int, kept: list[Tensor] | None
+) -> Iterator[None]:
+    """While open, the network's first calls are answered from `calls`; later ones go to `kept`.
+
+    Raises:
+        NotKeptError: If what is to be kept is not one tensor of a row an image, or there are
+            several networks, whose calls are not told apart.
+    """
+    if kept is None and not len(calls):
+        yield
+        return
+    if len(networks) != 1:
+        raise NotKeptError("a model of several networks is not replayed")
+    net = networks[0]
+    own, before = net.forward, net.__dict__.get("forward")
+    position = 0
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal position
+        call, position = position, position + 1
+        if call < len(calls):
+            where = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
+            return calls.rows(call, first, size, where)
+        found = own(*args, **kwargs)
+        if kept is not None:
+            if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != size:
+                raise NotKeptError("a network's output is not a row an image")
+            # A copy: what the denoiser does with it in place must not be kept.
+            kept.append(found.clone())
+        return found
+
+    net.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del net.forward
+        else:
+            net.forward = before
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    last = value.is_contiguous(memory_format=torch.channels_last)
+    return last and not value.is_contiguous()
