@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "cmbench models new my_model",
         "cmbench models new my_gan --kind oneshot --folder elsewhere",
     ),
+    "models ship": ("cmbench models ship edm/digits --run runs/edm",),
     "assets list": ("cmbench assets list", "cmbench assets list --here --json"),
     "assets show": ("cmbench assets show inception-2015-12-05",),
     "assets fetch": (

@@ -115,5 +115,17 @@ def models_new(
     sys.stderr.write(f"then: cmbench run suites/{name}.yaml\n")
 
 
+@models.command("ship")
+def models_ship(
+    name: Name,
+    run: Annotated[Path, typer.Option(help="Folder that `cmbench train` filled.")],
+) -> None:
+    """Puts a finished training beside its adapter: float16 weights, log, digest on the card."""
+    from cmbench.run.ship_weights import ship_weights
+
+    for path in ship_weights(name, run):
+        sys.stdout.write(f"{path}\n")
+
+
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")

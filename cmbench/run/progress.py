@@ -55,15 +55,18 @@ class LiveBoard:
         self.progress = progress
         self.whole = progress.add_task("whole run", total=jobs)
         self.current = progress.add_task("", total=None, visible=False)
-        self.title = ""
+        self.title, self.fresh = "", True
 
     def start_job(self, title: str) -> None:
         """Shows the job's bar from zero."""
-        self.title = title
+        self.title, self.fresh = title, True
         self.progress.reset(self.current, total=None, visible=True, description=title)
 
     def tick(self, done: int, total: int, note: str = "") -> None:
-        """Moves the job's bar."""
+        """Moves the job's bar; what was done before the first call counts in no rate."""
+        if self.fresh:
+            self.progress.reset(self.current, total=total, completed=done, visible=True)
+            self.fresh = False
         title = f"{self.title}  {note}" if note else self.title
         self.progress.update(self.current, completed=done, total=total, description=title)
 
@@ -86,20 +89,26 @@ class PlainBoard:
         self.console, self.jobs, self.every = console, jobs, every
         self.done, self.title = 0, ""
         self.began = self.told = time.monotonic()
+        self.first: tuple[float, int] | None = None
 
     def start_job(self, title: str) -> None:
         """Remembers the job."""
-        self.title = title
+        self.title, self.first = title, None
         self.began = self.told = time.monotonic()
 
     def tick(self, done: int, total: int, note: str = "") -> None:
-        """Says how far the job is, not oftener than every `every` seconds."""
+        """Says how far the job is, not oftener than every `every` seconds.
+
+        What was done before the first call, as in a training that goes on, counts in no rate.
+        """
         now = time.monotonic()
-        if now - self.told < self.every or not done:
+        self.first = self.first or (now, done)
+        since, before = self.first
+        if now - self.told < self.every or done <= before:
             return
         self.told = now
-        left = (now - self.began) / done * (total - done)
-        rate = done / (now - self.began)
+        rate = (done - before) / (now - since)
+        left = (total - done) / rate
         beside = f", {note}" if note else ""
         self.say(
             f"    {self.title}: {done:,} of {total:,}, {rate:,.1f}/s, {left:.0f} s left{beside}"

@@ -20,6 +20,7 @@ from cmbench.samplers._base import BoundGenerator
 from cmbench.samplers.cold_algorithm1 import ColdAlgorithm1
 from cmbench.samplers.cold_algorithm2 import ColdAlgorithm2
 from cmbench.samplers.cold_direct import ColdDirect
+from cmbench.samplers.cold_start import ColdStart
 from cmbench.samplers.cold_estimated import ColdEstimated
 from cmbench.train.draws import Draws
 from cmbench.train.loop import train
@@ -218,6 +219,7 @@ def small(degradation, **more):
         (ColdAlgorithm2(), 6),
         (ColdAlgorithm2(steps=4), 4),
         (ColdDirect(), 1),
+        (ColdStart(), 0),
         (ColdAlgorithm2().with_nfe(2), 2),
     ],
 )
