@@ -102,6 +102,48 @@ def test_moments_converge_to_the_datas(spec):
     assert ((falls > 1.6) & (falls < 2.6)).all(), errors
 
 
+@pytest.mark.parametrize("predictor", ["reverse_diffusion", "ancestral", "euler_maruyama"])
+def test_moments_of_predictors_converge_to_the_datas(predictor):
+    denoiser = GaussianDenoiser(SHAPE, mean=0.3, spread=0.5)
+    spec = {"name": "predictor_corrector", "predictor": predictor, "corrector": "none"}
+    errors = []
+    for steps in (80, 160, 320):
+        mean, variance = moments({**spec, "steps": steps}, denoiser, steps + 1)
+        assert mean == pytest.approx(0.3, abs=0.3 * 0.5 / 80 + 0.01)
+        errors.append(abs(variance - 0.25))
+    falls = np.array(errors[:-1]) / np.array(errors[1:])
+    assert ((falls > 1.6) & (falls < 2.6)).all(), errors
+
+
+def test_moments_of_annealed_langevin_converge_to_the_datas():
+    """Half the step in twice the time: both the discretisation's error and what the levels leave
+    behind, since a level of variance s^2 has time r T s^2 to forget the one before, are halved.
+    """
+    denoiser = GaussianDenoiser(SHAPE, mean=0.3, spread=0.5, sigma_min=0.02, sigma_max=2.0)
+    errors = []
+    for updates, rate in ((20, 0.4), (80, 0.2), (320, 0.1)):
+        spec = {"name": "annealed_langevin", "levels": 8, "steps_each": updates,
+                "step_lr": rate * 0.01**2, "start": "gaussian", "ends": "last"}  # fmt: skip
+        mean, variance = moments(spec, denoiser, 8 * updates + 1)
+        assert mean == pytest.approx(0.3, abs=0.01)
+        errors.append(abs(variance - 0.25))
+    falls = np.array(errors[:-1]) / np.array(errors[1:])
+    assert ((falls > 1.6) & (falls < 2.6)).all(), errors
+
+
+def test_rk45_comes_as_near_as_its_tolerance_asks():
+    denoiser = GaussianDenoiser(SHAPE, mean=0.2, spread=0.5)
+    first = FIRST.reshape(3, *SHAPE)
+    exact = denoiser.carried(first * denoiser.sigma_max, denoiser.sigma_max, denoiser.sigma_min)
+    errors = []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        spec = {"name": "probability_flow_rk45", "rtol": tolerance, "atol": tolerance}
+        found = create("sampler", spec).sample(denoiser, ReplayNoise([first], torch.float64))
+        errors.append(float((found - exact).abs().max()))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-4
+
+
 class GaussianNoise(torch.nn.Module):
     """The ideal noise prediction of N(0, 0.25) data in a DDPM's own units."""
 

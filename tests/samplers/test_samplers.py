@@ -1,6 +1,7 @@
 """Samplers against closed forms: known answers, order, counted evaluations, independence."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -131,6 +132,23 @@ def test_an_impossible_nfe_is_refused_naming_the_nearest():
     assert create("sampler", "multistep").with_nfe(1).nfe() == 1
     with pytest.raises(ImpossibleNFEError):
         create("sampler", "onestep").with_nfe(2)
+
+
+@pytest.mark.parametrize("name", GAUSSIAN_SAMPLERS)
+def test_each_count_is_spent_or_refused_with_counts_that_can_be(name):
+    sampler = create("sampler", name)
+    can = {n for asked in range(1, 13) for n in sampler.possible_nfe(asked)}
+    for asked in range(1, 13):
+        if asked in can:
+            assert sampler.with_nfe(asked).nfe() == asked
+            continue
+        with pytest.raises(
+            ImpossibleNFEError, match=f"'{name}' can't spend exactly {asked}"
+        ) as no:
+            sampler.with_nfe(asked)
+        named = {int(word) for word in re.findall(r"\d+", no.value.expected)}
+        assert named <= can
+        assert named or "no free number of steps" in no.value.expected
 
 
 def test_multistep_time_points_as_the_authors_write_them():
