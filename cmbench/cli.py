@@ -72,12 +72,17 @@ def run(
     write: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.")
     ] = True,
-    engine: Annotated[str, typer.Option(help="Where jobs run: local or ray.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where jobs run: local, ray or slurm.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a Ray job gets.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs a Ray job gets.")] = 0.0,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a job or worker gets.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs a job or worker gets.")] = 0.0,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the Slurm array.")] = 1,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of the Slurm array: partition, time (minutes), account."),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(min=1, help="Seconds without a sign of life until a job counts as hung."),
@@ -94,7 +99,7 @@ def run(
     from cmbench.run.suite_run import run_suite
     from cmbench.run.workbench import Workbench
 
-    options = EngineOptions(address, cpus, gpus, timeout)
+    options = EngineOptions(address, cpus, gpus, timeout, workers, _pairs("--slurm", slurm or []))
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
     with (
         board(len(planned.jobs), quiet=quiet) as shown,
@@ -405,6 +410,14 @@ def _data_paths(given: list[str], default: str) -> dict[str, Path]:
             raise UserError(f"--data {item}: {chosen} does not exist")
         paths[name if separator else default] = chosen
     return paths
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in given]
+    for key, separator, _ in pairs:
+        if not (key and separator):
+            raise UserError(f"{option} {key}: no value", expected=f"{option} KEY=VALUE")
+    return {key: value for key, _, value in pairs}
 
 
 def _tell_outcome(summary: dict[str, Any], as_json: bool, report: bool) -> None:

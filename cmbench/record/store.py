@@ -53,6 +53,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._whole: set[Address] = set()
+        self._watches: dict[str, _Watch] = {}
         try:
             for name in ("objects", "leases", "work", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -136,28 +137,43 @@ class Store:
             address: The output.
             waiting: Called once with who holds the lease, before waiting.
         """
-        path = self.root / "leases" / address.key
+        path = self._lease_file(address)
         told = False
-        watch = _Watch()
-        while not _take(path):
+        while not self._claimed(path):
             owner = _read_owner(path)
-            if watch.is_stale(path, owner):
-                self._take_away(path, owner)
-                continue
             if waiting and not told:
                 waiting(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
                 told = True
             time.sleep(0.2)
-        stop = threading.Event()
-        beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
-        beat.start()
-        try:
+        with _held(path):
             yield
-        finally:
-            stop.set()
-            beat.join()
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+
+    @contextlib.contextmanager
+    def lease_if_free(self, address: Address) -> Iterator[bool]:
+        """Holds the right to make an output; yields False at once while another holds it.
+
+        A dead owner on another machine is known as such by who asks again and again for a minute.
+        """
+        path = self._lease_file(address)
+        if not self._claimed(path):
+            yield False
+            return
+        with _held(path):
+            yield True
+
+    def _lease_file(self, address: Address) -> Path:
+        return self.root / "leases" / address.key
+
+    def _claimed(self, path: Path) -> bool:
+        """Takes a lease that is free, or whose owner is dead."""
+        watch = self._watches.setdefault(path.name, _Watch())
+        while not _take(path):
+            owner = _read_owner(path)
+            if not watch.is_stale(path, owner):
+                return False
+            self._take_away(path, owner)
+        self._watches.pop(path.name, None)
+        return True
 
     def _take_away(self, path: Path, owner: dict[str, Any]) -> None:
         """Removes a dead owner's lease; one that another has just taken anew is put back."""
@@ -207,6 +223,21 @@ def _intact(folder: Path) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Keeps a lease that was taken alive, and gives it up at the end."""
+    stop = threading.Event()
+    beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 def _take(path: Path) -> bool:

@@ -1,12 +1,14 @@
 """Engines by name, opened and closed."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cmbench.core.errors import unknown_name
 from cmbench.run.engine_local import LocalEngine
 from cmbench.run.engine_ray import RayEngine, RayOptions
+from cmbench.run.engine_slurm import SlurmEngine, SlurmOptions
 from cmbench.run.engine_watched import WatchedEngine
 from cmbench.run.progress import Board
 from cmbench.run.workbench import Workbench
@@ -23,23 +25,27 @@ class EngineOptions:
         cpus: CPUs a job gets; its threads are as many.
         gpus: GPUs a job that runs networks gets.
         timeout: Seconds without a sign of life after which a job counts as hung; none: never.
+        workers: Tasks of the Slurm array.
+        slurm: submitit's parameters, such as `partition`.
     """
 
     address: str | None = None
     cpus: float = 1.0
     gpus: float = 0.0
     timeout: float | None = None
+    workers: int = 1
+    slurm: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
 def open_engine(
     name: str, bench: Workbench, board: Board, options: EngineOptions
 ) -> Iterator[LocalEngine]:
-    """The engine called `local` or `ray`, closed at the end, however it came.
+    """The engine called `local`, `ray` or `slurm`, closed at the end, however it came.
 
     Raises:
-        UserError: For another name, or a Ray cluster that does not answer.
-        Pending: If Ray is not installed.
+        UserError: For another name, a Ray cluster that does not answer, or no Slurm here.
+        Pending: If Ray or submitit is not installed.
     """
     engine = _engine(name, bench, board, options)
     try:
@@ -56,4 +62,16 @@ def _engine(name: str, bench: Workbench, board: Board, options: EngineOptions) -
     if name == "ray":
         chosen = RayOptions(options.address, options.cpus, options.gpus, options.timeout)
         return RayEngine(bench, board, chosen)
-    raise unknown_name("engine", name, ("local", "ray"))
+    if name == "slurm":
+        return SlurmEngine(bench, board, _slurm(options))
+    raise unknown_name("engine", name, ("local", "ray", "slurm"))
+
+
+def _slurm(options: EngineOptions) -> SlurmOptions:
+    return SlurmOptions(
+        workers=options.workers,
+        cpus=max(1, math.ceil(options.cpus)),
+        gpus=math.ceil(options.gpus),
+        timeout=options.timeout,
+        parameters=options.slurm,
+    )

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from cmbench.core.errors import UserError
+from cmbench.record import store as store_module
 from cmbench.record.store import Address, Store
 
 ADDRESS = Address("sample", "ab" * 32)
@@ -122,3 +123,35 @@ def test_a_late_watcher_does_not_take_a_lease_that_was_taken_over_already(tmp_pa
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
     assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("jump", [-4e8, 0.0, 4e8])
+def test_a_silent_lease_of_another_machine_is_taken_whatever_its_clock_said(
+    tmp_path, monkeypatch, jump
+):
+    monkeypatch.setattr(store_module, "_STALE_SECONDS", 0.3)
+    store = Store(tmp_path)
+    path = tmp_path / "leases" / ADDRESS.key
+    path.write_text(json.dumps({"pid": 1, "host": "gone", "born": "1"}))
+    moment = time.time() + jump
+    os.utime(path, (moment, moment))
+    with store.lease_if_free(ADDRESS) as mine:
+        assert not mine
+    time.sleep(0.4)
+    with store.lease_if_free(ADDRESS) as mine:
+        assert mine
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("jump", [-4e8, 4e8])
+def test_a_heartbeat_counts_whatever_the_clock_behind_it_says(tmp_path, monkeypatch, jump):
+    monkeypatch.setattr(store_module, "_STALE_SECONDS", 0.3)
+    store = Store(tmp_path)
+    path = tmp_path / "leases" / ADDRESS.key
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "born": "1"}))
+    for beat in range(3):
+        moment = time.time() + beat * jump
+        os.utime(path, (moment, moment))
+        with store.lease_if_free(ADDRESS) as mine:
+            assert not mine
+        time.sleep(0.4)
