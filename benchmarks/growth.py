@@ -1,12 +1,13 @@
 """How planning, evaluations and memory grow, in one process.
 
-    python benchmarks/growth.py [--cells 1000,3000,10000] [--images 500,1000,2000] [--plot STEM]
+    python benchmarks/growth.py [--cells 1000,3000,10000] [--images 4000,8000,16000] [--plot STEM]
 
 Cells: seconds of CPU to read, plan, estimate and lay out a suite of fake models under 20 samplers
-each. NFE: evaluations an image of a sweep 1..K, shared and apart, as the planner counts them.
-Images: the peak of memory above the start while a cell of that many is sampled in shards of 250
-and its features taken (sampled every 5 ms), and while it is scored, for which the features of both
-sides are held: 4 bytes * width * (generated + reference). Writes STEM.png and STEM.svg.
+each, and to report as many records (three scores, samples, 20 cells a label). NFE: evaluations an
+image of a sweep 1..K, shared and apart, as the planner counts them. Images: the peak of memory
+above the start while a cell of that many is sampled in shards of 250 and its features taken
+(sampled every 5 ms), and while it is scored, for which the features of both sides are held:
+4 bytes * width * (generated + reference). Writes STEM.png and STEM.svg.
 """
 
 import argparse
@@ -17,10 +18,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 
+from cmbench.core.digests import digest
+from cmbench.core.files import write_json
+from cmbench.record.schema import Record, ScoreRecord
 from cmbench.record.store import Store
+from cmbench.report.commands import write_report
 from cmbench.run.engine_local import LocalEngine
 from cmbench.run.estimate import estimate_plan
 from cmbench.run.plan_table import plan_as_json
@@ -39,7 +46,7 @@ __all__ = ["Fake"]
 
 class D(Denoiser):
     def __init__(self):
-        super().__init__((3, 32, 32))
+        super().__init__((1, 8, 8))
         self.net = torch.nn.Identity()
 
     def forward(self, x, sigma, labels=None):
@@ -93,6 +100,47 @@ def cells(folder: Path, count: int) -> dict[str, float]:
         "estimate": estimated - made,
         "table": time.process_time() - estimated,
     }
+
+
+def report(folder: Path, count: int) -> float:
+    """Seconds of CPU to write the report of so many cells."""
+    root = folder / f"results{count}"
+    for name in ("records", "samples"):
+        (root / name).mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    Image.fromarray(chance.integers(0, 256, (256, 256), np.uint8)).save(root / "sheet.png")
+    speeds = {}
+    for i in range(count):
+        record = made_up(i, chance)
+        (root / "records" / f"{record.cell}.json").write_text(record.model_dump_json())
+        os.link(root / "sheet.png", root / "samples" / f"{record.cell}.png")
+        speeds[record.cell] = {"seconds_per_image": 0.01 * (1 + i % 20), "batch": 1, "device": ""}
+    write_json(root / "speed.json", speeds)
+    begun = time.process_time()
+    write_report(root)
+    return time.process_time() - begun
+
+
+def made_up(i: int, chance: np.random.Generator) -> Record:
+    """A record of three scores at NFE 1 to 20, 2% off a smooth curve."""
+    nfe, curve = 1 + i % 20, i // 20 / 50 + 20 / (1 + i % 20)
+    values = {"frechet_distance": 10 + curve, "precision": 1 / curve, "recall": 1 / (1 + curve)}
+    scores = []
+    for name, smooth in values.items():
+        value = smooth * (1 + 0.02 * chance.standard_normal())
+        scores.append(
+            ScoreRecord(
+                name=name, title=name, value=value, error=0.02 * value,
+                interval=(0.96 * value, 1.04 * value), count=1000,
+                higher_is_better=name != "frechet_distance", fingerprint=digest(name),
+                protocol={"images": 1000}, key=digest(i),
+            )
+        )  # fmt: skip
+    return Record(
+        suite="growth", suite_version=1, cell=digest(i)[:16], status="done",
+        label=f"model {i // 20}", model=f"fake/c{i // 20}", family="fake", nfe=nfe, seed=0,
+        sampler={"name": "euler"}, images=1000, shape=(1, 32, 32), scores=scores,
+    )  # fmt: skip
 
 
 def sweep(folder: Path, longest: int) -> tuple[float, float]:
@@ -161,7 +209,7 @@ def main() -> None:
     """Prints the rows, and draws them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", default="1000,3000,10000")
-    parser.add_argument("--images", default="500,1000,2000")
+    parser.add_argument("--images", default="4000,8000,16000")
     parser.add_argument("--plot", default=None)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -172,12 +220,15 @@ def main() -> None:
         (folder / "models" / "fake" / "adapter.py").write_text(MODEL)
         os.chdir(folder)
         cells(folder, 20)  # What is imported once belongs to no row.
-        spent = {n: list(cells(folder, n).values()) for n in map(int, given.cells.split(","))}
+        spent = {
+            n: [*cells(folder, n).values(), report(folder, n)]
+            for n in map(int, given.cells.split(","))
+        }
         runs = {k: list(sweep(folder, k)) for k in (1, 2, 4, 6)}
         held = {n: list(images(folder, n)) for n in map(int, given.images.split(","))}
         os.chdir("/")
     found = {
-        "cells|seconds of CPU|plan,estimate,table": spent,
+        "cells|seconds of CPU|plan,estimate,table,report": spent,
         "longest chain of the sweep|evaluations an image|shared,apart": runs,
         "images|MiB above the start|samples and features,scores": held,
     }

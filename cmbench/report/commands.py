@@ -22,11 +22,7 @@ def write_report(folder: Path) -> list[Path]:
         UserError: If the folder holds no records, or can't be written.
     """
     board = open_board(folder)
-    texts = {
-        "leaderboard.md": board.markdown(),
-        "leaderboard.csv": board.csv(),
-        "leaderboard.tex": board.latex(),
-    }
+    texts = dict(board.tables)
     figures: dict[str, Figure | None] = {}
     for i, column in enumerate(board.columns):
         twin = any(c.title == column.title for c in board.columns[:i])

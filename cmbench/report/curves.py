@@ -5,7 +5,7 @@ intervals as bars. The same records give the same bytes.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 from cmbench.record.schema import Record, ScoreRecord
 from cmbench.report.page_data import read_training
-from cmbench.report.tables import Board, Column
+from cmbench.report.tables import MOST_LINES, Board, Column
 
 __all__ = ["loss_figure", "quality_figure", "save_figure", "scatter_figure"]
 
 _MARKERS = "osD^vP*Xph<>"
+_MOST_NOTES = 200
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)))
 
 
@@ -37,14 +38,14 @@ def _style() -> Iterator[None]:
 
 def quality_figure(board: Board, column: Column, *, against: str) -> Figure | None:
     """One score against `nfe` or `seconds` an image, a line a label; None without points."""
-    if not any(_points(board, column, label, against) for label in board.labels):
+    lines = {label: _points(board, column, label, against) for label in board.leading(column)}
+    if not any(lines.values()):
         return None
     with _style():
-        figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(7.6, _height(lines, 4.4)), layout="constrained")
         axes = figure.subplots()
         values: list[float] = []
-        for i, label in enumerate(board.labels):
-            points = _points(board, column, label, against)
+        for i, (label, points) in enumerate(lines.items()):
             if points:
                 _line(axes, i, label, points)
                 values += [s.value for _, s in points]
@@ -52,11 +53,15 @@ def quality_figure(board: Board, column: Column, *, against: str) -> Figure | No
     return figure
 
 
+def _height(lines: Sized, least: float) -> float:
+    """Inches that a legend of so many lines needs."""
+    return max(least, 0.6 + 0.19 * len(lines))
+
+
 def _points(
     board: Board, column: Column, label: str, against: str
 ) -> list[tuple[float, ScoreRecord]]:
-    rows = [r for r in board.done if r.label == label]
-    found = [(_place(board, r, against), column.of(r)) for r in rows]
+    found = [(_place(board, r, against), column.of(r)) for r in board.lines[label]]
     kept = [(x, s) for x, s in found if x is not None and s is not None]
     return sorted(kept, key=lambda item: item[0])
 
@@ -92,8 +97,7 @@ def _dress(axes: Axes, board: Board, column: Column, against: str, values: list[
     better = "higher is better" if column.higher_is_better else "lower is better"
     axes.set_ylabel(f"{column.title} ({better})")
     heading = f"{_short(board.title, 60)}: {column.title}, n = {column.count:,}, 95% intervals"
-    axes.set_title(heading,
-                   loc="left", fontsize=10)  # fmt: skip
+    axes.set_title(heading + _cut(board), loc="left", fontsize=10)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
 
 
@@ -103,34 +107,38 @@ def scatter_figure(board: Board) -> Figure | None:
     if not {"precision", "recall"} <= set(names):
         return None
     with _style():
-        figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+        figure = Figure(figsize=(6.8, _height(board.leading(), 4.6)), layout="constrained")
         axes = figure.subplots()
-        for i, label in enumerate(board.labels):
+        labels = board.leading()
+        noted = sum(len(board.lines[label]) for label in labels) <= _MOST_NOTES
+        for i, label in enumerate(labels):
             colour = sns.color_palette("colorblind", 10)[i % 10]
-            rows = [r for r in board.done if r.label == label]
+            rows = board.lines[label]
             pairs = [(names["recall"].of(r), names["precision"].of(r), r) for r in rows]
             kept = [(a.value, b.value, r) for a, b, r in pairs if a and b]
             axes.plot([k[0] for k in kept], [k[1] for k in kept], color=colour, lw=1,
                       marker=_MARKERS[i % len(_MARKERS)], label=_short(label),
                       linestyle=_DASHES[i % len(_DASHES)])  # fmt: skip
-            for x, y, r in kept:
+            for x, y, r in kept if noted else ():
                 axes.annotate(f"{r.nfe:g}", (x, y), xytext=(4, 3), textcoords="offset points",
                               fontsize=7, color=colour)  # fmt: skip
         axes.set_xlabel("recall (higher is better)")
         axes.set_ylabel("precision (higher is better)")
-        axes.set_title(f"{_short(board.title, 60)}: figures beside points are NFE", loc="left",
-                       fontsize=10)  # fmt: skip
+        beside = ": figures beside points are NFE" if noted else ""
+        heading = f"{_short(board.title, 60)}{beside}{_cut(board)}"
+        axes.set_title(heading, loc="left", fontsize=10)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return figure
 
 
 def loss_figure(folder: Path) -> Figure | None:
     """Training losses, each by its own first value; None where nothing was trained."""
-    logs = read_training(folder)
-    if not logs:
+    every = read_training(folder)
+    if not every:
         return None
+    logs = every[:MOST_LINES]
     with _style():
-        figure = Figure(figsize=(7.6, 3.8), layout="constrained")
+        figure = Figure(figsize=(7.6, _height(logs, 3.8)), layout="constrained")
         axes = figure.subplots()
         for i, log in enumerate(logs):
             xs = [p.images for p in log.points]
@@ -141,9 +149,9 @@ def loss_figure(folder: Path) -> Figure | None:
         axes.set_yscale("log")
         axes.set_xlabel("images seen")
         axes.set_ylabel("loss / first logged loss")
-        axes.set_title(
-            "Training losses, not comparable between objectives", loc="left", fontsize=10
-        )
+        cut = f" ({len(logs)} of {len(every)})" if len(logs) < len(every) else ""
+        heading = f"Training losses{cut}, not comparable between objectives"
+        axes.set_title(heading, loc="left", fontsize=10)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return figure
 
@@ -152,6 +160,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes `path`.png (150 dpi) and `path`.svg, without dates or versions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _style():
+        # Laid out once for both files: each save would do it anew, which is most of its time.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
         path.with_suffix(".svg").write_text(svg_text(figure), "utf-8")
 
@@ -162,6 +173,12 @@ def svg_text(figure: Figure) -> str:
     with _style():
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()
+
+
+def _cut(board: Board) -> str:
+    """Says that not all lines are drawn, where they are not."""
+    drawn, every = len(board.leading()), len(board.labels)
+    return f", {drawn} of {every} lines" if drawn < every else ""
 
 
 def _short(text: str, length: int = 32) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,19 @@ __all__ = ["sample_sheet", "sample_tiles"]
 _SIDE = 8
 _MOST_BYTES = 1_500_000
 """Of samples in one page, so that it can be sent by mail."""
+_MOST_CELLS = 240
+"""Of more, evenly spread numbers of evaluations are shown."""
 _MARGIN = 10
 
 
-def sample_sheet(
-    board: Board, folder: Path, *, shown: int = 4, scale: int = 3
-) -> Image.Image | None:
-    """The first `shown` x `shown` images of every cell, enlarged; None where there are none."""
-    first = min((r.seed for r in board.done), default=0)
-    records = [r for r in board.done if r.seed == first and _file(folder, r).is_file()]
+def sample_sheet(board: Board, folder: Path, *, scale: int = 3) -> Image.Image | None:
+    """The first 4 x 4 images of the leading labels' cells, of many 2 x 2; None without any."""
+    records = _shown(board, folder)
     if not records:
         return None
+    shown = 4 if len(records) <= _MOST_CELLS // 2 else 2
     columns = sorted({r.nfe or 0 for r in records})
-    labels = [label for label in board.labels if any(r.label == label for r in records)]
+    labels = list(dict.fromkeys(r.label for r in records))
     tiles = {(r.label, r.nfe or 0): _tile(_file(folder, r), shown, scale) for r in records}
     width = max(t.width for t in tiles.values()) + _MARGIN
     height = max(t.height for t in tiles.values()) + _MARGIN
@@ -36,6 +37,9 @@ def sample_sheet(
     top = 34
     sheet = Image.new("RGB", (left + width * len(columns), top + height * len(labels)), "white")
     draw = ImageDraw.Draw(sheet)
+    if len(board.leading()) < len(board.labels):
+        told = f"{len(board.leading())} of {len(board.labels)} models"
+        draw.text((_MARGIN, 5), told, fill="black", font=font)
     for j, nfe in enumerate(columns):
         draw.text((left + j * width, 5), f"NFE {nfe:g}", fill="black", font=font)
     for i, label in enumerate(labels):
@@ -48,19 +52,19 @@ def sample_sheet(
 
 
 def sample_tiles(board: Board, folder: Path) -> dict[str, Any] | None:
-    """The first images of every cell as data URIs, by model and evaluations; None without any.
+    """The first images of the leading labels' cells as data URIs; None without any.
 
     As many of the first 16 images as keep the page small; all cells show the same number.
     """
-    first = min((r.seed for r in board.done), default=0)
-    records = [r for r in board.done if r.seed == first and _file(folder, r).is_file()]
+    records = _shown(board, folder)
     if not records:
         return None
     for shown in (16, 8, 4):
-        found = {(r.label, r.nfe or 0): _crop(_file(folder, r), shown) for r in records}
-        if sum(map(len, found.values())) <= _MOST_BYTES:
+        found = _crops(records, folder, shown, most=math.inf if shown == 4 else _MOST_BYTES)
+        if found:
             break
     columns = sorted({nfe for _, nfe in found})
+    there = {label for label, _ in found}
     rows = [
         {
             "label": label,
@@ -68,9 +72,37 @@ def sample_tiles(board: Board, folder: Path) -> dict[str, Any] | None:
             "tiles": [_uri(found.get((label, nfe))) for nfe in columns],
         }
         for i, label in enumerate(board.labels)
-        if any(name == label for name, _ in found)
+        if label in there
     ]
-    return {"shown": shown, "seed": first, "columns": columns, "rows": rows}
+    return {"shown": shown, "seed": records[0].seed, "columns": columns, "rows": rows}
+
+
+def _shown(board: Board, folder: Path) -> list[Record]:
+    """Cells of the leading labels from the first seed, those that have samples."""
+    first = min((r.seed for r in board.done), default=0)
+    chosen = set(board.leading())
+    mine = [r for r in board.done if r.seed == first and r.label in chosen]
+    if len(mine) > _MOST_CELLS:
+        spent = sorted({r.nfe or 0 for r in mine})
+        count = max(1, _MOST_CELLS // len(chosen))
+        kept = {spent[i * (len(spent) - 1) // max(1, count - 1)] for i in range(count)}
+        mine = [r for r in mine if (r.nfe or 0) in kept]
+    return [r for r in mine if _file(folder, r).is_file()]
+
+
+def _crops(
+    records: list[Record], folder: Path, shown: int, most: float
+) -> dict[tuple[str, float], bytes]:
+    """PNGs by label and evaluations; empty if they are more than `most` bytes."""
+    found: dict[tuple[str, float], bytes] = {}
+    total = 0
+    for record in records:
+        png = _crop(_file(folder, record), shown)
+        found[record.label, record.nfe or 0] = png
+        total += len(png)
+        if total > most:
+            return {}
+    return found
 
 
 def _crop(path: Path, shown: int) -> bytes:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from cmbench.report.findings import evidence
 from cmbench.report.grids import sample_tiles
 from cmbench.report.page_data import column_names, page_data
 from cmbench.report.published import NOTE, published_beside
-from cmbench.report.ranks import column_ranks, decoy_lines
+from cmbench.report.ranks import decoy_lines
 from cmbench.report.tables import Board, Column, number
 
 __all__ = ["render_page"]
@@ -45,9 +45,9 @@ def render_page(board: Board, folder: Path) -> str:
         published_note=NOTE,
         provenance=_provenance(folder),
         suite_text=_text(folder / "suite.yaml"),
-        markdown=board.markdown(),
-        csv=board.csv(),
-        latex=board.latex(),
+        markdown=board.tables["leaderboard.md"],
+        csv=board.tables["leaderboard.csv"],
+        latex=board.tables["leaderboard.tex"],
         css=_part("report.css"),
         library=library,
         script=script,
@@ -69,31 +69,38 @@ def _policy(*scripts: str) -> Markup:
     )
 
 
-def _rows(board: Board) -> list[dict[str, Any]]:
-    best = {c: board.best(c) for c in board.columns}
-    ranks = {c: column_ranks(board, c) for c in board.columns}
+class _Row(NamedTuple):
+    """A cell's row of the table."""
+
+    record: Record
+    scores: list["_Shown"]
+    seconds: float | None
+
+
+class _Shown(NamedTuple):
+    """A score in it."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    rank: str = ""
+
+
+def _rows(board: Board) -> list[_Row]:
     return [
-        {
-            "record": record,
-            "scores": [
-                _score(record, c, record.cell in best[c], ranks[c].get(record.cell))
-                for c in board.columns
-            ],
-            "seconds": board.seconds(record),
-        }
+        _Row(record, [_shown(board, record, c) for c in board.columns], board.seconds(record))
         for record in board.done
     ]
 
 
-def _score(
-    record: Record, column: Column, best: bool, rank: tuple[int, int] | None
-) -> dict[str, Any]:
+def _shown(board: Board, record: Record, column: Column) -> _Shown:
     score = column.of(record)
     if score is None:
         waits = any(p.name == column.name for p in record.pending_scores)
-        return {"text": "pending" if waits else "–", "value": None, "best": False, "rank": ""}
-    text = "" if rank is None else "–".join(str(place) for place in dict.fromkeys(rank))
-    return {"text": number(score), "value": score.value, "best": best, "rank": text}
+        return _Shown("pending" if waits else "–")
+    rank = board.ranks[column].get(record.cell)
+    places = "" if rank is None else "–".join(str(place) for place in dict.fromkeys(rank))
+    return _Shown(number(score), score.value, record.cell in board.marks[column], places)
 
 
 def _two_scores(board: Board) -> tuple[int, int]:

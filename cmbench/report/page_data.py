@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.record.schema import Record, ScoreRecord, TrainingLog
-from cmbench.report.ranks import column_ranks
 from cmbench.report.tables import Board, Column, number
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
@@ -15,11 +14,12 @@ _MOST_POINTS = 300
 
 def page_data(board: Board, folder: Path) -> dict[str, Any]:
     """Labels, columns, cells with their scores and rank ranges, and training curves."""
-    ranks = {c: column_ranks(board, c) for c in board.columns}
     names = column_names(board)
+    places = {label: i for i, label in enumerate(board.labels)}
     return {
         "title": board.title,
         "labels": board.labels,
+        "drawn": [places[label] for label in board.leading()],
         "columns": [
             {
                 "name": c.name,
@@ -30,8 +30,7 @@ def page_data(board: Board, folder: Path) -> dict[str, Any]:
             }
             for c in board.columns
         ],
-        "cells": [_cell(board, r, [ranks[c].get(r.cell) for c in board.columns])
-                  for r in board.done],
+        "cells": [_cell(board, r, places[r.label]) for r in board.done],
         "training": [_curve(log) for log in read_training(folder)],
     }  # fmt: skip
 
@@ -59,16 +58,15 @@ def read_training(folder: Path) -> list[TrainingLog]:
     return sorted((log for log in logs if log.points), key=lambda log: log.label)
 
 
-def _cell(board: Board, record: Record, ranks: list[tuple[int, int] | None]) -> dict[str, Any]:
+def _cell(board: Board, record: Record, place: int) -> dict[str, Any]:
     return {
-        "label": board.labels.index(record.label),
+        "label": place,
         "nfe": record.nfe,
         "seed": record.seed,
         "sampler": str(record.sampler.get("name", "")),
         "seconds": board.seconds(record),
-        "scores": [_score(c.of(record), rank)
-                   for c, rank in zip(board.columns, ranks, strict=True)],
-    }  # fmt: skip
+        "scores": [_score(c.of(record), board.ranks[c].get(record.cell)) for c in board.columns],
+    }
 
 
 def _score(score: ScoreRecord | None, rank: tuple[int, int] | None) -> dict[str, Any] | None:

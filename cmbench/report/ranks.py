@@ -19,7 +19,11 @@ def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]
     A cell is better than another if their difference is above 1.96 of its standard error.
     """
     scored = [(r.cell, s) for r in _honest(board) if (s := column.of(r)) is not None]
-    ranges = rank_ranges(len(scored), lambda i, j: _better(scored[i][1], scored[j][1], column))
+    ranges = rank_ranges(
+        [s.value for _, s in scored],
+        [s.error for _, s in scored],
+        higher_is_better=column.higher_is_better,
+    )
     return {cell: found for (cell, _), found in zip(scored, ranges, strict=True)}
 
 
@@ -30,9 +34,8 @@ def rank_text(board: "Board") -> str:
         return decoy_lines(board)
     heads = ["model", "NFE", *(c.title for c in board.columns)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
-    ranks = {c: column_ranks(board, c) for c in board.columns}
     for record in honest:
-        cells = [_range(ranks[c].get(record.cell)) for c in board.columns]
+        cells = [_range(board.ranks[c].get(record.cell)) for c in board.columns]
         nfe = "?" if record.nfe is None else f"{record.nfe:g}"
         lines.append("| " + " | ".join([_plain(record.label), nfe, *cells]) + " |")
     note = "Ranks that the 95% intervals allow: cells whose ranges meet can't be told apart."

@@ -6,6 +6,7 @@ A column holds one score under one protocol: two fingerprints are two columns, n
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ import yaml
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 from cmbench.report.findings import findings_markdown
 from cmbench.report.published import NOTE, beside, published_beside, spreadsheet_columns
-from cmbench.report.ranks import rank_text
+from cmbench.report.ranks import column_ranks, rank_text
 from cmbench.stats.findings import Finding, Judgement, judge
 
-__all__ = ["Board", "Column", "number", "read_board"]
+__all__ = ["MOST_LINES", "Board", "Column", "number", "read_board"]
+
+MOST_LINES = 24
+"""Labels that one plot or sheet shows: of more, no eye tells one from another."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class Column:
 
     def of(self, record: Record) -> ScoreRecord | None:
         """This column's score of a record."""
-        mine = (
-            s for s in record.scores if (s.name, s.fingerprint) == (self.name, self.fingerprint)
-        )
-        return next(mine, None)
+        for score in record.scores:
+            if score.name == self.name and score.fingerprint == self.fingerprint:
+                return score
+        return None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,15 @@ class Board:
     @cached_property
     def labels(self) -> list[str]:
         """Every line of the plots."""
-        return list(dict.fromkeys(r.label for r in self.done))
+        return list(self.lines)
+
+    @cached_property
+    def lines(self) -> dict[str, list[Record]]:
+        """The cells with numbers of each label, by NFE."""
+        found: dict[str, list[Record]] = {}
+        for record in self.done:
+            found.setdefault(record.label, []).append(record)
+        return found
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -83,6 +95,32 @@ class Board:
                 column = Column(s.name, s.title, s.fingerprint, s.higher_is_better, s.count)
                 found.setdefault(key, column)
         return list(found.values())
+
+    @cached_property
+    def ranks(self) -> dict[Column, dict[str, tuple[int, int]]]:
+        """By column, the first and last rank that each cell may hold."""
+        return {column: column_ranks(self, column) for column in self.columns}
+
+    def leading(self, column: Column | None = None) -> list[str]:
+        """The labels that plots and sheets show: at most `MOST_LINES`, in their order.
+
+        Of more, those whose best cell is best in a column, the first where none is given.
+        """
+        column = column or next(iter(self.columns), None)
+        if len(self.labels) <= MOST_LINES or column is None:
+            return self.labels[:MOST_LINES]
+        sign = -1 if column.higher_is_better else 1
+        best = {
+            label: min((sign * s.value for r in rows if (s := column.of(r))), default=math.inf)
+            for label, rows in self.lines.items()
+        }
+        kept = set(sorted(best, key=lambda label: best[label])[:MOST_LINES])
+        return [label for label in self.labels if label in kept]
+
+    @cached_property
+    def marks(self) -> dict[Column, set[str]]:
+        """By column, the cells that can't be told from the best."""
+        return {column: self.best(column) for column in self.columns}
 
     def best(self, column: Column) -> set[str]:
         """Cells that can't be told from the best: their 95% interval reaches the best's."""
@@ -98,14 +136,22 @@ class Board:
         speed = self.speeds.get(record.cell)
         return speed.seconds_per_image if speed else None
 
+    @cached_property
+    def tables(self) -> dict[str, str]:
+        """The leaderboard as Markdown, CSV and LaTeX, by the names of their files."""
+        return {
+            "leaderboard.md": self.markdown(),
+            "leaderboard.csv": self.csv(),
+            "leaderboard.tex": self.latex(),
+        }
+
     def markdown(self) -> str:
         """The leaderboard as Markdown."""
         heads = ["model", "NFE", *(_heading(c) for c in self.columns), "s/image"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
-        marks = {c: self.best(c) for c in self.columns}
         for record in self.done:
             cells = [_plain(record.label), _nfe(record)]
-            cells += [_marked(c, record, marks[c], _md_bold) for c in self.columns]
+            cells += [_marked(c, record, self.marks[c], _md_bold) for c in self.columns]
             lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
@@ -146,10 +192,9 @@ class Board:
         """The leaderboard as a booktabs table."""
         heads = ["model", "NFE", *(_tex(_heading(c)) for c in self.columns)]
         rows = []
-        marks = {c: self.best(c) for c in self.columns}
         for record in self.done:
             cells = [_tex(record.label), _nfe(record)]
-            cells += [_marked(c, record, marks[c], _tex_bold).replace("±", r"$\pm$")
+            cells += [_marked(c, record, self.marks[c], _tex_bold).replace("±", r"$\pm$")
                       for c in self.columns]  # fmt: skip
             rows.append(" & ".join(cells) + r" \\")
         spec = "ll" + "r" * len(self.columns)

@@ -1,34 +1,57 @@
 """Ranks as ranges: entries that can't be told apart share their ranks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["rank_ranges", "separate"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["rank_ranges"]
+
+_Z = 1.96
 
 
-def rank_ranges(count: int, better: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+def rank_ranges(
+    values: Sequence[float], errors: Sequence[float | None], *, higher_is_better: bool
+) -> list[tuple[int, int]]:
     """First and last possible rank (from 1) of each entry.
 
+    One is better than another if their difference is above 1.96 of its standard error; where one
+    of the two has no error, if it is above 0. Sorted once, so that 10,000 entries take a moment.
+
     Args:
-        count: Number of entries.
-        better: Whether entry i is significantly better than entry j.
+        values: The entries' scores.
+        errors: Their standard errors; None where unknown.
+        higher_is_better: Direction of the scores.
     """
-    pairs = [[better(i, j) for j in range(count)] for i in range(count)]
-    return [
-        (1 + sum(pairs[j][i] for j in range(count)), count - sum(pairs[i])) for i in range(count)
-    ]
+    v = np.asarray(values, np.float64) * (1 if higher_is_better else -1)
+    e = np.array([np.nan if error is None else error for error in errors], np.float64)
+    order = np.argsort(v, kind="stable")
+    below, above = _beaten(v[order], e[order])
+    found: list[tuple[int, int]] = [(0, 0)] * len(v)
+    for place, index in enumerate(order):
+        found[index] = (1 + int(above[place]), len(v) - int(below[place]))
+    return found
 
 
-def separate(
-    intervals: Sequence[tuple[float, float]], *, higher_is_better: bool
-) -> list[tuple[int, int]]:
-    """Rank ranges from intervals alone: better means that the intervals don't meet.
+def _beaten(
+    v: NDArray[np.float64], e: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many others each entry, in rising order, lies above and below beyond the error.
 
-    Stricter than a test of the difference; for entries without paired terms.
+    Far below all are beaten: only entries within reach of the largest error are compared.
     """
-
-    def better(i: int, j: int) -> bool:
-        if higher_is_better:
-            return intervals[i][0] > intervals[j][1]
-        return intervals[i][1] < intervals[j][0]
-
-    return rank_ranges(len(intervals), better)
+    largest = float(np.nanmax(e)) if np.isfinite(e).any() else 0.0
+    # A hair more than the reach: what lies beyond is beaten whatever the rounding.
+    reach = _Z * np.hypot(np.nan_to_num(e), largest) * (1 + 1e-9)
+    first = np.searchsorted(v, v - reach, side="left")
+    last = np.searchsorted(v, v, side="left")
+    below = first.astype(np.int64)
+    # Whoever has i entries surely below is above each of the first i.
+    above = len(v) - np.searchsorted(np.sort(first), np.arange(len(v)), side="right")
+    squares = e**2
+    for i, (low, high) in enumerate(zip(first, last, strict=True)):
+        needed = _Z * np.sqrt(squares[i] + squares[low:high])
+        beaten = v[i] - v[low:high] > np.nan_to_num(needed)
+        below[i] += np.count_nonzero(beaten)
+        above[low:high] += beaten
+    return below, above

@@ -112,3 +112,26 @@ def test_an_empty_folder_is_told(tmp_path):
 
     with pytest.raises(UserError, match="holds no results"):
         write_report(Path(tmp_path))
+
+
+def test_many_labels_are_all_in_tables_and_the_leading_ones_in_plots(tmp_path):
+    root = tmp_path / "many"
+    (root / "records").mkdir(parents=True)
+    (root / "samples").mkdir()
+    for i in range(60):
+        for nfe in (1.0, 2.0):
+            row = record(
+                f"c{i}-{nfe:g}", f"m{i:02}", nfe, [score(60 + i - nfe if i < 40 else i - 39.0)]
+            )
+            (root / "records" / f"{row.cell}.json").write_text(row.model_dump_json())
+            Image.new("L", (64, 64), 99).save(root / "samples" / f"{row.cell}.png")
+    write_report(root)
+    board = read_board(root)
+    assert board.leading() == [f"m{i:02}" for i in (*range(4), *range(40, 60))]
+    drawn = (root / "plots" / "fd-toy_against_nfe.svg").read_text()
+    assert "24 of 60 lines" in drawn
+    assert ("m03<" in drawn, "m04<" in drawn, "m59<" in drawn) == (True, False, True)
+    assert all(f"| m{i:02} |" in (root / "leaderboard.md").read_text() for i in range(60))
+    page = (root / "report.html").read_text()
+    assert "24 of 60 that lead" in page
+    assert page.count("<img src=") == 24 * 2 + 1

@@ -5,7 +5,7 @@ import pytest
 
 from cmbench.stats.intervals import combine_seeds
 from cmbench.stats.paired import holm, paired_difference
-from cmbench.stats.ranks import separate
+from cmbench.stats.ranks import rank_ranges
 
 
 def test_three_seeds_use_students_t():
@@ -27,5 +27,28 @@ def test_holm_by_hand():
 
 
 def test_overlapping_entries_share_ranks():
-    ranks = separate([(0, 1), (0.5, 2), (3, 4)], higher_is_better=False)
+    ranks = rank_ranges([0.5, 0.7, 3.5], [0.2, 0.2, 0.2], higher_is_better=False)
     assert ranks == [(1, 2), (1, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_ranks_are_those_of_every_pair_compared(up):
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=80).round(1).tolist()
+    errors = [None if rng.random() < 0.2 else float(e) for e in rng.exponential(0.3, 80)]
+
+    def better(i, j):
+        gain = (values[i] - values[j]) * (1 if up else -1)
+        if errors[i] is None or errors[j] is None:
+            return gain > 0
+        return gain > 1.96 * (errors[i] ** 2 + errors[j] ** 2) ** 0.5
+
+    wanted = [
+        (1 + sum(better(j, i) for j in range(80)), 80 - sum(better(i, j) for j in range(80)))
+        for i in range(80)
+    ]
+    assert rank_ranges(values, errors, higher_is_better=up) == wanted
+
+
+def test_nothing_has_no_ranks():
+    assert rank_ranges([], [], higher_is_better=True) == []

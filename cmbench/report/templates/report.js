@@ -97,11 +97,11 @@ function swatch(i) {
   svg.setAttribute("aria-hidden", "true");
   return svg;
 }
-function switches(fieldset, names, changed) {
-  const on = new Set(names.keys()), boxes = [];
+function switches(fieldset, names, changed, first = names.keys()) {
+  const on = new Set(first), boxes = [];
   const list = make("div", {className: "names"});
   names.forEach((name, i) => {
-    const box = make("input", {type: "checkbox", checked: true});
+    const box = make("input", {type: "checkbox", checked: on.has(i)});
     box.addEventListener("change", () => { on[box.checked ? "add" : "delete"](i); changed(); });
     boxes.push(box);
     list.append(make("label", {title: name}, box, swatch(i), make("span", {textContent: name})));
@@ -154,7 +154,7 @@ function suggest() {
   one("#logy").checked = !bounded && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 5;
 }
 const redraw = () => { cost(); pair(); grids(); };
-const shown = switches(one("#models"), data.labels, redraw);
+const shown = switches(one("#models"), data.labels, redraw, data.drawn);
 if (data.columns.length) {
   one("#score").addEventListener("change", () => { suggest(); cost(); });
   for (const id of ["logx", "logy"]) one(`#${id}`).addEventListener("change", cost);
