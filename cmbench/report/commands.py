@@ -38,7 +38,7 @@ def write_report(folder: Path) -> list[Path]:
         sheet = sample_sheet(board, folder)
         if sheet is not None:
             with atomic_file(folder / "samples.png") as file:
-                sheet.save(file, format="PNG", optimize=True)
+                sheet.save(file, format="PNG")
         texts["report.html"] = render_page(board, folder)
         for name, text in texts.items():
             write_text(folder / name, text)

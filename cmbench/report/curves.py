@@ -14,6 +14,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cmbench.record.schema import Record, ScoreRecord
 from cmbench.report.page_data import read_training
@@ -42,7 +43,7 @@ def quality_figure(board: Board, column: Column, *, against: str) -> Figure | No
     if not any(lines.values()):
         return None
     with _style():
-        figure = Figure(figsize=(7.6, _height(lines, 4.4)), layout="constrained")
+        figure = Figure(figsize=(7.6, _height(lines, 4.4)))
         axes = figure.subplots()
         values: list[float] = []
         for i, (label, points) in enumerate(lines.items()):
@@ -50,6 +51,7 @@ def quality_figure(board: Board, column: Column, *, against: str) -> Figure | No
                 _line(axes, i, label, points)
                 values += [s.value for _, s in points]
         _dress(axes, board, column, against, values)
+        _lay_out(figure)
     return figure
 
 
@@ -107,7 +109,7 @@ def scatter_figure(board: Board) -> Figure | None:
     if not {"precision", "recall"} <= set(names):
         return None
     with _style():
-        figure = Figure(figsize=(6.8, _height(board.leading(), 4.6)), layout="constrained")
+        figure = Figure(figsize=(6.8, _height(board.leading(), 4.6)))
         axes = figure.subplots()
         labels = board.leading()
         noted = sum(len(board.lines[label]) for label in labels) <= _MOST_NOTES
@@ -128,6 +130,7 @@ def scatter_figure(board: Board) -> Figure | None:
         heading = f"{_short(board.title, 60)}{beside}{_cut(board)}"
         axes.set_title(heading, loc="left", fontsize=10)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        _lay_out(figure)
     return figure
 
 
@@ -138,7 +141,7 @@ def loss_figure(folder: Path) -> Figure | None:
         return None
     logs = every[:MOST_LINES]
     with _style():
-        figure = Figure(figsize=(7.6, _height(logs, 3.8)), layout="constrained")
+        figure = Figure(figsize=(7.6, _height(logs, 3.8)))
         axes = figure.subplots()
         for i, log in enumerate(logs):
             xs = [p.images for p in log.points]
@@ -153,16 +156,19 @@ def loss_figure(folder: Path) -> Figure | None:
         heading = f"Training losses{cut}, not comparable between objectives"
         axes.set_title(heading, loc="left", fontsize=10)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        _lay_out(figure)
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """Once for all files: a figure with a layout of its own would do it anew for each."""
+    ConstrainedLayoutEngine().execute(figure)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes `path`.png (150 dpi) and `path`.svg, without dates or versions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _style():
-        # Laid out once for both files: each save would do it anew, which is most of its time.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
         path.with_suffix(".svg").write_text(svg_text(figure), "utf-8")
 
