@@ -27,6 +27,7 @@ from cmbench.nets.ncsn_refine_net import NCSNRefineNet
 from cmbench.nets.ncsnv2_refine_net import NCSNv2RefineNet
 from cmbench.samplers._base import BoundGenerator
 from cmbench.samplers.annealed_langevin import AnnealedLangevin
+from cmbench.suite.cards import find_card
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.objectives._base import Setup
 from cmbench.train.recipe import read_recipe
@@ -285,3 +286,29 @@ def test_the_digits_recipe_follows_the_techniques():
     assert model["sigma_begin"] == pytest.approx(greatest, rel=1e-4)
     ratio = ladder_ratio(64)
     assert model["levels"] == ladder_count(greatest, model["sigma_end"], ratio)
+
+
+def test_the_recipe_of_the_first_ncsn_follows_the_paper():
+    """Ten geometric levels from 1 to 0.01, the network told which, and steps of 2e-5."""
+    family = find("model", "ncsn").parent
+    recipe = read_recipe(family / "recipes" / "digits_v1.yaml")
+    torch.manual_seed(0)
+    student = create("model", recipe.model).build()
+    assert student.conditional
+    levels = student.levels / student.unit
+    torch.testing.assert_close(
+        levels[1:] / levels[:-1], torch.full((9,), 0.01 ** (1 / 9)).double()
+    )
+    assert float(levels[0]) == pytest.approx(1)
+    sampler = create("sampler", find_card("ncsn/digits_v1").card.sampler)
+    assert sampler.step_lr == 2e-5
+    generator = BoundGenerator(student, sampler)
+    with EvaluationCounter(generator.networks()) as counter:
+        made = generator.generate(Noise(0, range(2), (1, 8, 8)))
+    assert counter.per_image(2) == sampler.nfe() == 100
+    assert torch.isfinite(made).all()
+    loss = recipe.built_objective().build(Setup(student, None, None, 1, torch.device("cpu")))
+    z = Noise(1, range(3), (1, 8, 8)).normal(0)
+    # The last layer is zero at first: no score, so that the noise is all error at any level.
+    found = loss.at(torch.rand_like(z), torch.tensor([0, 4, 9]), z, None)
+    torch.testing.assert_close(found, z.square().flatten(1).sum(1) / 2, rtol=2e-4, atol=0)
