@@ -87,6 +87,9 @@ def run(
         float | None,
         typer.Option(min=1, help="Seconds without a sign of life until a job counts as hung."),
     ] = None,
+    race: Annotated[
+        bool, typer.Option("--race", help="In rounds: cells whose rank is settled stop early.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,12 +102,20 @@ def run(
     from cmbench.run.suite_run import run_suite
     from cmbench.run.workbench import Workbench
 
+    if race and engine != "local":
+        raise UserError(
+            f"--race --engine {engine}: a race runs in one process", fix="--engine local"
+        )
     options = EngineOptions(address, cpus, gpus, timeout, workers, _pairs("--slurm", slurm or []))
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
     with (
         board(len(planned.jobs), quiet=quiet) as shown,
         open_engine(engine, Workbench(store, chosen), shown, options) as opened,
     ):
+        if race:
+            from cmbench.run.race import race_suite
+
+            planned = race_suite(planned, opened, results / planned.suite.suite)
         outcome = run_suite(planned, opened, results / planned.suite.suite)
     if write:
         from cmbench.report.commands import write_report

@@ -1,0 +1,166 @@
+"""A suite as a race: shards arrive in rounds, and cells whose rank is settled stop.
+
+Rounds are 1, 2, 4, ... shards a cell. After each, the first score that has terms by image is taken
+over the images so far, and `cmbench.stats.race` judges the paired differences of all cells of one
+seed. A cell that stops has no official number: its record waits and says its rank. The survivors
+go to the full count. A score of n images has a bias of order 1/n: it is alike for cells whose
+features spread alike, and cancels then; a suite that can't trust in that should not race.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import write_json
+from cmbench.metrics._base import MetricError
+from cmbench.record.store import Address
+from cmbench.run.compare import terms_of
+from cmbench.run.engine_local import JobFailedError, LocalEngine
+from cmbench.stats.race import Race, Settled
+from cmbench.suite.plan import Cell, Plan, PlannedScore
+
+__all__ = ["race_suite"]
+
+
+def race_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Plan:
+    """The plan with the cells that a race settles waiting; writes `race.json`.
+
+    Cells that have their number, decoys, and cells that fail are left to the run itself.
+
+    Args:
+        plan: The whole plan.
+        engine: Makes the shards and their features.
+        folder: The suite's results folder.
+
+    Raises:
+        UserError: If no score of the suite has terms by image.
+        OSError: If the disk is full or may not be written.
+    """
+    place, name = _raced_score(plan)
+    settled: dict[str, tuple[Settled, int]] = {}
+    for seed in plan.suite.images.seeds:
+        cells = [c for c in plan.cells if c.seed == seed and _may_race(c, place, folder)]
+        for found in _Runner(plan, engine, place, name).run(cells):
+            settled[found.entry] = (found, len(cells))
+    _write(plan, folder, name, settled)
+    told = [_stopped(plan, c, name, *settled[c.id]) if c.id in settled else c for c in plan.cells]
+    spent, whole = _evaluations(plan, settled)
+    engine.board.say(
+        f"race by {name}: {len(settled)} of {len(plan.cells)} cells settled early, "
+        f"{whole - spent:,} of {whole:,} evaluations saved"
+    )
+    return replace(plan, cells=told)
+
+
+def _raced_score(plan: Plan) -> tuple[int, str]:
+    """Place among a cell's scores, and name, of the first that has terms by image."""
+    cell = next((c for c in plan.cells if c.scores), None)
+    for place, score in enumerate(cell.scores if cell else ()):
+        if score.job is not None and hasattr(score.metric, "influence"):
+            return place, score.metric.outputs[0]
+    raise UserError(
+        f"suite {plan.suite.suite} has no score that a race can be judged by",
+        where=str(plan.source.path),
+        expected="a metric with terms by image, such as frechet_distance, as the first",
+    )
+
+
+def _may_race(cell: Cell, place: int, folder: Path) -> bool:
+    if cell.pending is not None or cell.card.family == "decoy" or not cell.shards:
+        return False
+    if cell.scores[place].job is None:
+        return False
+    try:
+        text = (folder / "records" / f"{cell.id}.json").read_text("utf-8")
+        return bool(json.loads(text).get("status") != "done")
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+@dataclass
+class _Runner:
+    plan: Plan
+    engine: LocalEngine
+    place: int
+    name: str
+
+    def run(self, cells: Sequence[Cell]) -> list[Settled]:
+        """Races cells of one seed; returns those that were settled before the full count."""
+        if len(cells) < 2:
+            return []
+        score = cells[0].scores[self.place]
+        full, by_id = cells[0].images, {cell.id: cell for cell in cells}
+        race = Race(list(by_id), full, higher_is_better=score.metric.higher_is_better)
+        shards = 1
+        while shards < len(cells[0].shards) and race.open:
+            images = shards * self.plan.suite.images.shard
+            if images >= score.metric.least:
+                self._round(race, by_id, shards)
+                self.engine.board.say(
+                    f"round of {images:,} images: {len(race.settled)} of {len(cells)} settled"
+                )
+            shards *= 2
+        return race.settled
+
+    def _round(self, race: Race, by_id: dict[str, Cell], shards: int) -> None:
+        values: dict[str, float] = {}
+        terms: dict[str, NDArray[Any]] = {}
+        for entry in list(race.open):
+            try:
+                values[entry], terms[entry] = self._scored(by_id[entry].scores[self.place], shards)
+            except (JobFailedError, MetricError):
+                # The run itself meets the fault again and tells it.
+                race.leave(entry)
+        race.judge(values, terms)
+
+    def _scored(self, score: PlannedScore, shards: int) -> tuple[float, NDArray[Any]]:
+        """Value and terms over a cell's first shards."""
+        assert score.job is not None
+        spec = self.plan.jobs[score.job].spec
+        keys = spec["features"][:shards]
+        for key in keys:
+            self.engine.make(self.plan, Address("features", key))
+        reference = None
+        if spec["reference"]:
+            self.engine.make(self.plan, Address("reference", spec["reference"]))
+            reference = self.engine.bench.reference(spec["reference"])
+        features = self.engine.bench.features(keys)
+        value = score.metric.scores(features, reference)[self.name].value
+        return value, terms_of(score.metric, features, reference, self.name)
+
+
+def _stopped(plan: Plan, cell: Cell, name: str, settled: Settled, entries: int) -> Cell:
+    path = plan.source.path
+    reason = Pending(
+        f"its rank by {name} is settled, {settled.rank} of {entries}, after "
+        f"{settled.samples:,} of {cell.images:,} images",
+        command=f"cmbench run {path.stem if path.is_absolute() else path}",
+    )
+    return replace(cell, pending=reason)
+
+
+def _evaluations(plan: Plan, settled: dict[str, tuple[Settled, int]]) -> tuple[int, int]:
+    """Network evaluations of all cells with and without the race, where samplers tell them."""
+    spent = whole = 0
+    for cell in plan.cells:
+        each = (cell.sampler.nfe() if cell.sampler else None) or 0
+        whole += each * cell.images
+        spent += each * (settled[cell.id][0].samples if cell.id in settled else cell.images)
+    return spent, whole
+
+
+def _write(plan: Plan, folder: Path, name: str, settled: dict[str, tuple[Settled, int]]) -> None:
+    spent, whole = _evaluations(plan, settled)
+    told = {
+        "score": name,
+        "level": 0.05,
+        "images": plan.suite.images.count,
+        "evaluations": {"race": spent, "every cell in full": whole},
+        "settled": [{**asdict(s), "of": entries} for s, entries in settled.values()],
+    }
+    write_json(folder / "race.json", told)
