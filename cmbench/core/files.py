@@ -3,12 +3,16 @@
 import contextlib
 import json
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["atomic_file", "fsync_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_file", "fsync_folder", "sweep", "write_bytes", "write_json", "write_text"]
+
+_OWNER = re.compile(r"\.(?P<pid>\d+)@(?P<host>.+)\.[^.]+\.tmp$")
 
 
 @contextlib.contextmanager
@@ -19,7 +23,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         OSError: As the file system says (no space, read-only, no permission); nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    owner = f"{os.getpid()}@{socket.gethostname()}"
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.{owner}.", suffix=".tmp"
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -32,6 +39,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes of this machine that were killed had not written whole."""
+    for file in folder.glob(".*.tmp"):
+        owner = _OWNER.search(file.name)
+        if owner and owner["host"] == socket.gethostname() and not _lives(int(owner["pid"])):
+            file.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -58,6 +73,16 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -17,7 +17,7 @@ from PIL import Image
 from cmbench import __version__
 from cmbench.core.digests import digest, text_sha256
 from cmbench.core.errors import Pending, disk_error
-from cmbench.core.files import atomic_file, write_json, write_text
+from cmbench.core.files import atomic_file, sweep, write_json, write_text
 from cmbench.core.images import image_grid
 from cmbench.record.schema import (
     PendingScore,
@@ -93,7 +93,9 @@ class _ResultsWriter:
         self.speeds: dict[str, dict[str, object]] = {}
 
     def open(self) -> None:
-        """Makes the folder and drops records of cells that the suite no longer has."""
+        """Makes the folder; drops records of cells that the suite lost, and half-written files."""
+        for sub in ("", "records", "samples", "training"):
+            sweep(self.folder / sub)
         (self.folder / "records").mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "suite.yaml", self.plan.source.text)
         self.speeds = _read_speeds(self.folder / "speed.json")

@@ -1,12 +1,17 @@
 """Digests, pixels, evaluation counts, YAML places, the loader."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from cmbench.core.digests import digest
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file, write_text
+from cmbench.core.files import atomic_file, sweep, write_text
 from cmbench.core.images import NonFiniteSamplesError, to_images, to_pixels
 from cmbench.core.loader import available, create, load
 from cmbench.core.nfe import EvaluationCounter
@@ -94,3 +99,20 @@ def test_a_plugin_in_the_working_directory_is_found(tmp_path, monkeypatch):
     assert {"mine", "broken", "l1"} <= {item.name for item in available("distance")}
     with pytest.raises(UserError, match=r"does not import: ModuleNotFoundError"):
         load("distance", "broken")
+
+
+def test_what_a_killed_process_was_writing_is_swept_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    lost = tmp_path / f".a.json.{dead.pid}@{host}.x1_y.tmp"
+    kept = [
+        tmp_path / f".a.json.{os.getpid()}@{host}.x1_y.tmp",
+        tmp_path / f".a.json.{dead.pid}@elsewhere.org.x1_y.tmp",
+        tmp_path / ".a.tmp",
+        tmp_path / "a.json",
+    ]
+    for file in (lost, *kept):
+        file.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
