@@ -33,6 +33,10 @@ from cmbench.suite.plan import Plan
 __all__ = ["RayEngine", "RayOptions"]
 
 _POLL_SECONDS = 1.0
+_COUNT_SECONDS = 10.0
+"""Between two looks at how large the cluster is: nodes come and go."""
+_FEWEST = 64
+"""Tasks that may be with Ray at once, on a small cluster."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class RayEngine(LocalEngine):
         self._schedule = Schedule({}, ())
         self._running: dict[Any, tuple[Address, float]] = {}
         self._tries: dict[Address, int] = {}
+        self._most, self._counted = _FEWEST, -_COUNT_SECONDS
 
     def begin(self, plan: Plan) -> None:
         """Hands over what the plan needs and the store lacks, as far as its needs are there."""
@@ -105,7 +110,12 @@ class RayEngine(LocalEngine):
         self._ray.shutdown()
 
     def _submit(self) -> None:
-        while (job := self._schedule.take()) is not None:
+        """Keeps every worker busy and a task waiting for each; Ray's waits grow with the rest."""
+        if time.monotonic() - self._counted > _COUNT_SECONDS:
+            self._counted = time.monotonic()
+            cpus = self._ray.cluster_resources().get("CPU", 1.0)
+            self._most = max(_FEWEST, int(2 * cpus / self.options.cpus))
+        while len(self._running) < self._most and (job := self._schedule.take()) is not None:
             self._start(job)
 
     def _start(self, job: Job) -> None:
@@ -121,11 +131,14 @@ class RayEngine(LocalEngine):
         self._running[handle] = (job.address, time.monotonic())
 
     def _settle(self) -> None:
-        """Waits a little for any running job, and takes in how it ended."""
+        """Waits a little for any running job, and takes in how all that ended did."""
         if not self._running:
             return
         assert self._plan is not None
-        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL_SECONDS)
+        handles = list(self._running)
+        done, _ = self._ray.wait(handles, num_returns=1, timeout=_POLL_SECONDS)
+        if done:
+            done, _ = self._ray.wait(handles, num_returns=len(handles), timeout=0)
         for handle in done:
             address, began = self._running.pop(handle)
             self._take(handle, self._plan.jobs[address], time.monotonic() - began)
