@@ -198,5 +198,5 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         pydantic.ValidationError: For a file that is not a record of this schema.
     """
-    files = sorted((folder / "records").glob("*.json"))
+    files = sorted((folder / "records").glob("*.json"), key=lambda file: file.name)
     return [Record.model_validate_json(file.read_text("utf-8")) for file in files]

@@ -183,8 +183,8 @@ def svg_text(figure: Figure) -> str:
 
 def _cut(board: Board) -> str:
     """Says that not all lines are drawn, where they are not."""
-    drawn, every = len(board.leading()), len(board.labels)
-    return f", {drawn} of {every} lines" if drawn < every else ""
+    every = len(board.labels)
+    return f", {MOST_LINES} of {every} lines" if every > MOST_LINES else ""
 
 
 def _short(text: str, length: int = 32) -> str:

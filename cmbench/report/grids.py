@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.record.schema import Record
-from cmbench.report.tables import Board
+from cmbench.report.tables import MOST_LINES, Board
 
 __all__ = ["sample_sheet", "sample_tiles"]
 
@@ -37,8 +37,8 @@ def sample_sheet(board: Board, folder: Path, *, scale: int = 3) -> Image.Image |
     top = 34
     sheet = Image.new("RGB", (left + width * len(columns), top + height * len(labels)), "white")
     draw = ImageDraw.Draw(sheet)
-    if len(board.leading()) < len(board.labels):
-        told = f"{len(board.leading())} of {len(board.labels)} models"
+    if len(board.labels) > MOST_LINES:
+        told = f"{MOST_LINES} of {len(board.labels)} models"
         draw.text((_MARGIN, 5), told, fill="black", font=font)
     for j, nfe in enumerate(columns):
         draw.text((left + j * width, 5), f"NFE {nfe:g}", fill="black", font=font)

@@ -51,12 +51,11 @@ class Beside:
 
 def beside(record: Record, score: ScoreRecord) -> list[Beside]:
     """The published numbers for this score of this cell: the same metric at the same NFE."""
+    printed = [p for p in record.published if p.nfe == record.nfe]
+    if not printed:
+        return []
     name = _metric(score)
-    return [
-        Beside(record, score, p)
-        for p in record.published
-        if p.nfe == record.nfe and _plain(p.metric) == name
-    ]
+    return [Beside(record, score, p) for p in printed if _plain(p.metric) == name]
 
 
 def published_beside(records: Iterable[Record]) -> list[Beside]:

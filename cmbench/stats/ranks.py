@@ -51,7 +51,8 @@ def _beaten(
     squares = e**2
     for i, (low, high) in enumerate(zip(first, last, strict=True)):
         needed = _Z * np.sqrt(squares[i] + squares[low:high])
-        beaten = v[i] - v[low:high] > np.nan_to_num(needed)
+        # Where an error is unknown, any gain counts: all here lie below.
+        beaten = ~(v[i] - v[low:high] <= needed)
         below[i] += np.count_nonzero(beaten)
         above[low:high] += beaten
     return below, above
