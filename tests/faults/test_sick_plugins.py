@@ -140,11 +140,11 @@ def test_a_model_that_hangs_or_dies_is_tried_again_then_failed_with_its_log(fork
         "once": "Path('healed').touch(); os._exit(3)",
     }
     folder = _folder(tmp_path / "a", {n: faults[n] for n in ("hangs", "dies")})
-    run = forks.run(folder, "--timeout", "2")
+    run = forks.run(folder, "--timeout", "20")
     assert run.code == 1, run.told
     assert run.told.count("it is tried again") == 4
     records = _records(folder)
-    assert "no sign of life for 2 s, 3 times (log: " in records["hangs"]["reason"]
+    assert "no sign of life for 20 s, 3 times (log: " in records["hangs"]["reason"]
     log = records["hangs"]["reason"].partition("(log: ")[2].rstrip(")")
     assert "in forward" in Path(log).read_text()
     assert "its process died (SIGKILL), 3 times" in records["dies"]["reason"]
