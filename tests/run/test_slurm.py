@@ -70,6 +70,25 @@ def test_preempted_stopped_and_killed_workers_change_nothing(undisturbed, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+def test_a_killed_driver_leaves_its_array_at_work_and_the_next_one_shares(
+    undisturbed, tmp_path, slurm
+):
+    folder = fresh(tmp_path / "a")
+    arguments = ("run", "tiny.yaml", "--engine", "slurm", "--workers", "2")
+    driver = subprocess.Popen(command(*arguments), cwd=folder, env=environment(folder, **slurm),
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    _wait_for(lambda: list((folder / "cache").rglob("checkpoint-*.pt")))
+    driver.kill()
+    driver.wait()
+    done = cmbench(folder, *arguments, **slurm)
+    assert done.returncode == 0, done.stderr
+    assert outputs(folder) == outputs(undisturbed)
+    first = sorted(Path(slurm["FAKE_SLURM"]).glob("1000_*/state"))
+    _wait_for(lambda: [state.read_text() for state in first] == ["COMPLETED"] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_fault_of_a_plugin_is_told_and_the_others_go_on(tmp_path, slurm):
     folder = fresh(tmp_path / "a")
     (folder / "models").mkdir()
