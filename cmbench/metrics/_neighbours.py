@@ -24,7 +24,7 @@ _SPARE = 4
 _PENDING = 1 << 22
 """Candidates collected before they are sorted and the bounds drawn in."""
 _FAR = float("inf")
-_FEW, _EXACT = 64, 1024
+_FEW, _EXACT = 8, 1024
 """Rows, and pairs, computed in float64 at a time."""
 _ROUNDING = 1e-5
 """Bound on the error of a squared distance, relative to the two squared norms."""
