@@ -172,6 +172,37 @@ def test_adm_arithmetic_is_that_of_float16_tables():
     assert exact["precision"].value != found["precision"].value
 
 
+def test_adm_arithmetic_falls_back_to_single_precision_where_half_overflows():
+    """The evaluator's rule: a block with a non-finite distance is made again without rounding."""
+    x, y = _rows(1, 60, 16, 0.3) * 60 + 60, _rows(2, 70, 16) * 60 + 60
+
+    def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = (r.astype(np.float16).astype(np.float64) for r in (a, b))
+        return ((a[:, None] - b[None]) ** 2).sum(-1)
+
+    with np.errstate(over="ignore"):
+        assert np.isinf((x.astype(np.float16) ** 2).sum(1)).any()
+    rims = [np.sort(squared(a, a), axis=1)[:, 3] for a in (x, y)]
+    metric = create("metric", {"name": "precision_recall", "arithmetic": "adm"})
+    found = metric.scores(Features({"pool": x}), Reference("r", Features({"pool": y})))
+    across = squared(x, y)
+    assert found["precision"].value == (across <= rims[1][None, :]).any(1).mean()
+    assert found["recall"].value == (across <= rims[0][:, None]).any(0).mean()
+
+
+def test_sfid_is_the_distance_of_maps_in_the_order_rows_columns_channels():
+    """ADM's layer and definition: the first 7 of the channels, then Dowson and Landau's formula."""
+    maps = [_rows(seed, 400, 3 * 3 * 9, shift).reshape(400, 9, 3, 3)
+            for seed, shift in ((5, 0.1), (6, 0.0))]  # fmt: skip
+    rows = [np.moveaxis(m, 1, 3)[..., :7].reshape(400, -1) for m in maps]
+    generated, reference = Features({"spatial": rows[0]}), Features({"spatial": rows[1]})
+    value = create("metric", "sfid").scores(generated, Reference("r", reference))["sfid"].value
+    (m, s), (n, t) = ((r.astype(np.float64).mean(0), np.cov(r.T.astype(np.float64))) for r in rows)
+    roots = np.sqrt(np.linalg.eigvals(s @ t).real.clip(min=0))
+    expected = ((m - n) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * roots.sum()
+    assert value == pytest.approx(expected, rel=1e-9)
+
+
 def test_recall_s_error_does_not_depend_on_how_pairs_are_found():
     """Candidates from the balls' own pass, and from all distances, give one variance."""
     from cmbench.metrics._neighbours import balls_of, nearest_others
