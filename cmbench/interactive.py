@@ -1,7 +1,7 @@
 """For notebooks: three lines from a name to images, and from images to scores.
 
 import cmbench
-model = cmbench.load_model("edm/cifar10_small")
+model = cmbench.load_model("edm/cifar10_long")
 samples = model.sample(64, nfe=17)
 cmbench.evaluate(samples, reference="suites/reference/cifar10_train.efficientnet_lite0.npz")
 """

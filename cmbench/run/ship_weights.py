@@ -91,7 +91,9 @@ def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict
 
 def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
     """The text of cards with one card's block replaced; the others keep their words."""
-    block = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
+    block = yaml.safe_dump(
+        {name: entry}, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None
+    )
     start = re.search(rf"^{re.escape(name)}:.*\n", text, re.M)
     assert start is not None  # find_card has read it
     after = re.search(r"^\S", text[start.end() :], re.M)
