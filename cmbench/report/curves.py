@@ -74,6 +74,11 @@ def _place(board: Board, record: Record, against: str) -> float | None:
 
 def _line(axes: Axes, i: int, label: str, points: list[tuple[float, ScoreRecord]]) -> None:
     colour = sns.color_palette("colorblind", 10)[i % 10]
+    for _, unasked in [p for p in points if p[0] <= 0]:  # no place on a log axis: a level to beat
+        axes.axhline(unasked.value, color=colour, linestyle=":", label=f"{_short(label)}, no call")
+    points = [p for p in points if p[0] > 0]
+    if not points:
+        return
     xs, ys = [x for x, _ in points], [s.value for _, s in points]
     low = [s.value - s.interval[0] if s.interval else 0 for _, s in points]
     high = [s.interval[1] - s.value if s.interval else 0 for _, s in points]

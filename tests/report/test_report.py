@@ -11,6 +11,7 @@ from PIL import Image
 
 from cmbench.record.schema import PendingScore, Record, ScoreRecord
 from cmbench.report.commands import side_by_side, write_report
+from cmbench.report.curves import quality_figure
 from cmbench.report.tables import read_board
 
 HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 70
@@ -135,3 +136,20 @@ def test_many_labels_are_all_in_tables_and_the_leading_ones_in_plots(tmp_path):
     page = (root / "report.html").read_text()
     assert "24 of 60 that lead" in page
     assert page.count("<img src=") == 24 * 2 + 1
+
+
+def test_what_asks_no_network_is_a_level_in_plots_against_nfe(tmp_path):
+    root = tmp_path / "start"
+    (root / "records").mkdir(parents=True)
+    rows = [
+        record("c0", "start", 0.0, [score(9.0)]),
+        record("c1", "cold", 1.0, [score(5.0)]),
+        record("c2", "cold", 8.0, [score(3.0)]),
+    ]
+    for row in rows:
+        (root / "records" / f"{row.cell}.json").write_text(row.model_dump_json())
+    board = read_board(root)
+    figure = quality_figure(board, board.columns[0], against="nfe")
+    level, *_ = [line for line in figure.axes[0].lines if line.get_label() == "start, no call"]
+    assert list(level.get_ydata()) == [9.0, 9.0]
+    assert figure.axes[0].get_xlim()[0] > 0
