@@ -91,6 +91,8 @@ class Metric(Component, ABC):
     layers: ClassVar[tuple[str, ...]] = ("pool",)
     """Extractor layers it reads."""
     needs_reference: ClassVar[bool] = True
+    revision: ClassVar[int] = 1
+    """Raised when the same features get other numbers; scores of earlier ones are made again."""
     least: ClassVar[int] = 2
     """Fewest generated images that it accepts."""
 

@@ -26,11 +26,13 @@ class _Pass(NamedTuple):
     parts: list[float]
     terms: NDArray[np.float64]
     together: float
+    variance: float
 
 
 class InceptionScore(Metric):
     """exp of the information between image and class, averaged over splits."""
 
+    revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (1.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("inception_score",)
@@ -42,12 +44,15 @@ class InceptionScore(Metric):
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The score; details: splits, split_deviation (over splits, not an error), one_split.
 
+        The error is the jackknife's, one row left out at a time: the first-order terms alone had
+        0.6 of the true error where a split holds fewer rows than there are classes.
+
         Raises:
             MetricError: If a split would have fewer than 2 samples.
         """
         whole = self._pass(self._rows(generated))
         value = float(np.mean(whole.parts))
-        error = float(whole.terms.std(ddof=1) / np.sqrt(len(whole.terms)))
+        error = float(np.sqrt(whole.variance))
         details = {
             "splits": float(self.splits),
             "split_deviation": float(np.std(whole.parts)),
@@ -80,7 +85,7 @@ class InceptionScore(Metric):
     def _pass(self, rows: NDArray[np.float32]) -> _Pass:
         """One pass over the logits: each part's score, its rows' terms, and the score of all."""
         terms, parts = np.empty(len(rows)), []
-        sums, entropy = np.zeros(rows.shape[1]), 0.0
+        sums, entropy, variance = np.zeros(rows.shape[1]), 0.0, 0.0
         for index in self._parts(len(rows)):
             shares, own = _shares(rows[index])
             total = shares.sum(axis=0)
@@ -88,11 +93,12 @@ class InceptionScore(Metric):
             score = float(np.exp(divergence.mean()))
             terms[index] = score * (divergence - divergence.mean())
             parts.append(score)
+            variance += _variance(shares, own, total)
             sums += total
             entropy += float(own.sum())
         mean = sums / len(rows)
         together = float(np.exp(entropy / len(rows) - mean @ _log(mean)))
-        return _Pass(parts, terms, together)
+        return _Pass(parts, terms, together, variance / self.splits**2)
 
 
 def _shares(logits: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -105,6 +111,19 @@ def _shares(logits: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[n
         np.exp(logs, out=shares[block])
         own[block] = np.einsum("ij,ij->i", shares[block], logs)
     return shares, own
+
+
+def _variance(
+    shares: NDArray[np.float64], own: NDArray[np.float64], total: NDArray[np.float64]
+) -> float:
+    """Of a split's score, the jackknife's: (n - 1) / n times the squares about the mean."""
+    count, left = len(shares), np.empty(len(shares))
+    for start in range(0, count, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mean = (total - shares[block]) / (count - 1)
+        left[block] = -np.einsum("ij,ij->i", mean, _log(mean))
+    left = np.exp(left + (own.sum() - own) / (count - 1))
+    return float((count - 1) * left.var())
 
 
 def _log(mean: NDArray[np.float64]) -> NDArray[np.float64]:

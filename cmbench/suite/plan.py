@@ -441,6 +441,7 @@ class _Scoring:
             "metric": metric.spec(),
             "features": [a.key for a in features],
             "reference": reference.address.key if reference else None,
+            **({"revision": metric.revision} if metric.revision > 1 else {}),
         }
         needs = (*features, *((reference.address,) if reference else ()))
         job = make_job("score", spec, needs=needs, title=f"score {metric.name} {cell.label}")

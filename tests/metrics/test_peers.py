@@ -102,6 +102,19 @@ def test_inception_score_is_torch_fidelitys_and_one_hot_gives_the_classes():
     assert one["inception_score"].value == pytest.approx(10, rel=1e-12)
 
 
+def test_inception_scores_error_is_the_jackknife_done_by_hand():
+    rows = np.random.default_rng(3).normal(0, 3, (70, 12)).astype(np.float32)
+    metric = create("metric", {"name": "inception_score", "splits": 1})
+    score = metric.scores(Features({"logits": rows}), None)["inception_score"]
+    without = [
+        metric.scores(Features({"logits": np.delete(rows, i, axis=0)}), None)[
+            "inception_score"
+        ].value
+        for i in range(70)
+    ]
+    assert score.error == pytest.approx(np.sqrt(69 * np.var(without)), rel=1e-9)
+
+
 def test_kid_subsets_are_torch_fidelitys_draws():
     generated, reference = _pair()
     spec = {"name": "kid", "subsets": 4, "subset_size": 100}
