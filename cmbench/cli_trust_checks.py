@@ -77,13 +77,15 @@ def disclose(
 ) -> None:
     """Counts what was scored before the cells shown: checkpoints, samplers, time points, seeds.
 
-    Writes selection.json into the folder, from what this machine's store knows.
+    Writes selection.json into the folder, from what this machine's store knows, and the folder's
+    tables and page again, with what was chosen among several.
     """
     import torch
 
     from cmbench.core.files import write_json
     from cmbench.core.paths import cache_folder
     from cmbench.record.store import Store
+    from cmbench.report.commands import write_report
     from cmbench.run.compare import read_results
     from cmbench.run.compare_selection import selections
     from cmbench.run.workbench import Workbench
@@ -91,6 +93,7 @@ def disclose(
     records = read_results(folder)
     found = selections(records, Workbench(Store(cache_folder()), torch.device("cpu")))
     write_json(folder / "selection.json", [s.as_dict() for s in found])
+    write_report(folder)
     if as_json:
         _print_json([s.as_dict() for s in found])
         return

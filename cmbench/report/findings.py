@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cmbench.report.markdown import plain
 from cmbench.stats.findings import Comparison, Judgement
 
 __all__ = ["evidence", "findings_markdown"]
@@ -27,7 +28,7 @@ def findings_markdown(judgements: Sequence[Judgement]) -> str:
     if not judgements:
         return ""
     rows = [
-        f"| {_plain(j.finding.claim)} | {j.verdict} | {_plain(evidence(j))} |" for j in judgements
+        f"| {plain(j.finding.claim)} | {j.verdict} | {plain(evidence(j))} |" for j in judgements
     ]
     head = "\n## Findings\n\n| claim | verdict | on what grounds |\n|---|---|---|\n"
     note = (
@@ -40,8 +41,3 @@ def findings_markdown(judgements: Sequence[Judgement]) -> str:
 def _cell(pair: Comparison, *, better: bool) -> str:
     record = pair.better if better else pair.worse
     return f"{record.label} at {record.nfe:g} NFE"
-
-
-def _plain(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.replace("|", "\\|").split())

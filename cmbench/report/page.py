@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from cmbench.record.schema import Provenance, Record
+from cmbench.report.disclosed import DISCLOSED_NOTE
 from cmbench.report.findings import evidence
 from cmbench.report.grids import sample_tiles
 from cmbench.report.page_data import column_names, page_data
@@ -41,6 +42,7 @@ def render_page(board: Board, folder: Path) -> str:
         decoys=_decoys(board),
         tiles=sample_tiles(board, folder),
         findings=[(j, evidence(j)) for j in board.judgements],
+        disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=NOTE,
         provenance=_provenance(folder),

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from cmbench.report.markdown import plain
 from cmbench.stats.ranks import rank_ranges
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def rank_text(board: "Board") -> str:
     for record in honest:
         cells = [_range(board.ranks[c].get(record.cell)) for c in board.columns]
         nfe = "?" if record.nfe is None else f"{record.nfe:g}"
-        lines.append("| " + " | ".join([_plain(record.label), nfe, *cells]) + " |")
+        lines.append("| " + " | ".join([plain(record.label), nfe, *cells]) + " |")
     note = "Ranks that the 95% intervals allow: cells whose ranges meet can't be told apart."
     return f"\n## Ranks\n\n{note}\n\n" + "\n".join(lines) + "\n" + decoy_lines(board)
 
@@ -81,8 +82,3 @@ def _range(found: tuple[int, int] | None) -> str:
     if found is None:
         return "–"
     return str(found[0]) if found[0] == found[1] else f"{found[0]}–{found[1]}"
-
-
-def _plain(text: str) -> str:
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.replace("|", "\\|").split())

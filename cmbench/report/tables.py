@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
+from cmbench.report.disclosed import Disclosed, disclosed_markdown, read_disclosed
 from cmbench.report.findings import findings_markdown
+from cmbench.report.markdown import plain
 from cmbench.report.published import NOTE, beside, published_beside, spreadsheet_columns
 from cmbench.report.ranks import column_ranks, rank_text
 from cmbench.stats.findings import Finding, Judgement, judge
@@ -55,6 +57,7 @@ class Board:
     records: list[Record]
     speeds: dict[str, Speed]
     findings: tuple[Finding, ...] = ()
+    disclosed: tuple[Disclosed, ...] = ()
 
     @cached_property
     def judgements(self) -> list[Judgement]:
@@ -150,14 +153,15 @@ class Board:
         heads = ["model", "NFE", *(_heading(c) for c in self.columns), "s/image"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
         for record in self.done:
-            cells = [_plain(record.label), _nfe(record)]
+            cells = [plain(record.label), _nfe(record)]
             cells += [_marked(c, record, self.marks[c], _md_bold) for c in self.columns]
             lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
         found = findings_markdown(self.judgements)
-        told = f"{rank_text(self)}{self._published()}{found}{self._waiting()}"
-        return f"# {_plain(self.title)}\n\n{table}\n\n{note}\n{told}"
+        chosen = disclosed_markdown(self.disclosed)
+        told = f"{rank_text(self)}{self._published()}{found}{chosen}{self._waiting()}"
+        return f"# {plain(self.title)}\n\n{table}\n\n{note}\n{told}"
 
     def csv(self) -> str:
         """One row a cell and score, with everything a spreadsheet may want."""
@@ -222,7 +226,7 @@ class Board:
 
     def _waiting(self) -> str:
         lines = [
-            f"- {_plain(what)}" + (f"; bring it with `{command}`" if command else "")
+            f"- {plain(what)}" + (f"; bring it with `{command}`" if command else "")
             for what, command in self.missing()
         ]
         return "\n## Not there yet\n\n" + "\n".join(lines) + "\n" if lines else ""
@@ -235,10 +239,10 @@ class Board:
                  "in standard errors", "source")  # fmt: skip
         lines = ["| " + " | ".join(heads) + " |", "|---|---" + "|---:" * 6 + "|---|"]
         for p in pairs:
-            cells = [_plain(p.record.label), str(p.record.sampler.get("name", "")),
-                     _nfe(p.record), _plain(p.score.title), f"{p.published.value:g}",
+            cells = [plain(p.record.label), str(p.record.sampler.get("name", "")),
+                     _nfe(p.record), plain(p.score.title), f"{p.published.value:g}",
                      number(p.score), p.difference_text, p.errors_text,
-                     _plain(p.published.source)]  # fmt: skip
+                     plain(p.published.source)]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
         return "\n## Published beside measured\n\n" + "\n".join(lines) + f"\n\n{NOTE}\n"
 
@@ -261,7 +265,8 @@ def read_board(folder: Path) -> Board:
     if (folder / "suite.yaml").is_file():
         given = yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}
     findings = tuple(Finding.model_validate(f) for f in given.get("findings") or ())
-    return Board(suite, str(given.get("title") or suite), records, speeds, findings)
+    title = str(given.get("title") or suite)
+    return Board(suite, title, records, speeds, findings, read_disclosed(folder))
 
 
 def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:
@@ -312,12 +317,6 @@ def _nfe(record: Record) -> str:
 
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2g}"
-
-
-def _plain(text: str) -> str:
-    """Text that can't break a Markdown table or become HTML."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(escaped.replace("|", "\\|").split())
 
 
 def _tex(text: str) -> str:

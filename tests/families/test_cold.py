@@ -20,8 +20,8 @@ from cmbench.samplers._base import BoundGenerator
 from cmbench.samplers.cold_algorithm1 import ColdAlgorithm1
 from cmbench.samplers.cold_algorithm2 import ColdAlgorithm2
 from cmbench.samplers.cold_direct import ColdDirect
-from cmbench.samplers.cold_start import ColdStart
 from cmbench.samplers.cold_estimated import ColdEstimated
+from cmbench.samplers.cold_start import ColdStart
 from cmbench.train.draws import Draws
 from cmbench.train.loop import train
 from cmbench.train.objectives._base import Setup

@@ -93,6 +93,9 @@ def test_the_store_tells_out_of_how_many_a_cell_was_chosen(tmp_path, monkeypatch
     shown = CliRunner().invoke(app, ["disclose", str(tmp_path / "board")])
     assert "best of 3" in shown.output
     assert "11 time points searched" in shown.output
+    board = (tmp_path / "board" / "leaderboard.md").read_text()
+    assert "| best of 3, 11 time points searched | its own: 0.56 standard errors too good" in board
+    assert "best of 3, 11 time points searched" in (tmp_path / "board" / "report.html").read_text()
 
 
 def test_nothing_is_claimed_of_what_the_store_does_not_know(tmp_path, monkeypatch):
