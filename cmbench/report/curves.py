@@ -85,7 +85,7 @@ def _line(axes: Axes, i: int, label: str, points: list[tuple[float, ScoreRecord]
     axes.errorbar(
         xs, ys, yerr=[low, high], label=_short(label), color=colour, capsize=2.5, elinewidth=1,
         marker=_MARKERS[i % len(_MARKERS)], markersize=6, markeredgecolor="white",
-        markeredgewidth=0.7, linestyle=_DASHES[i % len(_DASHES)], linewidth=1.6,
+        markeredgewidth=0.7, linestyle=_DASHES[(i + i // 10) % len(_DASHES)], linewidth=1.6,
     )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def scatter_figure(board: Board) -> Figure | None:
             kept = [(a.value, b.value, r) for a, b, r in pairs if a and b]
             axes.plot([k[0] for k in kept], [k[1] for k in kept], color=colour, lw=1,
                       marker=_MARKERS[i % len(_MARKERS)], label=_short(label),
-                      linestyle=_DASHES[i % len(_DASHES)])  # fmt: skip
+                      linestyle=_DASHES[(i + i // 10) % len(_DASHES)])  # fmt: skip
             for x, y, r in kept if noted else ():
                 axes.annotate(f"{r.nfe:g}", (x, y), xytext=(4, 3), textcoords="offset points",
                               fontsize=7, color=colour)  # fmt: skip
@@ -153,7 +153,7 @@ def loss_figure(folder: Path) -> Figure | None:
             first = log.points[0].loss or 1.0
             axes.plot(xs, [p.loss / first for p in log.points], label=_short(log.label), lw=1.4,
                       color=sns.color_palette("colorblind", 10)[i % 10],
-                      linestyle=_DASHES[i % len(_DASHES)])  # fmt: skip
+                      linestyle=_DASHES[(i + i // 10) % len(_DASHES)])  # fmt: skip
         axes.set_yscale("log")
         axes.set_xlabel("images seen")
         axes.set_ylabel("loss / first logged loss")
