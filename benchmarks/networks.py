@@ -31,7 +31,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "adam": (SMALL, ADAM, 32),
     "batch 128": (SMALL, MUON, 128),
     "no unshuffle": (SMALL | {"unshuffle": 1, "channels": [24, 48, 80]}, MUON, 32),
-    "unshuffle 4": (SMALL | {"unshuffle": 4, "channels": [96, 128]}, MUON, 32),
+    "unshuffle 4": (SMALL | {"unshuffle": 4, "channels": [96, 128], "attention": [0, 1]}, MUON, 32),
     "no attention": (SMALL | {"attention": []}, MUON, 32),
     "attention on every level": (SMALL | {"attention": [0, 1, 2]}, MUON, 32),
     "twice as wide": (SMALL | {"channels": [96, 128, 160]}, MUON, 32),
