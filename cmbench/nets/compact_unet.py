@@ -178,7 +178,8 @@ class _Up(nn.Module):
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, width // 16), width, eps=1e-5)
+    groups = next(g for g in range(max(1, width // 16), 0, -1) if width % g == 0)
+    return nn.GroupNorm(groups, width, eps=1e-5)
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
