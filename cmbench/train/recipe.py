@@ -111,6 +111,9 @@ class Recipe(_Part):
     def with_overrides(self, overrides: dict[str, Any]) -> "Recipe":
         """This recipe with keys replaced; `objective.points: 36` reaches inside.
 
+        A bare name of the component that the recipe has (`objective: cd`) keeps its parameters;
+        another name takes that component's defaults.
+
         Raises:
             UserError: For a key that the recipe has not, or an impossible value.
         """
@@ -164,7 +167,9 @@ def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
                 f"a recipe has no key '{first}'" + (f"; did you mean '{near}'?" if near else ""),
                 expected="one of: " + ", ".join(data),
             )
-        data[first] = value
+        held = data.get(first)
+        if not (isinstance(held, dict) and isinstance(value, str) and held.get("name") == value):
+            data[first] = value
         return
     inner = data.get(first)
     data[first] = {"name": inner} if isinstance(inner, str) else dict(inner or {})

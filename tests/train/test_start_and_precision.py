@@ -83,3 +83,11 @@ def test_bf16_trains_to_nearly_the_same_losses_with_float32_weights(tmp_path: Pa
 def test_a_compiled_training_gives_the_same_losses(tmp_path: Path) -> None:
     plain, compiled = _run(tmp_path / "a"), _run(tmp_path / "b", compile=True)
     torch.testing.assert_close(_losses(compiled), _losses(plain), rtol=1e-4, atol=0)
+
+
+def test_a_bare_name_keeps_the_parameters_that_the_recipe_gives_to_it() -> None:
+    recipe = RECIPE.with_overrides({"objective": {"name": "cd", "points": 12}})
+    kept = recipe.with_overrides({"objective": "cd"}).objective
+    changed = recipe.with_overrides({"objective": "ct"}).objective
+    assert kept == {"name": "cd", "points": 12}
+    assert changed == "ct"
