@@ -5,6 +5,7 @@ from pathlib import Path
 from cmbench.core.errors import UserError, nearest
 from cmbench.record.schema import Record, Speed
 from cmbench.report.commands import open_board
+from cmbench.report.disclosed import Disclosed
 from cmbench.report.tables import Board
 
 __all__ = ["model_across"]
@@ -20,6 +21,7 @@ def model_across(folders: list[Path], model: str) -> Board:
     """
     records: list[Record] = []
     speeds: dict[str, Speed] = {}
+    disclosed: list[Disclosed] = []
     seen: set[str] = set()
     for folder in folders:
         board = open_board(folder)
@@ -28,6 +30,11 @@ def model_across(folders: list[Path], model: str) -> Board:
             if model in (record.model, record.family):
                 label = f"{board.suite}: {record.label}"
                 records.append(record.model_copy(update={"label": label}))
+                disclosed += [
+                    row.model_copy(update={"label": label})
+                    for row in board.disclosed
+                    if row.cell == record.cell
+                ]
         speeds |= board.speeds
     if not records:
         near = nearest(model, seen)
@@ -35,4 +42,4 @@ def model_across(folders: list[Path], model: str) -> Board:
             f"no result of model '{model}'" + (f"; did you mean '{near}'?" if near else ""),
             expected="one of: " + ", ".join(sorted(seen)),
         )
-    return Board(model, f"{model} across suites", records, speeds)
+    return Board(model, f"{model} across suites", records, speeds, (), tuple(disclosed))

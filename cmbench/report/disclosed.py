@@ -22,6 +22,7 @@ class Disclosed(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    cell: str
     label: str
     nfe: float
     score: str
@@ -35,6 +36,12 @@ class Disclosed(BaseModel):
         """`best of 3`, with the time points that a search tried."""
         points = f", {self.searched} time points searched" if self.searched else ""
         return f"best of {self.tried}{points}"
+
+    @property
+    def beside(self) -> str:
+        """What stands beside the number itself: `best of 3, held-out seed`."""
+        told = f"best of {self.tried}" if self.tried > 1 else f"best of {self.searched} searched"
+        return f"{told}, held-out seed" if self.held_out else told
 
     @property
     def seed(self) -> str:

@@ -86,6 +86,7 @@ class _Shown(NamedTuple):
     value: float | None = None
     best: bool = False
     rank: str = ""
+    chosen: str = ""
 
 
 def _rows(board: Board) -> list[_Row]:
@@ -97,12 +98,13 @@ def _rows(board: Board) -> list[_Row]:
 
 def _shown(board: Board, record: Record, column: Column) -> _Shown:
     score = column.of(record)
+    text = board.shown(record, column)
     if score is None:
-        waits = any(p.name == column.name for p in record.pending_scores)
-        return _Shown("pending" if waits else "–")
+        return _Shown(text)
     rank = board.ranks[column].get(record.cell)
     places = "" if rank is None else "–".join(str(place) for place in dict.fromkeys(rank))
-    return _Shown(number(score), score.value, record.cell in board.marks[column], places)
+    best, chosen = record.cell in board.marks[column], board.chosen(record, column)
+    return _Shown(text, score.value, best, places, chosen)
 
 
 def _two_scores(board: Board) -> tuple[int, int]:

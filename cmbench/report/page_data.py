@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cmbench.record.schema import Record, ScoreRecord, TrainingLog
+from cmbench.record.schema import Record, TrainingLog
 from cmbench.report.tables import Board, Column, number
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
@@ -65,15 +65,23 @@ def _cell(board: Board, record: Record, place: int) -> dict[str, Any]:
         "seed": record.seed,
         "sampler": str(record.sampler.get("name", "")),
         "seconds": board.seconds(record),
-        "scores": [_score(c.of(record), board.ranks[c].get(record.cell)) for c in board.columns],
+        "scores": [_score(board, record, c) for c in board.columns],
     }
 
 
-def _score(score: ScoreRecord | None, rank: tuple[int, int] | None) -> dict[str, Any] | None:
+def _score(board: Board, record: Record, column: Column) -> dict[str, Any] | None:
+    score = column.of(record)
     if score is None:
         return None
     low, high = score.interval or (None, None)
-    return {"value": score.value, "low": low, "high": high, "text": number(score), "rank": rank}
+    return {
+        "value": score.value,
+        "low": low,
+        "high": high,
+        "text": number(score),
+        "rank": board.ranks[column].get(record.cell),
+        "chosen": board.chosen(record, column),
+    }
 
 
 def _curve(log: TrainingLog) -> dict[str, Any]:

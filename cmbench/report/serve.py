@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,14 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """A browser that closes a page half loaded is no fault to print."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(folder: Path, port: int, started: Callable[[str], None]) -> NoReturn:
     """Serves `folder` on the loopback address until an exception (Ctrl-C) ends it.
 
@@ -49,7 +58,7 @@ def serve(folder: Path, port: int, started: Callable[[str], None]) -> NoReturn:
     """
     handler = functools.partial(_Handler, directory=str(folder))
     try:
-        server = http.server.ThreadingHTTPServer((_LOOPBACK, port), handler)
+        server = _Server((_LOOPBACK, port), handler)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"port {port} can't be had: {getattr(error, 'strerror', None) or error}",

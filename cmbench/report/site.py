@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_text
 from cmbench.report.commands import open_board, write_report
-from cmbench.report.tables import Board, number
+from cmbench.report.tables import Board
 
 __all__ = ["write_site"]
 
@@ -79,7 +79,8 @@ def _rows(name: str, board: Board) -> list[dict[str, Any]]:
             "suite": name,
             "record": record,
             "column": column,
-            "text": number(score),
+            "text": board.shown(record, column),
+            "chosen": board.chosen(record, column),
             "value": score.value,
             "best": record.cell in best,
         }

@@ -66,7 +66,7 @@ class Board:
 
     @cached_property
     def done(self) -> list[Record]:
-        """Cells with numbers: labels in the order of their best first score, then by NFE."""
+        """Cells with numbers: by label, evaluations and seed."""
         found = [r for r in self.records if r.status == "done"]
         return sorted(found, key=lambda r: (r.label, r.nfe or 0, r.seed))
 
@@ -134,6 +134,19 @@ class Board:
         _, top = max(scored, key=lambda item: sign * item[1].value)
         return {cell for cell, s in scored if s is top or _overlap(s, top)}
 
+    def chosen(self, record: Record, column: Column) -> str:
+        """Out of how many this number was chosen, in a few words; empty where nothing tells."""
+        told = (d for d in self.disclosed if (d.cell, d.score) == (record.cell, column.title))
+        return next((d.beside for d in told), "")
+
+    def shown(self, record: Record, column: Column) -> str:
+        """The number as tables give it, or why there is none."""
+        score = column.of(record)
+        if score is None:
+            waits = any(p.name == column.name for p in record.pending_scores)
+            return "pending" if waits else "–"
+        return number(score)
+
     def seconds(self, record: Record) -> float | None:
         """Measured seconds an image."""
         speed = self.speeds.get(record.cell)
@@ -154,7 +167,7 @@ class Board:
         lines = ["| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
         for record in self.done:
             cells = [plain(record.label), _nfe(record)]
-            cells += [_marked(c, record, self.marks[c], _md_bold) for c in self.columns]
+            cells += [self._marked(c, record, _md_bold) for c in self.columns]
             lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
@@ -198,7 +211,7 @@ class Board:
         rows = []
         for record in self.done:
             cells = [_tex(record.label), _nfe(record)]
-            cells += [_marked(c, record, self.marks[c], _tex_bold).replace("±", r"$\pm$")
+            cells += [self._marked(c, record, _tex_bold).replace("±", r"$\pm$")
                       for c in self.columns]  # fmt: skip
             rows.append(" & ".join(cells) + r" \\")
         spec = "ll" + "r" * len(self.columns)
@@ -223,6 +236,11 @@ class Board:
             many = f", {count} cells" if count > 1 else ""
             told.append((f"{what}{many}: {status}: {reason}", command))
         return told
+
+    def _marked(self, column: Column, record: Record, bold: Callable[[str], str]) -> str:
+        text, chosen = self.shown(record, column), self.chosen(record, column)
+        marked = bold(text) if record.cell in self.marks[column] else text
+        return f"{marked} ({chosen})" if chosen else marked
 
     def _waiting(self) -> str:
         lines = [
@@ -282,14 +300,6 @@ def _heading(column: Column) -> str:
     return f"{column.title} {arrow} (n={column.count:,})"
 
 
-def _marked(column: Column, record: Record, best: set[str], bold: Callable[[str], str]) -> str:
-    score = column.of(record)
-    if score is None:
-        return "pending" if any(p.name == column.name for p in record.pending_scores) else "–"
-    text = number(score)
-    return bold(text) if record.cell in best else text
-
-
 def number(score: ScoreRecord) -> str:
     """`12.3 ± 0.4`: as many digits as the interval bears out."""
     if score.interval is None:
@@ -300,7 +310,8 @@ def number(score: ScoreRecord) -> str:
         digits += 1
     while digits > 0 and half >= 2 * 10 ** -(digits - 1):
         digits -= 1
-    return f"{score.value:.{digits}f} ± {half:.{digits}f}"
+    value = round(score.value, digits) + 0.0  # no "-0.00"
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
 def _md_bold(text: str) -> str:

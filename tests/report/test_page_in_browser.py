@@ -8,19 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from toy_results import HOSTILE, TRAINED, write_toy_results
 
-from cmbench.record.schema import Record, ScoreRecord, TrainingLog, TrainingPoint
 from cmbench.report.commands import open_board
 from cmbench.report.page import render_page
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-HOSTILE = (
-    """</script><script>alert(1)</script><img src=x onerror=alert(2)> "q" 'p' {{ 7 * 7 }} 🎲 """
-)
-HOSTILE += "long" * 70
-TRAINED = "<b>edm</b> & co"
-
 CHECK = """<script>
 const errors = [], blobs = [], links = [];
 addEventListener("error", e => errors.push(e.message));
@@ -100,48 +93,9 @@ addEventListener("load", () => checks().catch(e => ({thrown: String(e.stack)})).
 </script></body>"""
 
 
-def _score(value, name="frechet_distance", title="FD-toy", fingerprint="a" * 64, up=False):
-    return ScoreRecord(
-        name=name, title=title, value=value, error=0.1, interval=(value - 0.2, value + 0.2),
-        count=100, higher_is_better=up, fingerprint=fingerprint,
-        protocol={"quantisation": "round", "note": "</pre><b>x"}, key="k",
-    )  # fmt: skip
-
-
-def _record(cell, label, nfe, scores, sampler="heun"):
-    return Record(
-        suite="toy", suite_version=1, cell=cell, status="done", label=label, model="m/c", family="m",
-        sampler={"name": sampler}, nfe=nfe, seed=0, images=100, shape=(1, 8, 8), scores=scores,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("page") / "toy"
-    for name in ("records", "samples", "training"):
-        (root / name).mkdir(parents=True)
-
-    def both(fd, precision):
-        return [_score(fd), _score(precision, "precision", "precision", up=True)]
-
-    rows = [
-        _record("c1", "EDM", 1.0, both(90.0, 0.5)),
-        _record("c2", "EDM", 4.0, both(9.0, 0.6)),
-        _record("c3", "EDM", 64.0, both(2.0, 0.9)),
-        _record("c4", HOSTILE, 1.0, both(2.1, 0.7), "onestep"),
-        _record("c5", HOSTILE, 2.0, [_score(5.0, fingerprint="b" * 64)], "multistep"),
-    ]
-    speeds = {}
-    for i, row in enumerate(rows):
-        (root / "records" / f"{row.cell}.json").write_text(row.model_dump_json())
-        Image.new("L", (64, 64), 40 * i).save(root / "samples" / f"{row.cell}.png")
-        speeds[row.cell] = {"seconds_per_image": 0.01 * (i + 1), "batch": 1, "device": "cpu"}
-    (root / "speed.json").write_text(json.dumps(speeds))
-    (root / "suite.yaml").write_text("suite: toy\ntitle: Toys </title><b>\n# </pre></template>\n")
-    points = [TrainingPoint(step=i, images=64 * i, loss=1 / i) for i in range(1, 6)]
-    log = TrainingLog(label=TRAINED, recipe="r", recipe_digest="d", points=points)
-    (root / "training" / "one.json").write_text(log.model_dump_json())
-    return root
+    return write_toy_results(tmp_path_factory.mktemp("page") / "toy")
 
 
 def _dump(page: str, place: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -209,7 +163,9 @@ def test_a_point_tells_its_numbers_to_pointer_and_keys(found):
     assert found["tip_seen"]
     assert found["tip_gone"]
     assert found["escaped"]
-    wanted = "EDM, NFE 4\nFD-toy (aaaaaaaa): 9.00 ± 0.20, 95% interval 8.8 to 9.2\nrank 3"
+    wanted = (
+        "EDM, NFE 4\nFD-toy (aaaaaaaa): 9.00 ± 0.20, 95% interval 8.8 to 9.2\nbest of 3\nrank 3"
+    )
     wanted += "\n0.02 s an image\nsampler heun"
     assert found["tip"] == wanted
     assert found["second"] == wanted.replace("\n", ", ")
@@ -240,7 +196,7 @@ def test_downloads_hold_the_tables(found, folder):
     shown = saved["leaderboard_shown.csv"].splitlines()
     assert len(shown) == 4
     assert sorted(line.split(",")[1] for line in shown[1:]) == ["1", "4", "64"]
-    assert "9.00 ± 0.20" in saved["leaderboard_shown.csv"]
+    assert "9.00 ± 0.20 (best of 3)" in saved["leaderboard_shown.csv"]
     assert "var(--" not in saved["by-nfe.svg"]
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from cmbench.record.schema import PendingScore, Record, ScoreRecord
+from cmbench.report.across import model_across
 from cmbench.report.commands import side_by_side, write_report
 from cmbench.report.curves import quality_figure
-from cmbench.report.tables import read_board
+from cmbench.report.tables import number, read_board
 
 HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 70
 
@@ -153,3 +154,32 @@ def test_what_asks_no_network_is_a_level_in_plots_against_nfe(tmp_path):
     level, *_ = [line for line in figure.axes[0].lines if line.get_label() == "start, no call"]
     assert list(level.get_ydata()) == [9.0, 9.0]
     assert figure.axes[0].get_xlim()[0] > 0
+
+
+def test_best_of_k_stands_beside_the_number_everywhere(folder):
+    chosen = {"cell": "c3", "label": HOSTILE, "nfe": 1, "score": "FD-toy", "gain": 0.85}
+    rows = [
+        chosen | {"tried": 3, "searched": 0, "held_out": False},
+        chosen | {"cell": "c1", "tried": 1, "searched": 11, "held_out": True},
+        chosen | {"cell": "c2", "tried": 1, "searched": 0, "held_out": True},
+    ]
+    (folder / "selection.json").write_text(json.dumps(rows))
+    board = read_board(folder)
+    text = board.markdown()
+    assert f"| **{number(score(2.1))}** (best of 3) |" in text
+    assert f"| {number(score(9.0))} (best of 11 searched, held-out seed) |" in text
+    assert f"| **{number(score(2.0))}** |" in text
+    bold = number(score(2.1)).replace("±", r"$\pm$")
+    assert f"\\textbf{{{bold}}} (best of 3)" in board.latex()
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert '<a class="rank" href="#selection">best of 3</a>' in page
+    assert page.count('<a class="rank"') == 2
+    across = model_across([folder], "m/c").markdown()
+    assert "(best of 3)" in across
+    assert "(best of 11 searched, held-out seed)" in across
+
+
+def test_no_number_is_minus_nought():
+    assert number(score(-0.001)) == "0.0 ± 0.2"
+    assert number(score(-1.5)) == "-1.5 ± 0.2"

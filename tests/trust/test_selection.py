@@ -95,6 +95,7 @@ def test_the_store_tells_out_of_how_many_a_cell_was_chosen(tmp_path, monkeypatch
     assert "11 time points searched" in shown.output
     board = (tmp_path / "board" / "leaderboard.md").read_text()
     assert "| best of 3, 11 time points searched | its own: 0.56 standard errors too good" in board
+    assert "(best of 3) |" in board
     assert "best of 3, 11 time points searched" in (tmp_path / "board" / "report.html").read_text()
 
 

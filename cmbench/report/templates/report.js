@@ -122,6 +122,7 @@ function told(cell, ...scores) {
   for (const i of scores) {
     const score = cell.scores[i];
     lines.push(`${data.columns[i].title}: ${score.text}` + (score.low == null ? "" : `, 95% interval ${plain(score.low)} to ${plain(score.high)}`));
+    if (score.chosen) lines.push(score.chosen);
     if (score.rank) lines.push(`rank ${score.rank[0]}` + (score.rank[1] > score.rank[0] ? ` to ${score.rank[1]}` : ""));
   }
   if (cell.seconds) lines.push(`${plain(+cell.seconds.toPrecision(2))} s an image`);
