@@ -12,7 +12,16 @@ from rich.console import Console
 
 from cmbench import __version__
 from cmbench.cli_assets import assets
-from cmbench.cli_complete import complete_model, complete_suite
+from cmbench.cli_complete import (
+    DEVICES,
+    EDITS,
+    ENGINES,
+    complete_component,
+    complete_model,
+    complete_results,
+    complete_suite,
+    one_of,
+)
 from cmbench.cli_examples import teach
 from cmbench.cli_models import models
 from cmbench.cli_trust import register
@@ -50,7 +59,12 @@ Data = Annotated[
     list[str] | None,
     typer.Option("--data", help="Where data is: PATH for the suite's own set, or NAME=PATH."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=one_of(DEVICES))
+]
+Features = Annotated[
+    str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+]
 Results = Annotated[Path, typer.Option(help="Folder of results; the suite's name is added.")]
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train what has a recipe, though weights are shipped.")
@@ -72,7 +86,10 @@ def run(
     write: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.")
     ] = True,
-    engine: Annotated[str, typer.Option(help="Where jobs run: local, ray or slurm.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=one_of(ENGINES)),
+    ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
     ] = None,
@@ -201,9 +218,16 @@ def doctor(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Results folders.")] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results folders.", autocompletion=complete_results),
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Print this model (or family) across suites instead.")
+        str | None,
+        typer.Option(
+            help="Print this model (or family) across suites instead.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     site: Annotated[
         Path | None, typer.Option(help="Write a static site over all the folders here.")
@@ -304,10 +328,19 @@ def train(
 def edit(
     model: Consistency,
     task: Annotated[
-        str, typer.Option(help="inpaint, colourise, super-resolve, interpolate or denoise.")
+        str,
+        typer.Option(
+            help="inpaint, colourise, super-resolve, interpolate or denoise.",
+            autocompletion=one_of(EDITS),
+        ),
     ] = "inpaint",
     weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
-    dataset: Annotated[str, typer.Option(help="Data set whose images are edited.")] = "digits",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Data set whose images are edited.", autocompletion=complete_component("dataset")
+        ),
+    ] = "digits",
     data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
     count: Annotated[int, typer.Option(min=2, help="Images.")] = 8,
@@ -349,9 +382,12 @@ def search_steps_command(
     weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
     nfe: Annotated[int, typer.Option(min=2, help="Evaluations an image.")] = 2,
     grid: Annotated[int, typer.Option(min=3, help="Points of the Karras grid.")] = 18,
-    dataset: Annotated[str, typer.Option(help="Data set to be near to.")] = "digits",
+    dataset: Annotated[
+        str,
+        typer.Option(help="Data set to be near to.", autocompletion=complete_component("dataset")),
+    ] = "digits",
     data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
-    features: Annotated[str, typer.Option(help="Extractor.")] = "digits_classifier",
+    features: Features = "digits_classifier",
     count: Annotated[int, typer.Option(min=10, help="Images a candidate.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the search; boards use others.")] = 1_000_000,
     as_json: AsJson = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cmbench.cli_complete import complete_asset
 from cmbench.core.errors import CmbenchError, UserError
 
 __all__ = ["assets"]
@@ -15,8 +16,10 @@ __all__ = ["assets"]
 assets = typer.Typer(no_args_is_help=True, help="Official weights and statistics.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Name = Annotated[str, typer.Argument(help="Name in the catalogue.")]
-Names = Annotated[list[str], typer.Argument(help="Names in the catalogue.")]
+Name = Annotated[str, typer.Argument(help="Name in the catalogue.", autocompletion=complete_asset)]
+Names = Annotated[
+    list[str], typer.Argument(help="Names in the catalogue.", autocompletion=complete_asset)
+]
 
 
 @assets.command("list")
@@ -131,7 +134,10 @@ def assets_path(name: Name) -> None:
 
 @assets.command("verify")
 def assets_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="All that are here if none.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="All that are here if none.", autocompletion=complete_asset),
+    ] = None,
 ) -> None:
     """Checks assets against their published or recorded SHA-256."""
     from cmbench.assets.catalogue import catalogue

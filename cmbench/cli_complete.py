@@ -1,8 +1,55 @@
-"""What the shell's completion offers for suites and models."""
+"""What the shell's completion offers: names read from files alone, so that a Tab is quick."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["complete_model", "complete_suite"]
+__all__ = [
+    "DEVICES",
+    "EDITS",
+    "ENGINES",
+    "FORMATS",
+    "MODEL_KINDS",
+    "complete_asset",
+    "complete_component",
+    "complete_features",
+    "complete_model",
+    "complete_results",
+    "complete_suite",
+    "one_of",
+]
+
+DEVICES = ("auto", "cpu", "cuda")
+EDITS = ("inpaint", "colourise", "super-resolve", "interpolate", "denoise")
+ENGINES = ("local", "ray", "slurm")
+FORMATS = ("cmbench", "compact", "adm", "edm", "pytorch-fid", "clean-fid", "score-sde")
+MODEL_KINDS = ("denoiser", "restorer", "oneshot")
+
+
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """A completer of fixed words."""
+    fixed = list(words)
+
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(fixed, incomplete)
+
+    return complete
+
+
+def complete_component(kind: str) -> Callable[[str], list[str]]:
+    """A completer of the components of one kind, plugins included."""
+
+    def complete(incomplete: str) -> list[str]:
+        from cmbench.core.loader import available
+
+        return _beginning((item.name for item in available(kind)), incomplete)
+
+    return complete
+
+
+def complete_features(incomplete: str) -> list[str]:
+    """Feature extractors, several of them separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in complete_component("features")(last)]
 
 
 def complete_suite(incomplete: str) -> list[str]:
@@ -13,12 +60,42 @@ def complete_suite(incomplete: str) -> list[str]:
     place = Path(incomplete).parent
     files = {str(f) + ("/" if f.is_dir() else "") for f in place.glob("*")
              if f.is_dir() or f.suffix in (".yaml", ".yml")}  # fmt: skip
-    offered = sorted(names) + (sorted(files) if incomplete else [])
-    return [word for word in offered if word.startswith(incomplete)]
+    return _beginning([*sorted(names), *(sorted(files) if incomplete else [])], incomplete)
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Names of cards."""
-    from cmbench.suite.cards import list_cards
+    """Names of cards, `family/card`; of a family without cards its own."""
+    from cmbench.core.errors import CmbenchError
+    from cmbench.core.loader import available
+    from cmbench.core.yaml_source import read_yaml
 
-    return sorted(c.full_name for c in list_cards() if c.full_name.startswith(incomplete))
+    found = []
+    for item in available("model"):
+        family = item.path.name == "adapter.py"
+        file = item.path.parent / ("cards.yaml" if family else f"{item.path.stem}.cards.yaml")
+        try:
+            cards = read_yaml(file).data if file.is_file() else {}
+        except CmbenchError:
+            continue  # one family's fault keeps no other from being offered
+        names = sorted(cards) if isinstance(cards, dict) else []
+        found += [f"{item.name}/{name}" for name in names] or [item.name]
+    return _beginning(found, incomplete)
+
+
+def complete_asset(incomplete: str) -> list[str]:
+    """Names in the catalogue of official files."""
+    from cmbench.assets.catalogue import catalogue
+
+    return _beginning(sorted(catalogue()), incomplete)
+
+
+def complete_results(incomplete: str) -> list[str]:
+    """Results folders below the working directory, and other folders as far as they are typed."""
+    found = [str(folder.parent) for folder in Path().glob("*/*/records")]
+    typed = Path(incomplete).parent
+    folders = [f"{f}/" for f in typed.glob("*") if f.is_dir()] if incomplete else []
+    return _beginning([*sorted(found), *sorted(folders)], incomplete)
+
+
+def _beginning(words: Iterable[str], incomplete: str) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]

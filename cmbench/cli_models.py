@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.console import Console
 
-from cmbench.cli_complete import complete_model
+from cmbench.cli_complete import MODEL_KINDS, complete_model, one_of
 from cmbench.core.errors import unknown_name
 
 __all__ = ["models"]
@@ -101,7 +101,10 @@ def models_check(
 @models.command("new")
 def models_new(
     name: Annotated[str, typer.Argument(help="Name of the new family.")],
-    kind: Annotated[str, typer.Option(help="denoiser, restorer or oneshot.")] = "denoiser",
+    kind: Annotated[
+        str,
+        typer.Option(help="denoiser, restorer or oneshot.", autocompletion=one_of(MODEL_KINDS)),
+    ] = "denoiser",
     folder: Annotated[Path, typer.Option(help="Where models/, suites/, tests/ lie.")] = Path(),
 ) -> None:
     """Writes a model family to start from: adapter, card, recipe, suite and test."""

@@ -8,13 +8,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cmbench.cli_complete import (
+    DEVICES,
+    FORMATS,
+    complete_component,
+    complete_features,
+    complete_results,
+    one_of,
+)
 from cmbench.cli_trust_checks import register_checks
 from cmbench.core.errors import UserError
 
 __all__ = ["register"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=one_of(DEVICES))
+]
 Data = Annotated[Path | None, typer.Option(help="Where the data set is.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -34,14 +44,22 @@ def register(app: typer.Typer) -> None:
 def score(
     images: Annotated[Path, typer.Option(help="Folder, .zip, .npz (ADM, score SDE) or .npy.")],
     reference: Annotated[
-        str, typer.Option(help="A data set (digits, cifar10:split=test) or a statistics file.")
+        str,
+        typer.Option(
+            help="A data set (digits, cifar10:split=test) or a statistics file.",
+            autocompletion=complete_component("dataset"),
+        ),
     ],
     features: Annotated[
-        str, typer.Option(help="Extractors, separated by commas.")
+        str,
+        typer.Option(help="Extractors, separated by commas.", autocompletion=complete_features),
     ] = "efficientnet_lite0",
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="NAME, NAME:key=value,... or NAME@EXTRACTOR; give it again for more."),
+        typer.Option(
+            help="NAME, NAME:key=value,... or NAME@EXTRACTOR; give it again for more.",
+            autocompletion=complete_component("metric"),
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH expected; else the reference's.")
@@ -85,14 +103,22 @@ def score(
 @stats.command("build")
 def stats_build(
     dataset: Annotated[
-        str, typer.Argument(help="A data set (digits, cifar10:split=test), or a path of images.")
+        str,
+        typer.Argument(
+            help="A data set (digits, cifar10:split=test), or a path of images.",
+            autocompletion=complete_component("dataset"),
+        ),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    features: Annotated[str, typer.Option(help="Extractor.")] = "inception",
+    features: Annotated[
+        str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+    ] = "inception",
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="cmbench, compact, adm, edm, pytorch-fid, clean-fid, score-sde."
+            "--format",
+            help="cmbench, compact, adm, edm, pytorch-fid, clean-fid, score-sde.",
+            autocompletion=one_of(FORMATS),
         ),
     ] = "cmbench",
     data: Data = None,
@@ -140,7 +166,9 @@ def stats_build(
 def stats_convert(
     source: Annotated[Path, typer.Argument(help="Statistics in any known format.")],
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    form: Annotated[str, typer.Option("--to", help="Format to write.")] = "pytorch-fid",
+    form: Annotated[
+        str, typer.Option("--to", help="Format to write.", autocompletion=one_of(FORMATS))
+    ] = "pytorch-fid",
     count: Annotated[
         int, typer.Option(min=0, help="Images it was made from, where the file does not say.")
     ] = 0,
@@ -217,8 +245,10 @@ def _show_scores(found: Any) -> None:
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A results folder.")],
-    run_b: Annotated[Path, typer.Argument(help="Another.")],
+    run_a: Annotated[
+        Path, typer.Argument(help="A results folder.", autocompletion=complete_results)
+    ],
+    run_b: Annotated[Path, typer.Argument(help="Another.", autocompletion=complete_results)],
     as_json: AsJson = False,
 ) -> None:
     """Says whether two runs' numbers are comparable, which fields differ, and by how much.
@@ -311,7 +341,9 @@ def explain(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A results folder.", autocompletion=complete_results)
+    ],
     fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the claimed shards to make again.")
     ] = 0.1,

@@ -7,10 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cmbench.cli_complete import DEVICES, complete_component, complete_results, one_of
+
 __all__ = ["register_checks"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=one_of(DEVICES))
+]
 Data = Annotated[Path | None, typer.Option(help="Where the data set is.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -27,7 +31,9 @@ def neighbours(
         str, typer.Option(help="The training set: digits, cifar10:split=train, a folder.")
     ],
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("neighbours.png"),
-    features: Annotated[str, typer.Option(help="Extractor.")] = "efficientnet_lite0",
+    features: Annotated[
+        str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+    ] = "efficientnet_lite0",
     show: Annotated[int, typer.Option(min=1, help="Samples shown, most suspicious first.")] = 16,
     near: Annotated[int, typer.Option(min=1, help="Training images beside each.")] = 3,
     data: Data = None,
@@ -72,7 +78,9 @@ def neighbours(
 
 
 def disclose(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A results folder.", autocompletion=complete_results)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Counts what was scored before the cells shown: checkpoints, samplers, time points, seeds.

@@ -36,8 +36,9 @@ below.
 
 ## Completion
 
-`cmbench --install-completion` sets up completion of commands, options, suites and models in your shell (bash, zsh, fish,
-PowerShell); `cmbench --show-completion` prints the script instead.
+`cmbench --install-completion` sets up completion in your shell (bash, zsh, fish, PowerShell): of commands
+and options, suites, models, data sets, extractors, metrics, assets, engines, kinds, formats and results folders, your own
+plugins among them; `cmbench --show-completion` prints the script instead.
 """
 
 
