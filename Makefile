@@ -14,7 +14,6 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed
 	$(BIN)/cmbench run cifar10_nfe --tag quick --results demo
-	@echo "open demo/cifar10_nfe/report.html"
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile

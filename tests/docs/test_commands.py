@@ -28,6 +28,7 @@ COMMAND = get_command(app)
 LEFT_OUT = {
     r"report --serve": "serves until Ctrl-C: tests/report/test_site.py",
     r"(run|check|plan) .*--engine (ray|slurm)": "needs a cluster: tests/run/test_ray.py",
+    r".*--device cuda": "needs a GPU",
     r"assets path": "needs the file to be here: tests/assets",
     r"assets fetch": "needs the network: tests/assets/test_download.py has a server",
     r"assets add": "needs the file itself: tests/assets",
@@ -150,9 +151,20 @@ def _invoke(args: list[str]) -> int:
     return found.exit_code
 
 
+def test_commands_of_other_programs_name_what_there_is() -> None:
+    makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    for target in re.findall(r"^(?:    )?make (\S+)", text, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for script in re.findall(r"python ((?:benchmarks|docs)/\w+\.py)", text):
+        assert (ROOT / script).is_file(), script
+    for extra in re.findall(r"pip install 'cmbench\[(\w+)\]'", text):
+        assert re.search(rf"^{extra} = \[", project, re.M), extra
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_a_printed_command_is_one(command: str) -> None:
-    _parse(shlex.split(command)[1:])
+    parse_command(shlex.split(command)[1:])
 
 
 @pytest.mark.slow
@@ -171,7 +183,7 @@ def test_a_printed_command_does_what_it_says(command: str, place: Path) -> None:
     assert code == 0 or (code == 1 and args[0] in ("doctor", "compare")), code
 
 
-def _parse(args: list[str]) -> None:
+def parse_command(args: list[str]) -> None:
     """Reads the words as the command line does, running nothing."""
     command, parent = COMMAND, None
     while args and getattr(command, "commands", None):
