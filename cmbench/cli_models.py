@@ -31,8 +31,6 @@ def _default(context: typer.Context, as_json: AsJson = False) -> None:
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
     """Lists every model family found and its cards."""
-    from rich.table import Table
-
     from cmbench.suite.cards import list_cards
 
     rows = [
@@ -42,12 +40,8 @@ def models_list(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    table = Table()
-    for column in ("model", "weights", "summary"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["model"], row["weights"], row["summary"])
-    Console().print(table)
+    for row in rows:  # no table: a name that is cut to fit can't be typed
+        sys.stdout.write(f"{row['model']}  ({row['weights']})\n    {row['summary']}\n")
 
 
 @models.command("show")

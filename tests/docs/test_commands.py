@@ -29,6 +29,7 @@ LEFT_OUT = {
     r"report --serve": "serves until Ctrl-C: tests/report/test_site.py",
     r"(run|check|plan) .*--engine (ray|slurm)": "needs a cluster: tests/run/test_ray.py",
     r".*--device cuda": "needs a GPU",
+    r"models ship": "writes beside the adapter: tests/run/test_ship_weights.py",
     r"assets path": "needs the file to be here: tests/assets",
     r"assets fetch": "needs the network: tests/assets/test_download.py has a server",
     r"assets add": "needs the file itself: tests/assets",
