@@ -40,8 +40,8 @@ app = typer.Typer(
     offline; `cmbench report results/digits_nfe` renders what it found; `cmbench plan SUITE` says
     what a run would cost.
 
-    **Exit codes:** 0 all well, 1 some cells failed, 2 a mistake in what was given, 3 cells are
-    pending under `--strict`, 130 interrupted (run the same command again to go on).
+    **Exit codes:** 0 all well, 1 some cells failed, 2 a mistake in what was given, 3 cells or
+    scores are pending under `--strict`, 130 interrupted (run the same command again to go on).
     """,
 )
 
@@ -82,7 +82,9 @@ def run(
     retrain: Retrain = False,
     tag: Tag = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Pending cells are an error.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Pending cells or scores are an error.")
+    ] = False,
     write: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.")
     ] = True,
@@ -144,11 +146,17 @@ def run(
         "new": outcome.done,
         "failed": outcome.failed,
         "pending": outcome.pending,
+        "pending_scores": sum(
+            score.pending is not None
+            for cell in planned.cells
+            if cell.pending is None
+            for score in cell.scores
+        ),
     }
     _tell_outcome(summary, as_json, write)
     if outcome.failed:
         raise typer.Exit(1)
-    if strict and outcome.pending:
+    if strict and (summary["pending"] or summary["pending_scores"]):
         raise typer.Exit(3)
 
 
@@ -472,9 +480,11 @@ def _tell_outcome(summary: dict[str, Any], as_json: bool, report: bool) -> None:
         _print_json(summary)
         return
     console = Console(stderr=True)
+    waiting = summary["pending_scores"]
+    scores = f", {waiting} scores of those done wait" if waiting else ""
     console.print(
         f"{summary['done']} cells done ({summary['new']} new), {summary['failed']} failed, "
-        f"{summary['pending']} pending: {summary['results']}",
+        f"{summary['pending']} pending{scores}: {summary['results']}",
         markup=False,
         highlight=False,
     )

@@ -24,7 +24,7 @@ Made from the commands by `python docs/write_cli_reference.py`; `cmbench COMMAND
 | 0 | all well; cells may be pending, each with the command that brings it |
 | 1 | some cells failed, or what was checked (`models check`, `verify`, `compare`, `doctor`) does not hold |
 | 2 | a mistake in what was given, told with what mends it; nothing was computed |
-| 3 | cells are pending under `run --strict`; `verify` could not check something |
+| 3 | cells or scores are pending under `run --strict`; `verify` could not check something |
 | 130 | interrupted: the same command goes on from there |
 
 ## Output
