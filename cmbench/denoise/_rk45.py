@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.integrate import RK45
 from torch import Tensor
 
@@ -98,11 +100,11 @@ class _Walk:
         then = torch.where(self.direction * (then - self.end) > 0, self.end, then)
         h = then - t
         stages = self._stages(rows, t, y, h)
-        after = y + h[:, None] * torch.einsum("s,skn->kn", _tensor(RK45.B, y), stages[:-1])
+        after = y + h[:, None] * _weighted(RK45.B, stages)
         stages[-1] = self.slope(after, then, rows)
         self.spent[rows] += 6
         scale = self.atol + torch.maximum(y.abs(), after.abs()) * self.rtol
-        error = torch.einsum("s,skn->kn", _tensor(RK45.E, y), stages) * h[:, None]
+        error = _weighted(RK45.E, stages) * h[:, None]
         self._judge(rows, h.abs(), self._norm(error / scale), then, after, stages[-1])
 
     def _stages(self, rows: Tensor, t: Tensor, y: Tensor, h: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class _Walk:
         stages = y.new_zeros(7, *y.shape)
         stages[0] = self.f[rows]
         for s in range(1, 6):
-            share = torch.einsum("s,skn->kn", _tensor(RK45.A[s, :s], y), stages[:s])
+            share = _weighted(RK45.A[s, :s], stages)
             stages[s] = self.slope(y + h[:, None] * share, t + float(RK45.C[s]) * h, rows)
         return stages
 
@@ -146,5 +148,9 @@ class _Walk:
         return (found.mean().expand_as(found) if self.shared else found).sqrt()
 
 
-def _tensor(values: object, like: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+def _weighted(weights: NDArray[np.float64], stages: Tensor) -> Tensor:
+    """Weights times stages, summed in order: a BLAS product rounds by the batch's size."""
+    total = float(weights[0]) * stages[0]
+    for weight, stage in zip(weights[1:].tolist(), stages[1:], strict=False):
+        total = total + weight * stage
+    return total
