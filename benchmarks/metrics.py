@@ -1,12 +1,16 @@
 """Metrics from given features against five peers on the same features, in one process.
 
-    python benchmarks/metrics.py [IMAGES] [WIDTH] [--rounds 3]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py [--images 10000] [--width 2048] [--rounds 3]
+        [--only moments] [--threads 1]
 
-Frechet distance, KID, precision and recall, density and coverage, Inception score. Ours with its
-interval (peers give none for the distance, precision and recall) and, for the distance, without.
-Prints the median of interleaved rounds in seconds of one core's work (so that other work on the
-machine counts for less), as ratios to ours, the value, and the peak of memory above the start of a
-call (sampled). Set OMP_NUM_THREADS=1, or spinning threads are what is timed.
+Groups: `distance` (two means and covariances), `few` (1,000 images, fewer than the width),
+`moments` and `inception_score` (50,000 rows), `frechet` (from features), `kid`, `precision`,
+`density`, `inception` (the extractor), `pass` (all metrics of one pass over the extractor's own
+time). Ours with its interval, which no peer gives for the distance, precision and recall, and
+without ("value"). Prints the median of interleaved rounds in seconds of CPU (so that other work on
+the machine counts for less; with `--threads` above 1 wall-clock seconds), as ratios to the first
+row, the value, and the peak of memory above the start of a call (sampled). Set OMP_NUM_THREADS to
+the threads, or spinning threads are what is timed.
 """
 
 import argparse
@@ -19,11 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from cmbench.core.loader import create
 from cmbench.metrics._base import Features, Reference
-from cmbench.metrics._frechet import moment_distance
+from cmbench.metrics._frechet import frechet_value, moment_distance
+from cmbench.metrics._frechet_target import target_of_moments
 from cmbench.metrics._moments import moments_of_rows
+from cmbench.metrics._reference import reference_from_features
 
 
 class Peak:
@@ -49,81 +56,193 @@ def _resident() -> float:
     return pages * 4096 / 2**20
 
 
-def runs(x: np.ndarray, y: np.ndarray, logits: np.ndarray) -> dict[str, dict[str, Callable]]:
-    """By metric: each implementation, as a function that gives its value."""
-    from cleanfid.fid import frechet_distance as clean_distance
-    from cleanfid.fid import kernel_distance
-    from prdc import compute_prdc
+Ways = dict[str, Callable[[], float]]
+
+
+def rows(chance: np.random.Generator, count: int, width: int, shift: float) -> np.ndarray:
+    """Features (count, width) whose spectrum falls, at 0.5 plus a shift; one mixing for all.
+
+    A fifth of each one's variance is told by no other; of EfficientNet's a tenth and more.
+    """
+    mix = np.random.default_rng(1).standard_normal((width, width), np.float32)
+    mix *= np.linspace(1, 0.05, width, dtype=np.float32) / width**0.5
+    found = chance.standard_normal((count, width), np.float32) @ mix
+    own = np.float32((0.05 * width) ** 0.5) * mix.std(axis=0)
+    found += chance.standard_normal((count, width), np.float32) * own
+    found += np.float32(0.5 + shift)
+    return found
+
+
+def ours(name: str, score: str, own: dict, other: dict, kept: bool = False, **fields) -> Callable:
+    """A metric with its interval; nothing is kept from an earlier call, unless `kept`."""
+    metric = create("metric", {"name": name, **fields})
+    reference = Reference("y", Features(other))
+
+    def run() -> float:
+        target = reference if kept else Reference("y", Features(other))
+        return metric.scores(Features(own), target)[score].value
+
+    if kept:
+        run()
+    return run
+
+
+def distance(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """Two means and covariances."""
+    from cleanfid.fid import frechet_distance as clean
     from pytorch_fid.fid_score import calculate_frechet_distance
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torch_fidelity.metric_isc import isc_features_to_metric
-    from torch_fidelity.metric_kid import kid_features_to_metric
-    from torch_fidelity.metric_prc import prc_features_to_metric
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
     from torchmetrics.image.fid import _compute_fid
 
-    a, b, c = (torch.from_numpy(rows) for rows in (x, y, logits))
+    one, two = (moments_of_rows(rows(chance, given.images, given.width, s)) for s in (0.0, 0.02))
+    four = (one.mean, one.covariance, two.mean, two.covariance)
+    stated = [{"mu": m, "sigma": c} for m, c in (four[:2], four[2:])]
+    tensors, target = [torch.from_numpy(a) for a in four], target_of_moments(two)
+    return {
+        "cmbench, value": lambda: moment_distance(one, two),
+        "cmbench, value, the reference's factor kept": lambda: moment_distance(one, two, target),
+        "torch-fidelity": lambda: fid_statistics_to_metric(*stated, False)[
+            "frechet_inception_distance"
+        ],
+        "torchmetrics": lambda: float(_compute_fid(*tensors)),
+        "pytorch-fid": lambda: float(calculate_frechet_distance(*four)),
+        "clean-fid": lambda: float(clean(*four)),
+    }
 
-    def ours(name: str, score: str, **fields: object) -> Callable[[], float]:
-        metric = create("metric", {"name": name, **fields})
 
-        def run() -> float:
-            # New objects: nothing is kept from an earlier round, the reference's part included.
-            held = Features({"pool": x, "logits": logits})
-            return metric.scores(held, Reference("y", Features({"pool": y})))[score].value
+def frechet(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """From features."""
+    return _from_features(given.images, given.width, chance)
 
-        return run
 
-    def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return rows.mean(0), np.cov(rows, rowvar=False)
+def few(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """From features of fewer images than dimensions."""
+    return _from_features(1000, given.width, chance)
+
+
+def _from_features(images: int, width: int, chance: np.random.Generator) -> Ways:
+    from cleanfid.fid import frechet_distance as clean
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torchmetrics.image.fid import _compute_fid
+
+    x, y = (rows(chance, images, width, s) for s in (0.0, 0.02))
+
+    def moments(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return some.mean(0), np.cov(some, rowvar=False)
 
     def fidelity() -> float:
-        one, two = fid_features_to_statistics(a), fid_features_to_statistics(b)
+        one, two = (fid_features_to_statistics(torch.from_numpy(r)) for r in (x, y))
         return fid_statistics_to_metric(one, two, verbose=False)["frechet_inception_distance"]
 
     def torchmetrics_distance() -> float:
         (m, s), (n, t) = ((torch.from_numpy(v) for v in moments(r)) for r in (x, y))
         return float(_compute_fid(m.double(), s, n.double(), t))
 
-    size = min(1000, len(x))
+    def exact() -> float:
+        a, b = (r.astype(np.float64) for r in (x, y))
+        gap, scale = a.mean(0) - b.mean(0), images - 1
+        a, b = a - a.mean(0), b - b.mean(0)
+        nuclear = np.linalg.svd(a @ b.T, compute_uv=False).sum() / scale
+        return float(gap @ gap + ((a**2).sum() + (b**2).sum()) / scale - 2 * nuclear)
+
+    ways = {
+        "cmbench, value": lambda: frechet_value(
+            Features({"pool": x}), Reference("y", Features({"pool": y})), "pool"
+        ),
+        "cmbench, interval": ours(
+            "frechet_distance", "frechet_distance", {"pool": x}, {"pool": y}
+        ),
+        "torch-fidelity": fidelity,
+        "torchmetrics": torchmetrics_distance,
+        "pytorch-fid": lambda: float(calculate_frechet_distance(*moments(x), *moments(y))),
+        "clean-fid": lambda: float(clean(*moments(x), *moments(y))),
+    }
+    return ways | ({"by singular values": exact} if images < width else {})
+
+
+def moments(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """Mean and covariance of 50,000 rows."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    x = rows(chance, 50_000, given.width, 0.0)
     return {
-        "Frechet distance": {
-            "cmbench, interval": ours("frechet_distance", "frechet_distance"),
-            "cmbench, value": lambda: moment_distance(moments_of_rows(x), moments_of_rows(y)),
-            "torch-fidelity": fidelity,
-            "torchmetrics": torchmetrics_distance,
-            "pytorch-fid": lambda: float(calculate_frechet_distance(*moments(x), *moments(y))),
-            "clean-fid": lambda: float(clean_distance(*moments(x), *moments(y))),
-        },
-        "KID": {
-            "cmbench, all pairs": ours("kid", "kid"),
-            "cmbench, 20 subsets too": ours("kid", "kid", subsets=20, subset_size=size),
-            "torch-fidelity, 20 subsets": lambda: kid_features_to_metric(
-                a, b, kid_subsets=20, kid_subset_size=size, verbose=False
-            )["kernel_inception_distance_mean"],
-            "torch-fidelity, 100 subsets (its default)": lambda: kid_features_to_metric(
-                a, b, kid_subsets=100, kid_subset_size=size, verbose=False
-            )["kernel_inception_distance_mean"],
-            "clean-fid, 20 subsets": lambda: float(
-                kernel_distance(x, y, num_subsets=20, max_subset_size=size)
-            ),
-        },
-        "precision, recall": {
-            "cmbench": ours("precision_recall", "recall"),
-            "torch-fidelity": lambda: prc_features_to_metric(a, b, verbose=False)["recall"],
-        },
-        "density, coverage": {
-            "cmbench": ours("density_coverage", "coverage"),
-            "prdc (and recall)": lambda: float(compute_prdc(y, x, nearest_k=5)["coverage"]),
-        },
-        "Inception score": {
-            "cmbench": ours("inception_score", "inception_score"),
-            "torch-fidelity": lambda: isc_features_to_metric(c)["inception_score_mean"],
-        },
+        "cmbench": lambda: float(np.trace(moments_of_rows(x).covariance)),
+        "torch-fidelity": lambda: float(
+            np.trace(fid_features_to_statistics(torch.from_numpy(x))["sigma"])
+        ),
     }
 
 
-def inception(images: int) -> dict[str, Callable[[], float]]:
-    """The extractor against torch-fidelity's module, at random calibrated weights, 32 pixels."""
+def kid(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """All pairs, and the peers' subsets."""
+    from cleanfid.fid import kernel_distance
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    x, y = (rows(chance, given.images, given.width, s) for s in (0.0, 0.02))
+    pools, size = ({"pool": x}, {"pool": y}), min(1000, given.images)
+
+    def fidelity(subsets: int) -> float:
+        a, b = torch.from_numpy(x), torch.from_numpy(y)
+        found = kid_features_to_metric(
+            a, b, kid_subsets=subsets, kid_subset_size=size, verbose=False
+        )
+        return found["kernel_inception_distance_mean"]
+
+    return {
+        "cmbench, all pairs": ours("kid", "kid", *pools),
+        "torch-fidelity, 100 subsets (its default)": lambda: fidelity(100),
+        "clean-fid, 100 subsets": lambda: float(
+            kernel_distance(x, y, num_subsets=100, max_subset_size=size)
+        ),
+    }
+
+
+def precision(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """Precision and recall; the value is recall."""
+    from prdc import compute_prdc
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    x, y = (rows(chance, given.images, given.width, s) for s in (0.0, 0.02))
+    spec = ("precision_recall", "recall", {"pool": x}, {"pool": y})
+    return {
+        "cmbench": ours(*spec),
+        "cmbench, the reference's radii kept": ours(*spec, kept=True),
+        "torch-fidelity": lambda: prc_features_to_metric(
+            torch.from_numpy(x), torch.from_numpy(y), verbose=False
+        )["recall"],
+        "prdc (density, coverage too)": lambda: float(compute_prdc(y, x, nearest_k=3)["recall"]),
+    }
+
+
+def density(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """Density and coverage; the value is coverage."""
+    from prdc import compute_prdc
+
+    x, y = (rows(chance, given.images, given.width, s) for s in (0.0, 0.02))
+    return {
+        "cmbench": ours("density_coverage", "coverage", {"pool": x}, {"pool": y}),
+        "prdc (precision, recall too)": lambda: float(compute_prdc(y, x, nearest_k=5)["coverage"]),
+    }
+
+
+def inception_score(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """Of 50,000 rows of 1,008 logits, in torch-fidelity's permutation."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = chance.standard_normal((50_000, 1008), np.float32) * 2
+    metric = create("metric", "inception_score")
+    return {
+        "cmbench, value": lambda: metric.value(Features({"logits": logits})),
+        "cmbench, interval": ours("inception_score", "inception_score", {"logits": logits}, {}),
+        "torch-fidelity": lambda: isc_features_to_metric(torch.from_numpy(logits))[
+            "inception_score_mean"
+        ],
+    }
+
+
+def _inception() -> tuple[nn.Module, nn.Module]:
+    """Our extractor and torch-fidelity's module, at random calibrated weights."""
     import tempfile
 
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Peer
@@ -140,69 +259,120 @@ def inception(images: int) -> dict[str, Callable[[], float]]:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
-    pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
-    net.train()(pixels[:8])
+    pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    net.train()(pixels)
     torch.save(net.eval().state_dict(), path)
-    ours = create("features", {"name": "inception", "weights": str(path)}).build(
-        torch.device("cpu")
-    )
+    spec = {"name": "inception", "weights": str(path)}
+    return create("features", spec).build(torch.device("cpu")), net
+
+
+def inception(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
+    """64 images of 32 pixels, batches of 32; the value is the distance of halves of them."""
+    own, peer = _inception()
+    pixels = torch.from_numpy(chance.integers(0, 256, (64, 3, 32, 32), dtype=np.uint8))
 
     def run(module: Callable) -> Callable[[], float]:
         def spend() -> float:
             with torch.inference_mode():
                 found = [module(part) for part in pixels.split(32)]
-            pool = [f["pool"] if isinstance(f, dict) else f[0] for f in found]
-            return float(torch.cat(pool).double().mean())
+            one, two = ((f["pool"] if isinstance(f, dict) else f[0]).numpy() for f in found)
+            return frechet_value(
+                Features({"pool": one}), Reference("y", Features({"pool": two})), "pool"
+            )
 
         return spend
 
-    return {"cmbench, with logits and spatial": run(ours), "torch-fidelity, pool": run(net)}
+    return {"cmbench, with logits and spatial": run(own), "torch-fidelity, pool": run(peer)}
+
+
+ALL = {
+    "efficientnet_lite0": ["frechet_distance", "kid", "precision_recall", "density_coverage"],
+    "inception": ["frechet_distance", "sfid", "inception_score", "kid", "precision_recall",
+                  "density_coverage"],
+}  # fmt: skip
+
+
+def one_pass(given: argparse.Namespace, chance: np.random.Generator) -> None:
+    """All metrics of one pass, over the extractor's time at its rate on 96 images of 32 pixels."""
+    pixels = torch.from_numpy(chance.integers(0, 256, (96, 3, 32, 32), dtype=np.uint8))
+    print("| extractor | images | its seconds | all metrics | share |\n|---|---:|---:|---:|---:|")
+    for name, metrics in ALL.items():
+        net = _inception()[0] if name == "inception" else create("features", name).build(
+            torch.device("cpu"))  # fmt: skip
+        with torch.inference_mode():
+            found = net(pixels[:32])
+            start = time.process_time()
+            for part in pixels.split(32):
+                net(part)
+        each = (time.process_time() - start) / len(pixels)
+        widths = {layer: v.shape[1] for layer, v in found.items()}
+        own, other = (
+            {k: rows(chance, given.images, w, s) * (8 if k == "logits" else 1)
+             for k, w in widths.items()} for s in (0.0, 0.02)
+        )  # fmt: skip
+        reference = reference_from_features(Features(other), "y")
+        # What is the reference's own is made once a board: by the first of its cells.
+        for metric in metrics:
+            create("metric", metric).scores(Features(own), reference)
+        held, start = Features(own), time.process_time()
+        for metric in metrics:
+            create("metric", metric).scores(held, reference)
+        spent, whole = time.process_time() - start, each * given.images
+        print(f"| {name} | {given.images} | {whole:.1f} | {spent:.2f} | {spent / whole:.1%} |",
+              flush=True)  # fmt: skip
+
+
+GROUPS = {
+    f.__name__: f
+    for f in (distance, few, moments, frechet, kid, precision, density, inception_score, inception)
+}
 
 
 def main() -> None:
-    """Times everything and prints a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("images", type=int, nargs="?", default=2000)
-    parser.add_argument("width", type=int, nargs="?", default=512)
+    """Times what is asked for and prints tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", help="metric, by its first letters; Inception,")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=[*GROUPS, "pass"])
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     chance = np.random.default_rng(0)
-    mix = chance.standard_normal((given.width, given.width)) * np.linspace(1, 0.05, given.width)
-    mix /= given.width**0.5
-    x, y = (
-        (chance.standard_normal((given.images, given.width)) @ mix + 0.5 + 0.02 * i).astype("f4")
-        for i in (0, 1)
-    )
-    logits = (chance.standard_normal((given.images, 1008)) * 2).astype(np.float32)
-    print(f"{given.images} images, {given.width} wide, one thread, {torch.__version__}\n")
+    if given.only == "pass":
+        one_pass(given, chance)
+        return
     print(
-        "| metric | implementation | seconds | ratio | peak MiB | value |\n"
-        + "|---|---|"
-        + "---:|" * 4
+        "| group | implementation | seconds | ratio | peak MiB | value |\n|---|---|" + "---:|" * 4
     )
-    every = {"Inception, 64 images": inception(64)} if given.only == "Inception," else {}
-    for metric, ways in (every or runs(x, y, logits)).items():
-        if given.only and not metric.startswith(given.only):
-            continue
-        spent: dict[str, list[float]] = {name: [] for name in ways}
-        peaks, values = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
-        for _ in range(given.rounds):
-            for name, run in ways.items():
-                with Peak() as peak:
-                    start = time.process_time()
-                    values[name] = run()
-                    spent[name].append(time.process_time() - start)
-                peaks[name] = max(peaks[name], peak.most)
+    for group in [given.only] if given.only else GROUPS:
+        ways = GROUPS[group](given, chance)
+        spent, peaks, values = timed(ways, given.rounds, given.threads)
         base = statistics.median(next(iter(spent.values())))
         for name, seconds in spent.items():
             median = statistics.median(seconds)
             print(
-                f"| {metric} | {name} | {median:.3f} | {median / base:.2f} | {peaks[name]:.0f} "
+                f"| {group} | {name} | {median:.3f} | {median / base:.2f} | {peaks[name]:.0f} "
                 f"| {values[name]:.9g} |",
                 flush=True,
             )
+
+
+def timed(
+    ways: Ways, rounds: int, threads: int
+) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
+    """Seconds of each round, peak of memory and value, by implementation; rounds interleaved."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    peaks, values = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    for _ in range(rounds):
+        for name, run in ways.items():
+            with Peak() as peak:
+                start = clock()
+                values[name] = run()
+                spent[name].append(clock() - start)
+            peaks[name] = max(peaks[name], peak.most)
+    return spent, peaks, values
 
 
 if __name__ == "__main__":

@@ -4,81 +4,91 @@ d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2) (Dowson and Landau, 1982;
 2017, https://arxiv.org/abs/1706.08500, equation 6). The eigenvalues of S1 S2 are those of the
 symmetric L^T S1 L for any L with L L^T = S2 (Cholesky's, or the symmetric root where S2 is
 singular). Where n < d they are those of the n x n Gram A S2 A^T / (n-1) with A the centred rows,
-so that no null eigenvalue adds noise. First-order terms of each sample (influence): psi(x) = 2 (m1
-- m2).(x - m1) + (x - m1)^T (I - T) (x - m1) - tr((I - T) S1), T = L (L^T S1 L)^(-1/2) L^T, the map
-that carries the generated Gaussian to the reference's.
+so that no null eigenvalue adds noise.
 
-With s the roots of those eigenvalues and p_ab = s_a s_b / (s_a + s_b), Gaussian samples give an
-excess of [tr S1 + 1/2 sum (1 + d_ab) p_ab] / n, and a quadratic part of variance 2 [tr S1^2 + 1/2
-sum (1 + d_ab) p_ab^2] / n^2. Influence terms estimated from the same samples hold that part twice
-(Efron and Stein, 1981), so it is taken off once.
+The error is that of the terms of each sample: n - 1 times what leaving it out does, exactly
+(`_frechet_rows`). Below four times as many samples as dimensions their variance holds more than
+the distance's, which `_shared_variance` mends. Above, the excess is a quadratic part: with s the
+roots of those eigenvalues and p_ab = s_a s_b / (s_a + s_b), Gaussian samples give the distance an
+excess of [tr S1 + 1/2 sum (1 + d_ab) p_ab] / n and a quadratic part of variance 2 [tr S1^2 + 1/2
+sum (1 + d_ab) p_ab^2] / n^2, which the terms hold twice (Efron and Stein, 1981).
 
-With T = C C^T, c = C^T E[psi (x - m1)] and N = C^T E[psi (x - m1) (x - m1)^T] C, the second-order
-terms along psi itself, of which the interval's skewness is made, are 2 |c|^2 + sum N_ab^2 / (s_a +
+With T = C C^T the map that carries the generated Gaussian to the reference's, C = L (L^T S1
+L)^(-1/4), c = C^T E[psi (x - m1)] and N = C^T E[psi (x - m1) (x - m1)^T] C, the second-order terms
+along the terms psi, of which the interval's skewness is made, are 2 |c|^2 + sum N_ab^2 / (s_a +
 s_b).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import linalg
 
 from cmbench.metrics._base import Features, MetricError, Moments, Reference, Score
-from cmbench.metrics._moments import moments_of, reference_moments
+from cmbench.metrics._frechet_rows import RowsFit, Sample
+from cmbench.metrics._frechet_target import Target, target_of, target_of_moments
+from cmbench.metrics._moments import moments_of
 from cmbench.metrics._rows import feature_rows
+from cmbench.metrics._shared_variance import shared_variance
 from cmbench.metrics._skew import ROWS, skewed_interval, skewness
 
 __all__ = [
     "Frechet",
-    "factor_of",
     "frechet",
     "frechet_score",
+    "frechet_value",
     "moment_distance",
     "quadratic_variance",
 ]
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.float32]
-_BLOCK = 4096
+_MANY = 4
+"""Times as many samples as dimensions: first-order terms less a quadratic part suffice."""
 
 
 @dataclass(frozen=True)
 class Frechet:
-    """A distance, its parts, the first-order term of each generated sample (n,), the variance of
-    its quadratic part, its second-order term along the first, and the excess expected at this
-    count.
+    """A distance with what its interval is made of.
+
+    Args:
+        distance: The squared distance.
+        mean_term: |m1 - m2|^2.
+        influence: Term of each generated sample, (n,), mean 0; their variance / n is `variance`.
+        variance: Of the distance, from the sampling of the generated rows.
+        second: Its second-order term along the influence.
+        bias: Excess expected at this count.
+        reference_count: Rows of the reference.
+        reference: What it was measured from.
     """
 
     distance: float
     mean_term: float
     influence: Array
-    quadratic: float
+    variance: float
     second: float
     bias: float
     reference_count: int
     reference: Reference
 
 
-def factor_of(covariance: Array) -> Array:
-    """L (d, d) with L L^T = covariance; negative rounding of a singular one is set to 0."""
-    try:
-        lower: Array = linalg.cholesky(covariance, lower=True, check_finite=False)
-        return lower
-    except linalg.LinAlgError:
-        values, vectors = linalg.eigh(covariance, driver="evd", check_finite=False)
-        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+def moment_distance(generated: Moments, reference: Moments, target: Target | None = None) -> float:
+    """Squared Frechet distance of two Gaussians given by their moments.
+
+    Args:
+        generated: Of the generated rows.
+        reference: Of the reference.
+        target: The reference's factor, if it was made before.
+    """
+    target = target_of_moments(reference) if target is None else target
+    roots = float(_roots(target.carried(generated.covariance)).sum())
+    trace = float(np.trace(generated.covariance))
+    return _distance(generated.mean - target.mean, trace + target.trace, roots)
 
 
-def moment_distance(generated: Moments, reference: Moments, factor: Array | None = None) -> float:
-    """Squared Frechet distance of two Gaussians given by their moments."""
-    roots = _roots(generated, factor_of(reference.covariance) if factor is None else factor)
-    return _distance(generated, reference, float(roots.sum()))
-
-
-def quadratic_variance(generated: Moments, factor: Array) -> float:
+def quadratic_variance(generated: Moments, target: Target) -> float:
     """Variance of the distance's quadratic part at `generated.count` samples."""
-    return _quadratic(generated, _roots(generated, factor))
+    return _quadratic(generated, _roots(target.carried(generated.covariance)))
 
 
 def frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
@@ -95,12 +105,33 @@ def frechet(generated: Features, reference: Reference | None, layer: str) -> Fre
     return found
 
 
+def frechet_value(generated: Features, reference: Reference | None, layer: str) -> float:
+    """The distance alone.
+
+    Raises:
+        MetricError: As `frechet`.
+    """
+    rows = feature_rows(generated, layer, least=2)
+    target = target_of(reference, layer, width=rows.shape[1])
+    if len(rows) > target.factor.shape[1] + 1:
+        own = moments_of(generated, layer)
+        root, trace = float(_roots(target.carried(own.covariance)).sum()), np.trace(own.covariance)
+        return _distance(own.mean - target.mean, float(trace) + target.trace, root)
+    gaps = rows.astype(np.float64)
+    mean = gaps.mean(axis=0)
+    gaps -= mean
+    carried = (torch.from_numpy(gaps) @ torch.from_numpy(target.factor)).numpy()
+    scale = len(rows) - 1
+    # NumPy sees a matrix times its own transpose, and does half of the work.
+    root = float(_roots(torch.from_numpy(carried @ carried.T)).sum()) / scale**0.5
+    return _distance(mean - target.mean, float((gaps**2).sum()) / scale + target.trace, root)
+
+
 def frechet_score(generated: Features, reference: Reference | None, layer: str) -> Score:
     """The distance as a Score: error from the influence terms, interval by `_skew`."""
     found = frechet(generated, reference, layer)
     count = len(found.influence)
-    linear = float(found.influence.var(ddof=1) / count)
-    error = float(np.sqrt(max(linear - found.quadratic, linear / 2)))
+    error = float(np.sqrt(found.variance))
     skew = skewness(found.influence, found.second)
     low, high = skewed_interval(found.distance, error, skew, count)
     details = {
@@ -113,78 +144,53 @@ def frechet_score(generated: Features, reference: Reference | None, layer: str) 
 
 def _frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
     rows = feature_rows(generated, layer, least=2)
-    other = reference_moments(reference, layer, width=rows.shape[1])
+    target = target_of(reference, layer, width=rows.shape[1])
     if reference is None:
         raise MetricError("a Frechet distance needs a reference")
-    own = moments_of(generated, layer)
-    gap = own.mean - other.mean
-    if len(rows) < rows.shape[1]:
-        roots, terms, second = _by_gram(rows, own, other, gap)
+    rank, count = target.factor.shape[1], len(rows)
+    sample = Sample(rows, target, few=count < _MANY * rank)
+    if count > rank + 1:
+        fit = sample.whole(moments_of(generated, layer))
     else:
-        factor = _cached_factor(reference, layer, other)
-        roots, terms, second = _by_width(rows, own, factor, gap)
+        fit = sample.fit(np.arange(count))
+    terms = fit.left()
+    terms -= terms.mean()
+    linear = float(terms.var(ddof=1) / count)
+    roots, trace = np.sqrt(fit.values / (count - 1)), fit.trace / (count - 1)
+    if sample.carried is not None:
+        variance = shared_variance(terms, sample.fit, width=rank)
+    else:
+        variance = max(linear - _quadratic(moments_of(generated, layer), roots), linear / 2)
+    terms *= np.sqrt(variance / linear) if linear else 1.0
+    gap = fit.mean - target.mean
     return Frechet(
-        _distance(own, other, float(roots.sum())),
+        _distance(gap, trace + target.trace, float(roots.sum())),
         float(gap @ gap),
         terms,
-        _quadratic(own, roots),
-        second,
-        _bias(own, roots),
-        other.count,
+        variance,
+        _second_order(fit, roots, terms),
+        _bias(trace, count, roots),
+        target.count,
         reference,
     )
 
 
-def _by_gram(rows: Rows, own: Moments, other: Moments, gap: Array) -> tuple[Array, Array, float]:
-    """Roots of the eigenvalues, influence and second-order terms, from the n x n side."""
-    centred = rows.astype(np.float64) - own.mean
-    gram = centred @ other.covariance @ centred.T
-    values, vectors = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
-    roots = np.sqrt(np.maximum(values, 0.0))
-    scale = np.sqrt(len(centred) - 1)
-    terms = 2 * (centred @ gap) + np.einsum("ij,ij->i", centred, centred)
-    terms -= scale * ((vectors**2) @ roots)
-    terms -= terms.mean()
-    carried = vectors * np.sqrt(roots * scale)
-    return roots / scale, terms, _second_order(carried, roots / scale, terms)
-
-
-def _by_width(rows: Rows, own: Moments, factor: Array, gap: Array) -> tuple[Array, Array, float]:
-    """The same from the d x d side; the terms in float32, which their spread can bear."""
-    product = factor.T @ own.covariance @ factor
-    values, vectors = linalg.eigh(product, driver="evd", overwrite_a=True, check_finite=False)
-    values = np.maximum(values, 0.0)
-    kept = values > values.max(initial=0.0) * len(values) * np.finfo(np.float64).eps
-    carrier = factor @ vectors[:, kept]
-    carrier *= values[kept] ** -0.25
-    narrow, slope = carrier.astype(np.float32), 2 * gap
-    terms = np.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        centred = rows[start : start + _BLOCK] - own.mean
-        terms[start : start + _BLOCK] = centred @ slope + np.einsum("ij,ij->i", centred, centred)
-        carried = centred.astype(np.float32) @ narrow
-        terms[start : start + _BLOCK] -= np.einsum("ij,ij->i", carried, carried)
-    terms -= terms.mean()
+def _second_order(fit: RowsFit, roots: Array, terms: Array) -> float:
+    """2 |c|^2 + sum N_ab^2 / (s_a + s_b)."""
     # Rows by a stride, so that an order by class does no harm.
-    some = slice(None, None, -(-len(rows) // ROWS))
-    carried = (rows[some] - own.mean).astype(np.float32) @ narrow
-    return np.sqrt(values), terms, _second_order(carried, np.sqrt(values[kept]), terms[some])
-
-
-def _second_order(carried: NDArray[np.floating], roots: Array, terms: Array) -> float:
-    """2 |c|^2 + sum N_ab^2 / (s_a + s_b); `carried` are rows times C."""
+    some = np.arange(0, len(terms), -(-len(terms) // ROWS))
     kept = roots > roots.max(initial=0.0) * 1e-6
-    carried, roots = carried[:, kept], roots[kept]
-    weights = (terms / len(terms)).astype(carried.dtype)
+    rows = fit.coordinates(some) if fit.own is None else fit.own[some]
+    roots, few = roots[kept], terms[some]
+    carried = rows[:, kept] * (roots**-0.5).astype(rows.dtype)
+    weights = (few / len(few)).astype(carried.dtype)
     along, squares = weights @ carried, (carried.T * weights) @ carried
     spread = squares.astype(np.float64) ** 2 / (roots[:, None] + roots[None, :])
     return float(2 * (along @ along) + spread.sum())
 
 
-def _roots(generated: Moments, factor: Array) -> Array:
-    product = factor.T @ generated.covariance @ factor
-    values = linalg.eigvalsh(product, overwrite_a=True, check_finite=False)
-    return np.sqrt(np.maximum(values, 0.0))
+def _roots(product: torch.Tensor) -> Array:
+    return torch.linalg.eigvalsh(product).clamp(min=0).sqrt().numpy()
 
 
 def _pairs(roots: Array) -> Array:
@@ -195,9 +201,9 @@ def _pairs(roots: Array) -> Array:
     return pairs
 
 
-def _bias(own: Moments, roots: Array) -> float:
+def _bias(trace: float, count: int, roots: Array) -> float:
     pairs = _pairs(roots)
-    return float(np.trace(own.covariance) + (pairs.sum() + np.trace(pairs)) / 2) / own.count
+    return float(trace + (pairs.sum() + np.trace(pairs)) / 2) / count
 
 
 def _quadratic(own: Moments, roots: Array) -> float:
@@ -206,14 +212,5 @@ def _quadratic(own: Moments, roots: Array) -> float:
     return float(2 * spread) / own.count**2
 
 
-def _distance(generated: Moments, reference: Moments, trace_root: float) -> float:
-    gap = generated.mean - reference.mean
-    traces = float(np.trace(generated.covariance) + np.trace(reference.covariance))
+def _distance(gap: Array, traces: float, trace_root: float) -> float:
     return max(float(gap @ gap) + traces - 2 * trace_root, 0.0)
-
-
-def _cached_factor(reference: Reference, layer: str, moments: Moments) -> Array:
-    key = f"factor/{layer}"
-    if key not in reference.cache:
-        reference.cache[key] = factor_of(moments.covariance)
-    return np.asarray(reference.cache[key])

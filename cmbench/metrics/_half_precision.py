@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmbench.metrics._occupancy import Holders, HoldersSum
+from cmbench.metrics._occupancy import KEPT, Holders, HoldersSum
 
 __all__ = ["half_precision_hits"]
 
@@ -27,7 +27,7 @@ def half_precision_hits(
     x, y = (torch.from_numpy(rows).half().float() for rows in (generated, reference))
     radii_x, radii_y = _radii(x, k), _radii(y, k)
     precision = torch.zeros(len(x), dtype=torch.bool)
-    recall = HoldersSum(len(x), len(y))
+    recall = HoldersSum(len(x), len(y), kept=KEPT)
     for i in range(0, len(x), _BLOCK):
         squared = _squared(x[i : i + _BLOCK], y)
         precision[i : i + _BLOCK] = (squared <= radii_y[None, :]).any(1)

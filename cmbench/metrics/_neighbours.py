@@ -113,7 +113,7 @@ def balls_of(
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference - centre)
     norms_x, norms_y = _norms(x), _norms(y)
     held_by = np.zeros(len(x), np.int64)
-    holds, held = HoldersSum(len(x), len(y)), HoldersSum(len(x), len(y))
+    holds, held = HoldersSum(len(x), len(y)), HoldersSum(len(x), len(y), kept=KEPT)
     kept: list[Pairs] = []
     for i in range(0, len(x), _BLOCK):
         lines = slice(i, i + _BLOCK)
@@ -260,9 +260,11 @@ class _Decision:
 def _below(squared: Tensor, bounds: NDArray[np.floating], row: int, column: int) -> Pairs:
     """The pairs of a block at or below the bounds, which may be rounded up."""
     single = np.nextafter(bounds.astype(np.float32), np.float32(_FAR))
-    i, j = (squared <= torch.from_numpy(single)).nonzero(as_tuple=True)
-    values: NDArray[np.float32] = squared[i, j].numpy()
-    return Pairs(i.numpy() + row, j.numpy() + column, values)
+    whole = squared.numpy()
+    # One flat search: by rows and columns it takes ten times as long.
+    places = np.flatnonzero(whole <= single)
+    i, j = np.divmod(places, whole.shape[1])
+    return Pairs(i + row, j + column, whole.ravel()[places])
 
 
 def _of_boxes(pairs: Pairs, counts: NDArray[np.int64]) -> Pairs:

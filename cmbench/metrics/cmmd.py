@@ -25,6 +25,7 @@ _BLOCK, _ROWS = 1024, 2048
 class CMMD(Metric):
     """Squared maximum mean discrepancy with a Gaussian kernel, rows brought to length 1."""
 
+    revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("cmmd",)
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     sigma: float = Field(10.0, gt=0, description="width of the kernel")
@@ -45,7 +46,7 @@ class CMMD(Metric):
         terms = self._terms(within, across)
         linear = float(terms.var(ddof=1) / own)
         degenerate, second = self._second_order(rows, terms)
-        error = float(np.sqrt(max(linear - degenerate, linear / 2)))
+        error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
         low, high = skewed_interval(value, error, skewness(terms, second), own)
         details = {
             "unbiased": self.scale * float(sum(alone) - 2 * across.mean()),

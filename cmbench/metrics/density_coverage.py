@@ -21,6 +21,7 @@ __all__ = ["DensityCoverage"]
 class DensityCoverage(Metric):
     """How often reference balls hold generated rows, and how many of them hold any."""
 
+    revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("density", "coverage")

@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics._frechet import factor_of, frechet, moment_distance, quadratic_variance
+from cmbench.metrics._frechet import frechet, moment_distance, quadratic_variance
+from cmbench.metrics._frechet_target import target_of_moments
 from cmbench.metrics._moments import MomentSum, reference_moments
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics._skew import skewed_interval, skewness
@@ -22,6 +23,7 @@ __all__ = ["FrechetInfinity"]
 class FrechetInfinity(Metric):
     """Jackknife-corrected squared Frechet distance; sample i belongs to shard i mod `shards`."""
 
+    revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
     least: ClassVar[int] = 4
     shards: int = Field(20, ge=2, description="shards left out one at a time")
@@ -30,7 +32,7 @@ class FrechetInfinity(Metric):
         """The corrected distance; details: plain distance, shards.
 
         Raises:
-            MetricError: If there are fewer than two samples a shard.
+            MetricError: If there are fewer than two samples a shard, or fewer than dimensions.
         """
         rows = feature_rows(generated, "pool", least=2)
         if len(rows) < 2 * self.shards:
@@ -38,16 +40,21 @@ class FrechetInfinity(Metric):
                 f"{len(rows)} samples are too few for {self.shards} shards: "
                 f"at least {2 * self.shards} are needed"
             )
+        if len(rows) < rows.shape[1] + 2:
+            raise MetricError(
+                f"{len(rows)} samples are fewer than the {rows.shape[1]} dimensions: the bias is "
+                "no multiple of 1/N there, and can't be drawn on to its limit"
+            )
         other = reference_moments(reference, "pool", width=rows.shape[1])
-        factor = factor_of(other.covariance)
+        target = target_of_moments(other)
         parts = [MomentSum.of(rows[i :: self.shards]) for i in range(self.shards)]
         total = MomentSum.empty(rows.shape[1])
         for part in parts:
             total = total.merge(part)
-        plain = moment_distance(total.moments(), other, factor)
-        quadratic = quadratic_variance(total.moments(), factor)
+        plain = moment_distance(total.moments(), other, target)
+        quadratic = quadratic_variance(total.moments(), target)
         left = np.array(
-            [moment_distance(total.without(p).moments(), other, factor) for p in parts]
+            [moment_distance(total.without(p).moments(), other, target) for p in parts]
         )
         m = self.shards
         value = float(m * plain - (m - 1) * left.mean())

@@ -19,6 +19,7 @@ __all__ = ["FrechetDistance"]
 class FrechetDistance(Metric):
     """Squared Frechet distance between Gaussians fitted to generated and reference features."""
 
+    revision: ClassVar[int] = 2
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("frechet_distance",)
 

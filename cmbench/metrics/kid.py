@@ -29,6 +29,7 @@ _ROWS = 2048
 class KID(Metric):
     """Unbiased squared maximum mean discrepancy with the cubic kernel."""
 
+    revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("kid",)
     subsets: int = Field(0, ge=0, description="random subsets to average; 0: all pairs at once")
     subset_size: int = Field(1000, ge=2, description="rows of each set in a subset")
@@ -50,7 +51,7 @@ class KID(Metric):
         linear = float(terms.var(ddof=1) / len(rows))
         # Estimated terms hold the variance of the kernel's degenerate part twice.
         degenerate, second = self._second_order(rows, terms)
-        error = float(np.sqrt(max(linear - degenerate, linear / 2)))
+        error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
         interval = skewed_interval(value, error, skewness(terms, second), len(rows))
         return {"kid": Score(value, error, interval, len(rows), details)}
 

@@ -17,6 +17,7 @@ __all__ = ["SpatialFrechetDistance"]
 class SpatialFrechetDistance(Metric):
     """Squared Frechet distance of the extractor's `spatial` layer."""
 
+    revision: ClassVar[int] = 2
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("sfid",)
     layers: ClassVar[tuple[str, ...]] = ("spatial",)

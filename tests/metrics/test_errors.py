@@ -6,7 +6,8 @@ from scipy.linalg import sqrtm
 
 from cmbench.core.loader import create
 from cmbench.metrics._base import Features, MetricError, Reference
-from cmbench.metrics._frechet import factor_of, moment_distance
+from cmbench.metrics._frechet import moment_distance
+from cmbench.metrics._frechet_target import factor_of
 from cmbench.metrics._moments import moments_of_rows
 from cmbench.metrics._neighbours import nearest_others
 from cmbench.metrics._occupancy import HoldersSum
