@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_text
 from cmbench.report.commands import open_board, write_report
-from cmbench.report.tables import Board, number
+from cmbench.report.tables import Board
 
 __all__ = ["write_site"]
 
@@ -79,12 +79,11 @@ def _rows(name: str, board: Board) -> list[dict[str, Any]]:
             "suite": name,
             "record": record,
             "column": column,
-            "text": number(score),
+            "text": row[place].text,
             "value": score.value,
-            "best": record.cell in best,
+            "best": row[place].best,
         }
-        for column in board.columns
-        for best in [board.best(column)]
-        for record in board.done
-        if (score := column.of(record)) is not None
+        for place, column in enumerate(board.columns)
+        for record, row in zip(board.done, board.entries, strict=True)
+        if (score := row[place].score) is not None
     ]
