@@ -1,11 +1,14 @@
 """Sampling and training steps against plain loops and diffusers, in one process.
 
-    python benchmarks/peers.py [--rounds 5] [--batch 16] [--channels 32,64]
+    python benchmarks/peers.py [--rounds 5] [--batch 16] [--channels 32,64] [--images 64]
 
 Sampling: the same network, the same initial noise, the same levels; Heun against a loop written
 as EDM's algorithm reads, DDIM against diffusers' DDIMPipeline with the same noise predictor.
 Training: one step of consistency distillation and of consistency training against a plain loop of
-the published algorithm (eager Adam, average by a Python loop, an own target network). Rounds are
+the published algorithm (eager Adam, average by a Python loop, an own target network). Leaderboard:
+a suite of three cells (NFE 1, 2, 4) with Frechet distance and KID, run in a new cache and
+reported, against a script that samples each cell alone and calls torch-fidelity for it with the
+same extractor, its reference cached after the first call; same images. Rounds are
 interleaved; told is the median ratio, peer / cmbench, of seconds of this process's CPU: above 1
 cmbench is faster.
 """
@@ -13,14 +16,23 @@ cmbench is faster.
 import argparse
 import copy
 import itertools
+import os
 import statistics
 import sys
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import torch_fidelity
+from overhead import MODEL, SUITE, Forwards, suite
 from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from cmbench.core.images import to_pixels
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.denoise.ddpm import DDPMDenoiser
@@ -184,12 +196,89 @@ def training(name: str, net: nn.Module, batch: int) -> tuple[Callable, Callable]
     return ours, plain
 
 
+class Extractor(FeatureExtractorBase):
+    """The suite's extractor as torch-fidelity calls it."""
+
+    def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+        super().__init__(name, features_list)
+        self.own = create("features", "efficientnet_lite0").build(torch.device("cpu"))
+        self.feature_extractor_internal_dtype = torch.float32
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        """Names of layers."""
+        return ("pool",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        """The layer of any metric."""
+        return "pool"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """Not here."""
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> Tensor:
+        """Images of the suite's shape, (1, 3, 32, 32)."""
+        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Features (B, D) of uint8 images (B, C, H, W)."""
+        return (self.own(pixels)["pool"],)
+
+
+class Pixels(Dataset):
+    """uint8 images as torch-fidelity reads them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def leaderboard(folder: Path, count: int) -> tuple[Callable, Callable]:
+    """A suite to its report, and a script of torch-fidelity calls, for cells of NFE 1, 2, 4."""
+    (folder / "models").mkdir()
+    (folder / "models" / "measured.py").write_text(MODEL.format(channels=(32, 64)))
+    text = SUITE.format(images=count, sampler="multistep_nested")
+    (folder / "overhead.yaml").write_text(text)
+    torch_fidelity.register_feature_extractor("suite's", Extractor)
+    real = torch.as_tensor(create("dataset", "digits").open(None).pixels(range(64)))
+
+    def script() -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            for steps in (1, 2, 4):
+                cell(steps, cache)
+
+    def cell(steps: int, cache: str) -> None:
+        denoiser = create("model", "measured").build().eval().to(memory_format=torch.channels_last)
+        sampler = create("sampler", {"name": "multistep_nested", "steps": steps})
+        generator = BoundGenerator(denoiser, sampler)
+        parts = [range(i, min(i + 64, count)) for i in range(0, count, 64)]
+        made = [to_pixels(generator.generate(Noise(0, part, SHAPE)), "round") for part in parts]
+        torch_fidelity.calculate_metrics(
+            input1=Pixels(torch.cat(made)), input2=Pixels(real), fid=True, kid=True, cuda=False,
+            feature_extractor="suite's", feature_layer_fid="pool", feature_layer_kid="pool",
+            kid_subset_size=64, batch_size=64, verbose=False, cache_root=cache,
+            input2_cache_name="real", save_cpu_ram=True,
+        )  # fmt: skip
+
+    return lambda: suite(folder, defaultdict(list), Forwards()), script
+
+
 def main() -> None:
     """Prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--channels", default="32,64")
+    parser.add_argument("--images", type=int, default=64)
     given = parser.parse_args()
     torch.set_num_threads(1)
     net = network(tuple(int(c) for c in given.channels.split(",")))
@@ -199,6 +288,11 @@ def main() -> None:
         "cd step, against a plain loop": lambda: training("cd", net, given.batch),
         "ct step, against a plain loop": lambda: training("ct", net, given.batch),
     }
+    place = tempfile.TemporaryDirectory()
+    os.chdir(place.name)
+    pairs["leaderboard, against torch-fidelity a cell"] = lambda: leaderboard(
+        Path(place.name), given.images
+    )
     for title, make in pairs.items():
         ratios = compared(*make(), given.rounds)
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"

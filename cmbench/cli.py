@@ -439,8 +439,7 @@ teach(app)
 def _planned(
     suite: str, data: list[str] | None, device: str, retrain: bool, tag: str | None = None
 ) -> tuple[Any, Any, Any]:
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.environment import pick_device
     from cmbench.suite.plan import make_plan, plan_of_tag
     from cmbench.suite.sources import DataLookup
@@ -453,7 +452,7 @@ def _planned(
     planned = make_plan(read, source, data=lookup, retrain=retrain)
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
-    return planned, Store(cache_folder()), chosen
+    return planned, open_store(), chosen
 
 
 def _data_paths(given: list[str], default: str) -> dict[str, Path]:

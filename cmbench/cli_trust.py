@@ -77,14 +77,13 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Scores images made elsewhere, without loading them all; what is wrong with any is named."""
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
     from cmbench.run.score_images import metric_specs, score_images
     from cmbench.run.workbench import Workbench
 
-    bench = Workbench(Store(cache_folder()), pick_device(device))
+    bench = Workbench(open_store(), pick_device(device))
     with board(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"score {images}")
         found = score_images(
@@ -140,8 +139,7 @@ def stats_build(
     quiet: Quiet = False,
 ) -> None:
     """Computes reference statistics of a data set, in the format of any evaluator."""
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
     from cmbench.run.score_images_statistics import build_statistics
@@ -149,7 +147,7 @@ def stats_build(
 
     if backend not in ("torch", "tensorflow"):
         raise UserError(f"no backend named '{backend}'", expected="torch or tensorflow")
-    bench = Workbench(Store(cache_folder()), pick_device(device))
+    bench = Workbench(open_store(), pick_device(device))
     with board(1, quiet=quiet) as shown:
         shown.start_job(f"statistics of {dataset}")
         built = build_statistics(
@@ -257,12 +255,11 @@ def compare(
     """
     import torch
 
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.compare import compare_runs
     from cmbench.run.workbench import Workbench
 
-    found = compare_runs(run_a, run_b, Workbench(Store(cache_folder()), torch.device("cpu")))
+    found = compare_runs(run_a, run_b, Workbench(open_store(), torch.device("cpu")))
     if as_json:
         _print_json(found.as_dict())
     else:
@@ -313,14 +310,13 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Names the fields in which two numbers differ and measures the shift that each makes."""
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.compare_explain import explain as explained
     from cmbench.run.compare_explain import find_cell
     from cmbench.run.environment import pick_device
     from cmbench.run.workbench import Workbench
 
-    bench = Workbench(Store(cache_folder()), pick_device(device))
+    bench = Workbench(open_store(), pick_device(device))
     found = explained(find_cell(a), find_cell(b), score_name, bench)
     if as_json:
         _print_json(found.as_dict())
@@ -371,8 +367,7 @@ def verify(
 
     Exit code 0: confirmed; 1: something differs; 3: something could not be checked.
     """
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
     from cmbench.run.verify import verify_results
@@ -386,7 +381,7 @@ def verify(
     options = Options(fraction, seed, levels, of_error=of_error, retrain=retrain)
     with board(1, quiet=quiet or as_json) as shown:
         found = verify_results(
-            folder, Store(cache_folder()), pick_device(device), shown,
+            folder, open_store(), pick_device(device), shown,
             options=options, suite=suite, data=DataLookup(paths),
         )  # fmt: skip
     if as_json:

@@ -46,14 +46,13 @@ def neighbours(
 
     Suspicious: nearer to a training image than any other training image is to that one.
     """
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
     from cmbench.run.score_images_neighbours import nearest_training_images
     from cmbench.run.workbench import Workbench
 
-    bench = Workbench(Store(cache_folder()), pick_device(device))
+    bench = Workbench(open_store(), pick_device(device))
     with board(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"neighbours of {images}")
         found = nearest_training_images(
@@ -91,15 +90,14 @@ def disclose(
     import torch
 
     from cmbench.core.files import write_json
-    from cmbench.core.paths import cache_folder
-    from cmbench.record.store import Store
+    from cmbench.record.shared_store import open_store
     from cmbench.report.commands import write_report
     from cmbench.run.compare import read_results
     from cmbench.run.compare_selection import selections
     from cmbench.run.workbench import Workbench
 
     records = read_results(folder)
-    found = selections(records, Workbench(Store(cache_folder()), torch.device("cpu")))
+    found = selections(records, Workbench(open_store(), torch.device("cpu")))
     write_json(folder / "selection.json", [s.as_dict() for s in found])
     write_report(folder)
     if as_json:

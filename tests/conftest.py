@@ -10,7 +10,13 @@ import torch
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache, and none starts a download."""
     monkeypatch.setenv("CMBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-    for name in ("CMBENCH_MIRROR", "CMBENCH_OFFLINE", "CMBENCH_DATA", "CMBENCH_PATH"):
+    for name in (
+        "CMBENCH_MIRROR",
+        "CMBENCH_OFFLINE",
+        "CMBENCH_DATA",
+        "CMBENCH_PATH",
+        "CMBENCH_STORE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

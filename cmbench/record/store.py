@@ -13,9 +13,7 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,11 +23,9 @@ from typing import Any
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import fsync_folder, write_json
+from cmbench.record.leases import FileLeases, Leases, wait_for
 
-__all__ = ["Address", "Store"]
-
-_HEARTBEAT_SECONDS = 5.0
-_STALE_SECONDS = 60.0
+__all__ = ["Address", "Store", "is_intact"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._whole: set[Address] = set()
-        self._watches: dict[str, _Watch] = {}
+        self._leases: list[Leases] = [FileLeases(root / "leases", root / "tmp")]
         try:
             for name in ("objects", "leases", "work", "tmp"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -67,7 +63,7 @@ class Store:
 
     def folder(self, address: Address) -> Path:
         """The folder of an output, there or not."""
-        return self.root / "objects" / address.kind / address.key[:2] / address.key
+        return self._place(address)
 
     def work_folder(self, address: Address) -> Path:
         """A folder that outlives a killed process, for the checkpoints of a long job."""
@@ -82,13 +78,13 @@ class Store:
         """
         if address in self._whole:
             return True
-        folder = self.folder(address)
+        folder = self._place(address)
         if not folder.is_dir():
             return False
-        if _intact(folder):
+        if is_intact(folder):
             self._whole.add(address)
             return True
-        self.discard(address)
+        self._remove(address)
         return False
 
     def present(self, address: Address) -> bool:
@@ -97,10 +93,17 @@ class Store:
         place = f"{self.root}/objects/{address.kind}/{address.key[:2]}/{address.key}"
         return os.path.isfile(f"{place}/manifest.json")
 
+    def survey(self) -> Callable[[Address], bool]:
+        """`present`, for one who asks for many outputs at one moment."""
+        return self.present
+
     def discard(self, address: Address) -> None:
         """Removes an output, if it is there."""
+        self._remove(address)
+
+    def _remove(self, address: Address) -> None:
         self._whole.discard(address)
-        folder = self.folder(address)
+        folder = self._place(address)
         if folder.exists():
             doomed = (
                 self.root / "tmp" / f"discard-{address.key}-{os.getpid()}-{time.monotonic_ns()}"
@@ -137,15 +140,10 @@ class Store:
             address: The output.
             waiting: Called once with who holds the lease, before waiting.
         """
-        path = self._lease_file(address)
-        told = False
-        while not self._claimed(path):
-            owner = _read_owner(path)
-            if waiting and not told:
-                waiting(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
-                told = True
-            time.sleep(0.2)
-        with _held(path):
+        with contextlib.ExitStack() as held:
+            for leases in self._leases:
+                wait_for(leases, address.key, waiting)
+                held.enter_context(leases.held(address.key))
             yield
 
     @contextlib.contextmanager
@@ -154,36 +152,13 @@ class Store:
 
         A dead owner on another machine is known as such by who asks again and again for a minute.
         """
-        path = self._lease_file(address)
-        if not self._claimed(path):
-            yield False
-            return
-        with _held(path):
+        with contextlib.ExitStack() as held:
+            for leases in self._leases:
+                if not leases.claim(address.key):
+                    yield False
+                    return
+                held.enter_context(leases.held(address.key))
             yield True
-
-    def _lease_file(self, address: Address) -> Path:
-        return self.root / "leases" / address.key
-
-    def _claimed(self, path: Path) -> bool:
-        """Takes a lease that is free, or whose owner is dead."""
-        watch = self._watches.setdefault(path.name, _Watch())
-        while not _take(path):
-            owner = _read_owner(path)
-            if not watch.is_stale(path, owner):
-                return False
-            self._take_away(path, owner)
-        self._watches.pop(path.name, None)
-        return True
-
-    def _take_away(self, path: Path, owner: dict[str, Any]) -> None:
-        """Removes a dead owner's lease; one that another has just taken anew is put back."""
-        doomed = self.root / "tmp" / f"lease-{path.name}-{os.getpid()}-{time.monotonic_ns()}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, doomed)
-            if _read_owner(doomed) != owner:
-                with contextlib.suppress(FileExistsError):
-                    os.link(doomed, path)
-            doomed.unlink()
 
     def size(self, address: Address) -> int:
         """Bytes of an output's files."""
@@ -200,20 +175,27 @@ class Store:
                 os.fsync(handle.fileno())
         manifest = {"kind": address.kind, "key": address.key, "spec": spec, "files": entries}
         write_json(folder / "manifest.json", manifest)
-        final = self.folder(address)
+        self._put_in_place(folder, address)
+
+    def _place(self, address: Address) -> Path:
+        return self.root / "objects" / address.kind / address.key[:2] / address.key
+
+    def _put_in_place(self, folder: Path, address: Address) -> None:
+        final = self._place(address)
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists() and not self.has(address):
-            self.discard(address)
+        if final.exists() and not Store.has(self, address):
+            self._remove(address)
         if not final.exists():
             # Another process may have published the same bytes in between: then ours are dropped.
             with contextlib.suppress(OSError):
                 os.replace(folder, final)
             fsync_folder(final.parent)
-        if not self.has(address):
+        if not Store.has(self, address):
             raise OSError(f"{final} could not be put in place")
 
 
-def _intact(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds all that its manifest names, with those checksums."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         return all(
@@ -223,85 +205,3 @@ def _intact(folder: Path) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Keeps a lease that was taken alive, and gives it up at the end."""
-    stop = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
-    beat.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        beat.join()
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-
-
-def _take(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as file:
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "born": _born()}, file)
-    return True
-
-
-def _read_owner(path: Path) -> dict[str, Any]:
-    try:
-        owner = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def _heartbeat(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(_HEARTBEAT_SECONDS):
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-class _Watch:
-    """Judges a lease by our own monotonic clock, so that a jump of the wall clock harms nobody."""
-
-    def __init__(self) -> None:
-        self.stamp: float | None = None
-        self.since = time.monotonic()
-
-    def is_stale(self, path: Path, owner: dict[str, Any]) -> bool:
-        if owner.get("host") == socket.gethostname():
-            pid = int(owner.get("pid", 0))
-            alive = pid == os.getpid() or _born(pid) == owner.get("born")
-            if not alive:
-                return True
-        try:
-            stamp = path.stat().st_mtime
-        except FileNotFoundError:
-            return False
-        if stamp != self.stamp:
-            self.stamp, self.since = stamp, time.monotonic()
-        return time.monotonic() - self.since > _STALE_SECONDS
-
-
-def _born(pid: int | None = None) -> str | None:
-    """When a process was born, so that a reused process number is not taken for the owner."""
-    number = os.getpid() if pid is None else pid
-    try:
-        stat = Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _alive_elsewhere(number)
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _alive_elsewhere(pid: int) -> str | None:
-    """On systems without /proc: a living process counts as the owner."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return "alive"
-    return "alive"

@@ -19,8 +19,8 @@ from cmbench.report.findings import evidence
 from cmbench.report.grids import sample_tiles
 from cmbench.report.page_data import column_names, page_data
 from cmbench.report.published import NOTE, published_beside
-from cmbench.report.ranks import decoy_lines
-from cmbench.report.tables import Board, Column, number
+from cmbench.report.ranks import decoy_lines, rank_range
+from cmbench.report.tables import Board, Entry, number
 
 __all__ = ["render_page"]
 
@@ -75,36 +75,16 @@ class _Row(NamedTuple):
     """A cell's row of the table."""
 
     record: Record
-    scores: list["_Shown"]
+    scores: list[tuple[Entry, str]]
     seconds: float | None
-
-
-class _Shown(NamedTuple):
-    """A score in it."""
-
-    text: str
-    value: float | None = None
-    best: bool = False
-    rank: str = ""
-    chosen: str = ""
 
 
 def _rows(board: Board) -> list[_Row]:
     return [
-        _Row(record, [_shown(board, record, c) for c in board.columns], board.seconds(record))
-        for record in board.done
+        _Row(record, [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries], seconds)
+        for record, entries in zip(board.done, board.entries, strict=True)
+        for seconds in [board.seconds(record)]
     ]
-
-
-def _shown(board: Board, record: Record, column: Column) -> _Shown:
-    score = column.of(record)
-    text = board.shown(record, column)
-    if score is None:
-        return _Shown(text)
-    rank = board.ranks[column].get(record.cell)
-    places = "" if rank is None else "–".join(str(place) for place in dict.fromkeys(rank))
-    best, chosen = record.cell in board.marks[column], board.chosen(record, column)
-    return _Shown(text, score.value, best, places, chosen)
 
 
 def _two_scores(board: Board) -> tuple[int, int]:

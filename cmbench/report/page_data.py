@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.record.schema import Record, TrainingLog
-from cmbench.report.tables import Board, Column, number
+from cmbench.report.tables import Board, Column, Entry
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
 
@@ -30,7 +30,10 @@ def page_data(board: Board, folder: Path) -> dict[str, Any]:
             }
             for c in board.columns
         ],
-        "cells": [_cell(board, r, places[r.label]) for r in board.done],
+        "cells": [
+            _cell(board, r, places[r.label], entries)
+            for r, entries in zip(board.done, board.entries, strict=True)
+        ],
         "training": [_curve(log) for log in read_training(folder)],
     }  # fmt: skip
 
@@ -46,7 +49,7 @@ def column_names(board: Board) -> dict[Column, str]:
 
 def protocol_of(board: Board, column: Column) -> str:
     """The column's whole protocol, readable, its fingerprint first."""
-    score = next(s for r in board.done if (s := column.of(r)) is not None)
+    score = next(s for s in board.scores[column] if s is not None)
     text = json.dumps(score.protocol, indent=2, sort_keys=True)
     return f"fingerprint {column.fingerprint}\n{text}"
 
@@ -58,29 +61,28 @@ def read_training(folder: Path) -> list[TrainingLog]:
     return sorted((log for log in logs if log.points), key=lambda log: log.label)
 
 
-def _cell(board: Board, record: Record, place: int) -> dict[str, Any]:
+def _cell(board: Board, record: Record, place: int, entries: list[Entry]) -> dict[str, Any]:
     return {
         "label": place,
         "nfe": record.nfe,
         "seed": record.seed,
         "sampler": str(record.sampler.get("name", "")),
         "seconds": board.seconds(record),
-        "scores": [_score(board, record, c) for c in board.columns],
+        "scores": [_score(entry) for entry in entries],
     }
 
 
-def _score(board: Board, record: Record, column: Column) -> dict[str, Any] | None:
-    score = column.of(record)
-    if score is None:
+def _score(entry: Entry) -> dict[str, Any] | None:
+    if entry.score is None:
         return None
-    low, high = score.interval or (None, None)
+    low, high = entry.score.interval or (None, None)
     return {
-        "value": score.value,
+        "value": entry.score.value,
         "low": low,
         "high": high,
-        "text": number(score),
-        "rank": board.ranks[column].get(record.cell),
-        "chosen": board.chosen(record, column),
+        "text": entry.text,
+        "rank": entry.rank,
+        "chosen": entry.chosen,
     }
 
 

@@ -6,12 +6,12 @@ from cmbench.report.markdown import plain
 from cmbench.stats.ranks import rank_ranges
 
 if TYPE_CHECKING:
-    from cmbench.record.schema import Record, ScoreRecord
+    from cmbench.record.schema import ScoreRecord
     from cmbench.report.tables import Board, Column
 
-__all__ = ["column_ranks", "decoy_lines", "rank_text"]
+__all__ = ["column_ranks", "decoy_lines", "rank_range", "rank_text"]
 
-_FLOOR = "real"
+_FLOOR, _DECOY = "real", "decoy"
 
 
 def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]:
@@ -19,7 +19,8 @@ def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]
 
     A cell is better than another if their difference is above 1.96 of its standard error.
     """
-    scored = [(r.cell, s) for r in _honest(board) if (s := column.of(r)) is not None]
+    paired = zip(board.done, board.scores[column], strict=True)
+    scored = [(r.cell, s) for r, s in paired if s is not None and r.family != _DECOY]
     ranges = rank_ranges(
         [s.value for _, s in scored],
         [s.error for _, s in scored],
@@ -30,13 +31,14 @@ def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]
 
 def rank_text(board: "Board") -> str:
     """A Markdown table of rank ranges, and the decoys' findings; empty for a single cell."""
-    honest = _honest(board)
-    if len(honest) < 2:
+    if sum(r.family != _DECOY for r in board.done) < 2:
         return decoy_lines(board)
     heads = ["model", "NFE", *(c.title for c in board.columns)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
-    for record in honest:
-        cells = [_range(board.ranks[c].get(record.cell)) for c in board.columns]
+    for record, row in zip(board.done, board.entries, strict=True):
+        if record.family == _DECOY:
+            continue
+        cells = ["–" if e.rank is None else rank_range(e.rank) for e in row]
         nfe = "?" if record.nfe is None else f"{record.nfe:g}"
         lines.append("| " + " | ".join([plain(record.label), nfe, *cells]) + " |")
     note = "Ranks that the 95% intervals allow: cells whose ranges meet can't be told apart."
@@ -45,14 +47,12 @@ def rank_text(board: "Board") -> str:
 
 def decoy_lines(board: "Board") -> str:
     """For each score the floor of real images, and the decoys that it ranks above models."""
-    decoys = [r for r in board.done if r.family == "decoy"]
-    honest = _honest(board)
     lines = []
-    for column in board.columns:
-        models = [s for r in honest if (s := column.of(r)) is not None]
-        for record in decoys:
-            score = column.of(record)
-            if score is None:
+    for column, scores in board.scores.items():
+        paired = [(r, s) for r, s in zip(board.done, scores, strict=True) if s is not None]
+        models = [s for r, s in paired if r.family != _DECOY]
+        for record, score in paired:
+            if record.family != _DECOY:
                 continue
             name = record.model.partition("/")[2].replace("_", " ")
             if name == _FLOOR:
@@ -67,10 +67,6 @@ def decoy_lines(board: "Board") -> str:
     return "\n## Decoys\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _honest(board: "Board") -> "list[Record]":
-    return [r for r in board.done if r.family != "decoy"]
-
-
 def _better(one: "ScoreRecord", other: "ScoreRecord", column: "Column") -> bool:
     gain = (one.value - other.value) * (1 if column.higher_is_better else -1)
     if one.error is None or other.error is None:
@@ -78,7 +74,6 @@ def _better(one: "ScoreRecord", other: "ScoreRecord", column: "Column") -> bool:
     return bool(gain > 1.96 * (one.error**2 + other.error**2) ** 0.5)
 
 
-def _range(found: tuple[int, int] | None) -> str:
-    if found is None:
-        return "–"
+def rank_range(found: tuple[int, int]) -> str:
+    """`3`, or `3–7`."""
     return str(found[0]) if found[0] == found[1] else f"{found[0]}–{found[1]}"

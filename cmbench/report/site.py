@@ -79,13 +79,12 @@ def _rows(name: str, board: Board) -> list[dict[str, Any]]:
             "suite": name,
             "record": record,
             "column": column,
-            "text": board.shown(record, column),
-            "chosen": board.chosen(record, column),
+            "text": row[place].text,
+            "chosen": row[place].chosen,
             "value": score.value,
-            "best": record.cell in best,
+            "best": row[place].best,
         }
-        for column in board.columns
-        for best in [board.best(column)]
-        for record in board.done
-        if (score := column.of(record)) is not None
+        for place, column in enumerate(board.columns)
+        for record, row in zip(board.done, board.entries, strict=True)
+        if (score := row[place].score) is not None
     ]

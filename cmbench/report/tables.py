@@ -5,16 +5,16 @@ A column holds one score under one protocol: two fingerprints are two columns, n
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from pydantic import TypeAdapter
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 from cmbench.report.disclosed import Disclosed, disclosed_markdown, read_disclosed
@@ -24,7 +24,7 @@ from cmbench.report.published import NOTE, beside, published_beside, spreadsheet
 from cmbench.report.ranks import column_ranks, rank_text
 from cmbench.stats.findings import Finding, Judgement, judge
 
-__all__ = ["MOST_LINES", "Board", "Column", "number", "read_board"]
+__all__ = ["MOST_LINES", "Board", "Column", "Entry", "number", "read_board"]
 
 MOST_LINES = 24
 """Labels that one plot or sheet shows: of more, no eye tells one from another."""
@@ -46,6 +46,24 @@ class Column:
             if score.name == self.name and score.fingerprint == self.fingerprint:
                 return score
         return None
+
+
+class Entry(NamedTuple):
+    """What stands in one row and one column.
+
+    Args:
+        score: The score; None where the cell has none.
+        text: Value and half interval, `pending`, or a dash.
+        best: Whether it can't be told from the best of its column.
+        rank: The first and last rank that it may hold; None for decoys and without a score.
+        chosen: Out of how many it was chosen, in a few words; empty where nothing tells.
+    """
+
+    score: ScoreRecord | None
+    text: str
+    best: bool
+    rank: tuple[int, int] | None
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,9 +118,27 @@ class Board:
         return list(found.values())
 
     @cached_property
-    def ranks(self) -> dict[Column, dict[str, tuple[int, int]]]:
-        """By column, the first and last rank that each cell may hold."""
-        return {column: column_ranks(self, column) for column in self.columns}
+    def scores(self) -> dict[Column, list[ScoreRecord | None]]:
+        """Each column from top to bottom: a place for every cell with numbers."""
+        found: list[dict[tuple[str, str], ScoreRecord]] = [{} for _ in self.done]
+        for mine, record in zip(found, self.done, strict=True):
+            for s in record.scores:
+                mine.setdefault((s.name, s.fingerprint), s)
+        return {c: [mine.get((c.name, c.fingerprint)) for mine in found] for c in self.columns}
+
+    @cached_property
+    def entries(self) -> list[list[Entry]]:
+        """What stands in each row of `done`, in the columns' order: every table draws from it."""
+        rows: list[list[Entry]] = [[] for _ in self.done]
+        chosen = {(d.cell, d.score): d.beside for d in self.disclosed}
+        for column, scores in self.scores.items():
+            best, ranks = self.best(column), column_ranks(self, column)
+            for row, record, score in zip(rows, self.done, scores, strict=True):
+                text = _absent(column, record) if score is None else number(score)
+                told = "" if score is None else chosen.get((record.cell, column.title), "")
+                place = ranks.get(record.cell)
+                row.append(Entry(score, text, record.cell in best, place, told))
+        return rows
 
     def leading(self, column: Column | None = None) -> list[str]:
         """The labels that plots and sheets show: at most `MOST_LINES`, in their order.
@@ -113,39 +149,22 @@ class Board:
         if len(self.labels) <= MOST_LINES or column is None:
             return self.labels[:MOST_LINES]
         sign = -1 if column.higher_is_better else 1
-        best = {
-            label: min((sign * s.value for r in rows if (s := column.of(r))), default=math.inf)
-            for label, rows in self.lines.items()
-        }
+        best = dict.fromkeys(self.labels, math.inf)
+        for record, score in zip(self.done, self.scores[column], strict=True):
+            if score is not None:
+                best[record.label] = min(best[record.label], sign * score.value)
         kept = set(sorted(best, key=lambda label: best[label])[:MOST_LINES])
         return [label for label in self.labels if label in kept]
 
-    @cached_property
-    def marks(self) -> dict[Column, set[str]]:
-        """By column, the cells that can't be told from the best."""
-        return {column: self.best(column) for column in self.columns}
-
     def best(self, column: Column) -> set[str]:
         """Cells that can't be told from the best: their 95% interval reaches the best's."""
-        scored = [(r.cell, s) for r in self.done if (s := column.of(r)) is not None]
+        paired = zip(self.done, self.scores[column], strict=True)
+        scored = [(r.cell, s) for r, s in paired if s is not None]
         if not scored:
             return set()
         sign = 1 if column.higher_is_better else -1
         _, top = max(scored, key=lambda item: sign * item[1].value)
         return {cell for cell, s in scored if s is top or _overlap(s, top)}
-
-    def chosen(self, record: Record, column: Column) -> str:
-        """Out of how many this number was chosen, in a few words; empty where nothing tells."""
-        told = (d for d in self.disclosed if (d.cell, d.score) == (record.cell, column.title))
-        return next((d.beside for d in told), "")
-
-    def shown(self, record: Record, column: Column) -> str:
-        """The number as tables give it, or why there is none."""
-        score = column.of(record)
-        if score is None:
-            waits = any(p.name == column.name for p in record.pending_scores)
-            return "pending" if waits else "–"
-        return number(score)
 
     def seconds(self, record: Record) -> float | None:
         """Measured seconds an image."""
@@ -165,9 +184,9 @@ class Board:
         """The leaderboard as Markdown."""
         heads = ["model", "NFE", *(_heading(c) for c in self.columns), "s/image"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * 2 + "|---:" * (len(heads) - 2) + "|"]
-        for record in self.done:
+        for record, row in zip(self.done, self.entries, strict=True):
             cells = [plain(record.label), _nfe(record)]
-            cells += [self._marked(c, record, _md_bold) for c in self.columns]
+            cells += [_marked(e, _md_bold) for e in row]
             lines.append("| " + " | ".join([*cells, _seconds(self.seconds(record))]) + " |")
         note = "Value ± half of the 95% interval; bold: can't be told from the best in its column."
         table = "\n".join(lines)
@@ -209,10 +228,9 @@ class Board:
         """The leaderboard as a booktabs table."""
         heads = ["model", "NFE", *(_tex(_heading(c)) for c in self.columns)]
         rows = []
-        for record in self.done:
+        for record, row in zip(self.done, self.entries, strict=True):
             cells = [_tex(record.label), _nfe(record)]
-            cells += [self._marked(c, record, _tex_bold).replace("±", r"$\pm$")
-                      for c in self.columns]  # fmt: skip
+            cells += [_marked(e, _tex_bold).replace("±", r"$\pm$") for e in row]
             rows.append(" & ".join(cells) + r" \\")
         spec = "ll" + "r" * len(self.columns)
         head = " & ".join(heads) + r" \\"
@@ -236,11 +254,6 @@ class Board:
             many = f", {count} cells" if count > 1 else ""
             told.append((f"{what}{many}: {status}: {reason}", command))
         return told
-
-    def _marked(self, column: Column, record: Record, bold: Callable[[str], str]) -> str:
-        text, chosen = self.shown(record, column), self.chosen(record, column)
-        marked = bold(text) if record.cell in self.marks[column] else text
-        return f"{marked} ({chosen})" if chosen else marked
 
     def _waiting(self) -> str:
         lines = [
@@ -276,8 +289,8 @@ def read_board(folder: Path) -> Board:
         raise FileNotFoundError(f"{folder} holds no records")
     speeds: dict[str, Speed] = {}
     if (folder / "speed.json").is_file():
-        read = json.loads((folder / "speed.json").read_text("utf-8"))
-        speeds = {cell: Speed.model_validate(row) for cell, row in read.items()}
+        text = (folder / "speed.json").read_bytes()
+        speeds = TypeAdapter(dict[str, Speed]).validate_json(text)
     suite = records[0].suite
     given: dict[str, Any] = {}
     if (folder / "suite.yaml").is_file():
@@ -298,6 +311,15 @@ def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:
 def _heading(column: Column) -> str:
     arrow = "↑" if column.higher_is_better else "↓"
     return f"{column.title} {arrow} (n={column.count:,})"
+
+
+def _marked(entry: Entry, bold: Callable[[str], str]) -> str:
+    text = bold(entry.text) if entry.best else entry.text
+    return f"{text} ({entry.chosen})" if entry.chosen else text
+
+
+def _absent(column: Column, record: Record) -> str:
+    return "pending" if any(p.name == column.name for p in record.pending_scores) else "–"
 
 
 def number(score: ScoreRecord) -> str:

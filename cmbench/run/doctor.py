@@ -1,11 +1,13 @@
 """What this machine can do: device, caches, data, weights, packages, network, suites."""
 
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
+from uuid import uuid4
 
 import torch
 
@@ -13,6 +15,7 @@ from cmbench import __version__
 from cmbench.core.errors import CmbenchError, Pending
 from cmbench.core.loader import available, create, roots
 from cmbench.core.paths import cache_folder
+from cmbench.record.object_storage import ObjectStorage
 from cmbench.record.store import Store
 from cmbench.run.environment import device_name, pick_device
 from cmbench.suite.plan import make_plan
@@ -25,6 +28,8 @@ _EXTRAS = {
     "ray": "ray",
     "diffusers": "hub",
     "pyarrow": "parquet",
+    "s3fs": "cloud",
+    "submitit": "slurm",
 }
 _HOSTS = ("huggingface.co", "openaipublic.blob.core.windows.net", "nvlabs-fi-cdn.nvidia.com")
 _ROOM = 2 * 2**30
@@ -41,7 +46,7 @@ class Check:
 
 
 def examine(*, network: bool = True) -> Iterator[Check]:
-    """Looks at one thing after the other; nothing is changed and nothing is downloaded.
+    """Looks at one thing after the other; nothing is downloaded, nothing is left behind.
 
     Args:
         network: Whether to try to reach the hosts of official weights (3 s each at most).
@@ -50,6 +55,8 @@ def examine(*, network: bool = True) -> Iterator[Check]:
     device = pick_device("auto")
     yield Check("device", "ok", f"{device_name(device)}, {torch.get_num_threads()} threads")
     yield _cache()
+    if os.environ.get("CMBENCH_STORE"):
+        yield _storage()
     searched = ", ".join(str(root) for root in roots())
     found = len(available("model"))
     yield Check("plugins", "ok", f"{found} model families under {searched}")
@@ -76,6 +83,22 @@ def _cache() -> Check:
     if free < _ROOM:
         return Check("cache", "wrong", detail, "free some space, or set CMBENCH_CACHE")
     return Check("cache", "ok", detail)
+
+
+def _storage() -> Check:
+    """The storage that machines share: written, read, and whether two can hold one lease."""
+    try:
+        storage = ObjectStorage(os.environ["CMBENCH_STORE"])
+        name = f"probe/{uuid4().hex}"
+        is_new, is_again = storage.create(name, b"probe"), storage.create(name, b"again")
+        is_read = storage.read(name) == b"probe"
+        storage.remove(name)
+    except CmbenchError as error:
+        return Check("shared store", "wrong", str(error).splitlines()[0], "set CMBENCH_STORE")
+    if is_new and is_read and not is_again:
+        return Check("shared store", "ok", f"{storage.url}, with exclusive writes")
+    detail = f"{storage.url} has no exclusive writes: two machines may do one job at once"
+    return Check("shared store", "ok", detail)
 
 
 def _tried(subject: str, look: Callable[[], str]) -> Check:

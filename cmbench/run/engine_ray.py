@@ -1,4 +1,4 @@
-"""The Ray engine: every job a Ray task with its resources, over the store on a shared path.
+"""The Ray engine: every job a Ray task with its resources, over the store that all nodes share.
 
 The engine holds no state: the store does. A driver that is killed and started again finds what was
 done; a worker or a node that dies loses the job it was at, which Ray runs again elsewhere. Running
@@ -19,7 +19,8 @@ import torch
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
-from cmbench.record.store import Address, Store
+from cmbench.record.shared_store import SharedStore, open_store
+from cmbench.record.store import Address
 from cmbench.run.engine_local import JobFailedError, LocalEngine, run_job
 from cmbench.run.engine_watched import TRIES
 from cmbench.run.estimate import needed_jobs
@@ -61,7 +62,8 @@ class RayEngine(LocalEngine):
     """Runs the jobs of a plan as Ray tasks; `make` waits for the one that is asked for.
 
     Args:
-        bench: The driver's store and device; workers open the same store by its path.
+        bench: The driver's store and device; workers open the same store by its path, or with
+            `CMBENCH_STORE` each a folder of its own node (`CMBENCH_CACHE` there) on that storage.
         board: Where progress is shown.
         options: The cluster and what a job gets.
 
@@ -127,7 +129,9 @@ class RayEngine(LocalEngine):
             name=job.title[:100],
         )
         threads = max(1, int(self.options.cpus))
-        handle = task.remote(job, str(self.bench.store.root), threads, self.options.timeout)
+        shared = isinstance(self.bench.store, SharedStore)
+        root = None if shared else self.bench.store.root
+        handle = task.remote(job, root, threads, self.options.timeout)
         self._running[handle] = (job.address, time.monotonic())
 
     def _settle(self) -> None:
@@ -195,12 +199,19 @@ def _connect(address: str | None) -> Any:
             address=address,
             log_to_driver=False,
             ignore_reinit_error=True,
-            runtime_env={"env_vars": {"CMBENCH_PATH": os.pathsep.join(map(str, roots()))}},
+            runtime_env={"env_vars": _variables()},
             **local,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _silent(address, error) from None
     return ray
+
+
+def _variables() -> dict[str, str]:
+    """What workers must know of the driver: where plugins are, and the shared storage."""
+    told = {"CMBENCH_PATH": os.pathsep.join(map(str, roots()))}
+    url = os.environ.get("CMBENCH_STORE")
+    return told | {"CMBENCH_STORE": url} if url else told
 
 
 def _reach(address: str) -> None:
@@ -221,16 +232,16 @@ def _silent(address: str | None, error: Exception) -> UserError:
 
 
 @lru_cache(maxsize=1)
-def _bench(root: Path, device: torch.device) -> Workbench:
+def _bench(root: Path | None, device: torch.device) -> Workbench:
     """One for each worker process: it keeps the last networks and extractors built."""
-    return Workbench(Store(root), device)
+    return Workbench(open_store(root), device)
 
 
-def _work(job: Job, root: str, threads: int, limit: float | None) -> None:
+def _work(job: Job, root: Path | None, threads: int, limit: float | None) -> None:
     """What a worker does: one job, under its lease, on the device that Ray gave it."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = _bench(Path(root), device)
+    bench = _bench(root, device)
     with bench.store.lease(job.address), watched(bench.store, job, limit, _quiet) as alive:
         if not bench.store.has(job.address):
             run_job(job, bench, alive)

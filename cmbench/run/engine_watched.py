@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from cmbench.core.errors import CmbenchError
+from cmbench.record.shared_store import open_store
 from cmbench.record.store import Store
 from cmbench.run.engine_local import JobFailedError, LocalEngine, run_job
 from cmbench.run.progress import Board
@@ -132,7 +133,7 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    bench = Workbench(Store(root), torch.device(device))
+    bench = Workbench(open_store(root), torch.device(device))
     while True:
         try:
             job: Job = pipe.recv()

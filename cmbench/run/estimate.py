@@ -64,11 +64,12 @@ def needed_jobs(plan: Plan, store: Store) -> dict[Address, bool]:
     What lies behind an output that is there is not needed and not listed.
     """
     found: dict[Address, bool] = {}
+    there = store.survey()
 
     def visit(address: Address) -> None:
         if address in found:
             return
-        found[address] = store.present(address)
+        found[address] = there(address)
         if not found[address]:
             for need in plan.jobs[address].needs:
                 visit(need)

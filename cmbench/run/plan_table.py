@@ -1,12 +1,13 @@
 """A plan to read: cells, jobs by kind, and what they will cost."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cmbench.record.store import Store
+from cmbench.record.store import Address, Store
 from cmbench.run.estimate import Estimate
 from cmbench.run.waiting import Waiting
 from cmbench.suite.plan import Cell, Plan
@@ -21,6 +22,7 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
         cells.add_column(
             heading, justify="right" if heading in ("NFE", "seed", "images") else "left"
         )
+    there = store.survey()
     for cell in plan.cells:
         spent = cell.sampler.nfe() if cell.sampler else None
         name = cell.sampler.name if cell.sampler else ""
@@ -30,7 +32,7 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
             "counted" if spent is None else str(spent),
             str(cell.seed),
             f"{cell.images:,}",
-            "pending" if cell.pending is not None else _state(cell, store),
+            "pending" if cell.pending is not None else _state(cell, there),
         )
     console.print(cells)
     jobs = Table(title="jobs", title_justify="left")
@@ -91,6 +93,7 @@ def _print_waiting(waiting: Waiting, console: Console) -> None:
 
 def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]:
     """The same for machines."""
+    there = store.survey()
     return {
         "suite": plan.suite.suite,
         "cells": [
@@ -101,7 +104,7 @@ def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]
                 "nfe": cell.sampler.nfe() if cell.sampler else None,
                 "seed": cell.seed,
                 "images": cell.images,
-                "state": _state(cell, store),
+                "state": _state(cell, there),
             }
             for cell in plan.cells
         ],
@@ -115,16 +118,16 @@ def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]
     }
 
 
-def _state(cell: Cell, store: Store) -> str:
+def _state(cell: Cell, present: Callable[[Address], bool]) -> str:
     if cell.pending is not None:
         return f"pending: {cell.pending.command}"
     wanted = [s.job for s in cell.scores if s.job]
-    there = sum(store.present(a) for a in wanted)
+    there = sum(present(a) for a in wanted)
     waiting = len(cell.scores) - len(wanted)
     note = f", {waiting} scores pending" if waiting else ""
     if there == len(wanted):
         return "cached" + note
-    sampled = sum(store.present(a) for a in cell.shards)
+    sampled = sum(present(a) for a in cell.shards)
     return (f"{sampled} of {len(cell.shards)} shards" if sampled else "to do") + note
 
 

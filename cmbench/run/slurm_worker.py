@@ -22,7 +22,7 @@ import torch
 
 from cmbench.core.errors import Interrupted
 from cmbench.core.files import write_bytes, write_json
-from cmbench.record.store import Store
+from cmbench.record.shared_store import open_store
 from cmbench.run.engine_local import JobFailedError, run_job
 from cmbench.run.engine_watched import TRIES
 from cmbench.run.schedule import Schedule
@@ -134,7 +134,7 @@ class SlurmWorker:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         stop = _Stop()
         with suppress(Interrupted):
-            _Worker(self, Workbench(Store(self.store), device), stop).work()
+            _Worker(self, Workbench(open_store(self.store), device), stop).work()
         stop.leave()
 
     def checkpoint(self) -> Any:

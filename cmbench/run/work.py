@@ -212,7 +212,7 @@ class _FirstCallError(Exception):
 
 
 def _features(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
-    source = bench.store.root / "objects" / "sample" / job.needs[0].key[:2] / job.needs[0].key
+    source = bench.store.folder(Address("sample", job.needs[0].key))
     pixels = np.load(source / "pixels.npy", allow_pickle=False)
     layers = _extract(lambda a, b: pixels[a:b], len(pixels), job, bench, tick)
     for name, rows in layers.items():

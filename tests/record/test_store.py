@@ -8,7 +8,8 @@ import time
 import pytest
 
 from cmbench.core.errors import UserError
-from cmbench.record import store as store_module
+from cmbench.record import leases
+from cmbench.record.leases import FileLeases
 from cmbench.record.store import Address, Store
 
 ADDRESS = Address("sample", "ab" * 32)
@@ -116,10 +117,11 @@ def test_a_late_watcher_does_not_take_a_lease_that_was_taken_over_already(tmp_pa
     path = tmp_path / "leases" / ADDRESS.key
     dead = {"pid": 2**22 + 1, "host": "gone", "born": "1"}
     path.write_text(json.dumps(dead))
-    store._take_away(path, dead)
+    files = FileLeases(tmp_path / "leases", tmp_path / "tmp")
+    files.take_away(ADDRESS.key, dead)
     assert not path.exists()
     with store.lease(ADDRESS):
-        store._take_away(path, dead)  # a second watcher that read the dead owner earlier
+        files.take_away(ADDRESS.key, dead)  # a second watcher that read the dead owner earlier
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
     assert not list((tmp_path / "tmp").iterdir())
@@ -129,7 +131,7 @@ def test_a_late_watcher_does_not_take_a_lease_that_was_taken_over_already(tmp_pa
 def test_a_silent_lease_of_another_machine_is_taken_whatever_its_clock_said(
     tmp_path, monkeypatch, jump
 ):
-    monkeypatch.setattr(store_module, "_STALE_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "_STALE_SECONDS", 0.3)
     store = Store(tmp_path)
     path = tmp_path / "leases" / ADDRESS.key
     path.write_text(json.dumps({"pid": 1, "host": "gone", "born": "1"}))
@@ -145,7 +147,7 @@ def test_a_silent_lease_of_another_machine_is_taken_whatever_its_clock_said(
 
 @pytest.mark.parametrize("jump", [-4e8, 4e8])
 def test_a_heartbeat_counts_whatever_the_clock_behind_it_says(tmp_path, monkeypatch, jump):
-    monkeypatch.setattr(store_module, "_STALE_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "_STALE_SECONDS", 0.3)
     store = Store(tmp_path)
     path = tmp_path / "leases" / ADDRESS.key
     path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "born": "1"}))

@@ -30,3 +30,16 @@ def test_a_closed_cache_is_wrong_and_the_exit_code_says_so(tmp_path: Path) -> No
     done = cmbench(tmp_path, "doctor", "--no-network", "--json", CMBENCH_CACHE="/proc/none")
     assert done.returncode == 1
     assert {c["subject"]: c["state"] for c in json.loads(done.stdout)}["cache"] == "wrong"
+
+
+def test_shared_storage_is_tried_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMBENCH_STORE", f"file://{tmp_path}/bucket")
+    found = {check.subject: check for check in examine(network=False)}
+    assert found["shared store"].state == "ok"
+    assert "exclusive writes" in found["shared store"].detail
+    assert not [f for f in (tmp_path / "bucket").rglob("*") if f.is_file()]
+    monkeypatch.setenv("CMBENCH_STORE", "file:///proc/none")
+    found = {check.subject: check for check in examine(network=False)}
+    assert found["shared store"].state == "wrong"

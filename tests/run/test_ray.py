@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,18 @@ _PATIENT = {
 
 
 @contextmanager
-def _nodes(count: int) -> Iterator[Any]:
-    """A cluster of so many nodes of one CPU; no dashboard, little shared memory."""
+def _nodes(variables: Sequence[dict[str, str]]) -> Iterator[Any]:
+    """A cluster of nodes of one CPU, each with these variables; no dashboard, little memory."""
     from ray.cluster_utils import Cluster
 
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={**small, "_system_config": _PATIENT})
+    head = {**small, "_system_config": _PATIENT, "env_vars": variables[0]}
+    made = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for _ in range(count - 1):
-            made.add_node(wait=True, **small)
+        for told in variables[1:]:
+            made.add_node(wait=True, env_vars=told, **small)
         yield made
     finally:
         made.shutdown()
@@ -74,7 +75,7 @@ def _nodes(count: int) -> Iterator[Any]:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    with _nodes(2) as made:
+    with _nodes([{}, {}]) as made:
         yield made
 
 
@@ -117,6 +118,26 @@ def test_killed_workers_a_dead_node_and_a_killed_driver_change_nothing(
     done = _ray(folder, cluster)
     assert done.returncode == 0, done.stderr
     assert outputs(folder) == outputs(undisturbed)
+
+
+def test_nodes_with_disks_of_their_own_share_object_storage(undisturbed, tmp_path):
+    pytest.importorskip("moto", reason="the extra 'test' is not installed")
+    pytest.importorskip("s3fs", reason="the extra 'cloud' is not installed")
+    from s3_server import s3_server
+
+    disks = [tmp_path / "disk0", tmp_path / "disk1"]
+    folder = fresh(tmp_path / "f")
+    with s3_server() as told:
+        shared = {**told, "CMBENCH_STORE": "s3://shared/ray"}
+        with _nodes([{**told, "CMBENCH_CACHE": str(disk)} for disk in disks]) as cluster:
+            done = cmbench(folder, "run", "tiny.yaml", "--engine", "ray",
+                           "--address", cluster.address, **shared)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = ("records", "samples", "training")
+    expected = {n: d for n, d in outputs(undisturbed).items() if n.startswith(kept)}
+    assert {n: d for n, d in outputs(folder).items() if n.startswith(kept)} == expected
+    for disk in disks:
+        assert list((disk / "objects").glob("*/*/*/manifest.json")), f"{disk} did nothing"
 
 
 def test_a_plugin_s_fault_and_a_hung_job_fail_alone(tmp_path, cluster):
