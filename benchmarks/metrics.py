@@ -10,7 +10,8 @@ time). Ours with its interval, which no peer gives for the distance, precision a
 without ("value"). Prints the median of interleaved rounds in seconds of CPU (so that other work on
 the machine counts for less; with `--threads` above 1 wall-clock seconds), as ratios to the first
 row, the value, and the peak of memory above the start of a call (sampled). Set OMP_NUM_THREADS to
-the threads, or spinning threads are what is timed.
+the threads, or spinning threads are what is timed. "plain" is the short fast loop of
+`benchmarks/plain.py`, without checks or intervals.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import plain
 import torch
 from torch import nn
 
@@ -101,6 +103,7 @@ def distance(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
     return {
         "cmbench, value": lambda: moment_distance(one, two),
         "cmbench, value, the reference's factor kept": lambda: moment_distance(one, two, target),
+        "plain": lambda: plain.distance(*four),
         "torch-fidelity": lambda: fid_statistics_to_metric(*stated, False)[
             "frechet_inception_distance"
         ],
@@ -158,7 +161,9 @@ def _from_features(images: int, width: int, chance: np.random.Generator) -> Ways
         "pytorch-fid": lambda: float(calculate_frechet_distance(*moments(x), *moments(y))),
         "clean-fid": lambda: float(clean(*moments(x), *moments(y))),
     }
-    return ways | ({"by singular values": exact} if images < width else {})
+    if images >= width:
+        return ways
+    return ways | {"plain": lambda: plain.few_distance(x, y), "by singular values": exact}
 
 
 def moments(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
@@ -168,6 +173,7 @@ def moments(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
     x = rows(chance, 50_000, given.width, 0.0)
     return {
         "cmbench": lambda: float(np.trace(moments_of_rows(x).covariance)),
+        "plain": lambda: float(np.trace(plain.moments(x)[1])),
         "torch-fidelity": lambda: float(
             np.trace(fid_features_to_statistics(torch.from_numpy(x))["sigma"])
         ),
@@ -208,6 +214,7 @@ def precision(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
     return {
         "cmbench": ours(*spec),
         "cmbench, the reference's radii kept": ours(*spec, kept=True),
+        "plain": lambda: plain.precision_recall(x, y)[1],
         "torch-fidelity": lambda: prc_features_to_metric(
             torch.from_numpy(x), torch.from_numpy(y), verbose=False
         )["recall"],
@@ -235,6 +242,7 @@ def inception_score(given: argparse.Namespace, chance: np.random.Generator) -> W
     return {
         "cmbench, value": lambda: metric.value(Features({"logits": logits})),
         "cmbench, interval": ours("inception_score", "inception_score", {"logits": logits}, {}),
+        "plain": lambda: plain.inception_score(logits),
         "torch-fidelity": lambda: isc_features_to_metric(torch.from_numpy(logits))[
             "inception_score_mean"
         ],
@@ -294,6 +302,7 @@ ALL = {
 
 def one_pass(given: argparse.Namespace, chance: np.random.Generator) -> None:
     """All metrics of one pass, over the extractor's time at its rate on 96 images of 32 pixels."""
+    clock = _clock(given.threads)
     pixels = torch.from_numpy(chance.integers(0, 256, (96, 3, 32, 32), dtype=np.uint8))
     print("| extractor | images | its seconds | all metrics | share |\n|---|---:|---:|---:|---:|")
     for name, metrics in ALL.items():
@@ -301,10 +310,10 @@ def one_pass(given: argparse.Namespace, chance: np.random.Generator) -> None:
             torch.device("cpu"))  # fmt: skip
         with torch.inference_mode():
             found = net(pixels[:32])
-            start = time.process_time()
+            start = clock()
             for part in pixels.split(32):
                 net(part)
-        each = (time.process_time() - start) / len(pixels)
+        each = (clock() - start) / len(pixels)
         widths = {layer: v.shape[1] for layer, v in found.items()}
         own, other = (
             {k: rows(chance, given.images, w, s) * (8 if k == "logits" else 1)
@@ -314,10 +323,10 @@ def one_pass(given: argparse.Namespace, chance: np.random.Generator) -> None:
         # What is the reference's own is made once a board: by the first of its cells.
         for metric in metrics:
             create("metric", metric).scores(Features(own), reference)
-        held, start = Features(own), time.process_time()
+        held, start = Features(own), clock()
         for metric in metrics:
             create("metric", metric).scores(held, reference)
-        spent, whole = time.process_time() - start, each * given.images
+        spent, whole = clock() - start, each * given.images
         print(f"| {name} | {given.images} | {whole:.1f} | {spent:.2f} | {spent / whole:.1%} |",
               flush=True)  # fmt: skip
 
@@ -358,15 +367,21 @@ def main() -> None:
             )
 
 
+def _clock(threads: int) -> Callable[[], float]:
+    return time.process_time if threads == 1 else time.perf_counter
+
+
 def timed(
     ways: Ways, rounds: int, threads: int
 ) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
     """Seconds of each round, peak of memory and value, by implementation; rounds interleaved."""
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = _clock(threads)
     spent: dict[str, list[float]] = {name: [] for name in ways}
     peaks, values = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     for _ in range(rounds):
         for name, run in ways.items():
+            # Threads that still spin after a call would take the next one's cores.
+            time.sleep(0.5 if threads > 1 else 0)
             with Peak() as peak:
                 start = clock()
                 values[name] = run()

@@ -120,11 +120,13 @@ def frechet_value(generated: Features, reference: Reference | None, layer: str) 
     gaps = rows.astype(np.float64)
     mean = gaps.mean(axis=0)
     gaps -= mean
-    carried = (torch.from_numpy(gaps) @ torch.from_numpy(target.factor)).numpy()
+    # NumPy throughout: torch's threads, still spinning, would take the cores from its own. It sees
+    # a matrix times its own transpose, and does half of the work.
+    carried = gaps @ target.factor
+    values = np.linalg.eigvalsh(carried @ carried.T)
     scale = len(rows) - 1
-    # NumPy sees a matrix times its own transpose, and does half of the work.
-    root = float(_roots(torch.from_numpy(carried @ carried.T)).sum()) / scale**0.5
-    return _distance(mean - target.mean, float((gaps**2).sum()) / scale + target.trace, root)
+    root = float(np.sqrt(values.clip(min=0)).sum()) / scale**0.5
+    return _distance(mean - target.mean, float(np.vdot(gaps, gaps)) / scale + target.trace, root)
 
 
 def frechet_score(generated: Features, reference: Reference | None, layer: str) -> Score:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+from scipy.linalg import blas
 
 from cmbench.metrics._base import Features, MetricError, Moments, Reference
 from cmbench.metrics._rows import feature_rows
@@ -92,10 +93,16 @@ def _single_precision(rows: NDArray[np.floating]) -> Moments:
     count, width = rows.shape
     shift = rows[:_BLOCK].mean(axis=0, dtype=np.float64).astype(np.float32)
     sums, scatter = np.zeros(width), np.zeros((width, width))
-    for start in range(0, count, _BLOCK):
-        gaps = rows[start : start + _BLOCK] - shift
+    buffer = np.empty((min(2 * _BLOCK, count), width), np.float32)
+    for start in range(0, count, len(buffer)):
+        part = rows[start : start + len(buffer)]
+        gaps = np.subtract(part, shift, out=buffer[: len(part)])
         sums += gaps.sum(axis=0, dtype=np.float64)
-        scatter += gaps.T @ gaps
+        # The triangle that `gaps.T @ gaps` makes and then copies into the other, block by block.
+        scatter += blas.ssyrk(1.0, gaps.T).T
+    del gaps, buffer
+    for i in range(width):
+        scatter[:i, i] = scatter[i, :i]
     sums /= count
     scatter -= np.outer(sums, count * sums)
     scatter /= count - 1

@@ -24,8 +24,8 @@ _SPARE = 4
 _PENDING = 1 << 22
 """Candidates collected before they are sorted and the bounds drawn in."""
 _FAR = float("inf")
-_FEW, _EXACT = 8, 1024
-"""Rows, and pairs, computed in float64 at a time."""
+_EXACT = 64
+"""Pairs computed in float64 at a time: they stay in the cache."""
 _ROUNDING = 1e-5
 """Bound on the error of a squared distance, relative to the two squared norms."""
 
@@ -66,11 +66,19 @@ class Pairs:
 
 
 def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
-    """The k and a few more nearest other rows of each row; N must exceed k."""
-    near = _symmetric_nearest(torch.from_numpy(rows - rows.mean(axis=0)), k + _SPARE)
-    exact = _exact(rows, rows, np.arange(len(rows))[:, None], near)
-    order = np.argsort(exact, axis=1, kind="stable")
-    return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(exact, order, 1))
+    """The k and a few more nearest other rows of each row; N must exceed k.
+
+    The k-th, and what lies within rounding of it, by exact distances; the others in float32.
+    """
+    x = torch.from_numpy(rows - rows.mean(axis=0))
+    norms = _norms(x)
+    near, single = _symmetric_nearest(x, norms, k + _SPARE)
+    squared, rims = single.astype(np.float64), single[:, k - 1 : k]
+    slack = 2 * _ROUNDING * (norms + norms.max()).numpy()[:, None]
+    i, place = np.nonzero(np.abs(single - rims) <= slack)
+    squared[i, place] = _exact(rows, rows, i, near[i, place])
+    order = np.argsort(squared, axis=1, kind="stable")
+    return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(squared, order, 1))
 
 
 def neighbours_of(features: Features, rows: NDArray[np.float32], layer: str, k: int) -> Neighbours:
@@ -156,14 +164,17 @@ def ranked(
             for lines in (slice(i, i + 256) for i in range(0, len(x), 256))
         ]
     ).numpy()
-    exact = _exact(queries, base, np.arange(len(queries))[:, None], found)
+    lines = np.arange(len(queries)).repeat(width)
+    exact = _exact(queries, base, lines, found.ravel()).reshape(found.shape)
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
 
 
-def _symmetric_nearest(x: Tensor, k: int) -> NDArray[np.int64]:
-    """Index of the k nearest other rows of each row, (N, k), by float32 distances."""
-    norms, found = _norms(x), _Nearest(len(x), min(k, len(x) - 1))
+def _symmetric_nearest(
+    x: Tensor, norms: Tensor, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Index of and squared float32 distance to the k nearest other rows of each row, (N, k)."""
+    found = _Nearest(len(x), min(k, len(x) - 1))
     blocks = [slice(i, i + _BLOCK) for i in range(0, len(x), _BLOCK)]
     for lines in blocks:
         own = _squared(x[lines], x[lines], norms[lines], norms[lines]).fill_diagonal_(_FAR)
@@ -172,7 +183,7 @@ def _symmetric_nearest(x: Tensor, k: int) -> NDArray[np.int64]:
         for columns in blocks[place + 1 :]:
             block = _squared(x[lines], x[columns], norms[lines], norms[columns])
             found.add(block, lines.start, columns.start)
-    return found.index()
+    return found.sorted()
 
 
 class _Nearest:
@@ -206,10 +217,11 @@ class _Nearest:
         pairs = _below(block, self.bounds[None, columns], row, column)
         self._keep(Pairs(pairs.second, pairs.first, pairs.squared))
 
-    def index(self) -> NDArray[np.int64]:
-        """(N, k), nearest first."""
+    def sorted(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Index and squared distance, (N, k), nearest first."""
         self._settle()
-        return self._parts[0].second.reshape(-1, self.k)
+        whole = self._parts[0]
+        return whole.second.reshape(-1, self.k), whole.squared.reshape(-1, self.k)
 
     def _keep(self, pairs: Pairs) -> None:
         self._parts.append(pairs)
@@ -223,7 +235,9 @@ class _Nearest:
             np.concatenate([getattr(part, name) for part in self._parts])
             for name in ("first", "second", "squared")
         )
-        order = np.lexsort((squared, rows))
+        # One key of a row and the bits of a distance: a float's bits, from 0 up, are in its order.
+        bits = np.maximum(squared, np.float32(0)).view(np.int32).astype(np.int64)
+        order = np.argsort((rows << 32) | bits)
         rows = rows[order]
         starts = np.searchsorted(rows, np.arange(len(self.bounds)))
         place = np.arange(len(rows)) - starts[rows]
@@ -249,11 +263,8 @@ class _Decision:
         rims = radii[pairs.second if side else pairs.first]
         inside = pairs.squared < rims - self.slack
         near = np.flatnonzero(np.abs(pairs.squared - rims) <= self.slack)
-        for start in range(0, len(near), _EXACT):
-            some = near[start : start + _EXACT]
-            gap = self.a[pairs.first[some]].astype(np.float64) - self.b[pairs.second[some]]
-            exact = np.einsum("ij,ij->i", gap, gap)
-            inside[some] = exact < rims[some] if self.strict else exact <= rims[some]
+        exact = _exact(self.a, self.b, pairs.first[near], pairs.second[near])
+        inside[near] = exact < rims[near] if self.strict else exact <= rims[near]
         return pairs.first[inside], pairs.second[inside]
 
 
@@ -293,9 +304,10 @@ def _squared(x: Tensor, y: Tensor, norms_x: Tensor, norms_y: Tensor) -> Tensor:
 def _exact(
     a: NDArray[np.float32], b: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    result = np.empty(j.shape)
-    for start in range(0, len(j), _FEW):
-        lines = slice(start, start + _FEW)
-        gap = a[i[lines]].astype(np.float64) - b[j[lines]]
-        result[lines] = np.einsum("ijk,ijk->ij", gap, gap)
+    """Squared distances of the pairs (P,), from differences in float64."""
+    result = np.empty(len(j))
+    for start in range(0, len(j), _EXACT):
+        some = slice(start, start + _EXACT)
+        gap = a[i[some]].astype(np.float64) - b[j[some]]
+        result[some] = np.einsum("ij,ij->i", gap, gap)
     return result
