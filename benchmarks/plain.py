@@ -84,9 +84,9 @@ def _radii(x: torch.Tensor, k: int, block: int) -> torch.Tensor:
 def _nearest(known: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
     """The smallest of each row, itself among them, in order."""
     width = known.shape[1]
-    return torch.cat([known, squared.topk(width, largest=False).values], 1).sort(1).values[
-        :, :width
-    ]
+    return (
+        torch.cat([known, squared.topk(width, largest=False).values], 1).sort(1).values[:, :width]
+    )
 
 
 def _squared(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

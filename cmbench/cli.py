@@ -119,6 +119,7 @@ def run(
     from cmbench.run.engines import EngineOptions, open_engine
     from cmbench.run.progress import board
     from cmbench.run.suite_run import run_suite
+    from cmbench.run.waiting import waiting_lines
     from cmbench.run.workbench import Workbench
 
     if race and engine != "local":
@@ -153,7 +154,7 @@ def run(
             for score in cell.scores
         ),
     }
-    _tell_outcome(summary, as_json, write)
+    _tell_outcome(summary, waiting_lines(planned), as_json, write)
     if outcome.failed:
         raise typer.Exit(1)
     if strict and (summary["pending"] or summary["pending_scores"]):
@@ -474,22 +475,22 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _tell_outcome(summary: dict[str, Any], as_json: bool, report: bool) -> None:
+def _tell_outcome(
+    summary: dict[str, Any], waiting: list[str], as_json: bool, report: bool
+) -> None:
     if as_json:
         _print_json(summary)
         return
-    console = Console(stderr=True)
-    waiting = summary["pending_scores"]
-    scores = f", {waiting} scores of those done wait" if waiting else ""
-    console.print(
+    console = Console(stderr=True, soft_wrap=True)
+    lines = [
         f"{summary['done']} cells done ({summary['new']} new), {summary['failed']} failed, "
-        f"{summary['pending']} pending{scores}: {summary['results']}",
-        markup=False,
-        highlight=False,
-    )
+        f"{summary['pending']} pending: {summary['results']}",
+        *waiting,
+    ]
     if report:
-        page = Path(summary["results"]) / "report.html"
-        console.print(f"open {page}", markup=False, highlight=False)
+        lines.append(f"open {Path(summary['results']) / 'report.html'}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
 
 
 def _print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ from cmbench.denoise.model import Model
 from cmbench.run.probe import probe_network
 from cmbench.suite.plan import Cell, Plan
 
-__all__ = ["Waiting", "estimate_waiting"]
+__all__ = ["Waiting", "estimate_waiting", "waiting_lines"]
 
 _LONGEST = 20
 """Evaluations of a chain that is still tried."""
@@ -59,6 +59,29 @@ def estimate_waiting(plan: Plan, device: torch.device) -> Waiting:
         bytes=sum(_bytes(plan, cell) for cell in cells),
         commands=_commands(plan),
     )
+
+
+def waiting_lines(plan: Plan) -> list[str]:
+    """A line for each reason that cells, or scores of cells that run, wait for."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for cell in plan.cells:
+        for what, reason in _reasons(cell):
+            found.setdefault((reason.reason, reason.command), Counter())[what] += 1
+    return [
+        f"pending: {', '.join(what + _cells(n) for what, n in counts.items())}: {reason}; "
+        f"bring it with: {command}"
+        for (reason, command), counts in found.items()
+    ]
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count > 1 else ''}"
+
+
+def _reasons(cell: Cell) -> list[tuple[str, Pending]]:
+    if cell.pending is not None:
+        return [("", cell.pending)]
+    return [(f"{s.metric.name} of ", s.pending) for s in cell.scores if s.pending is not None]
 
 
 def _evaluations(cell: Cell) -> int | None:

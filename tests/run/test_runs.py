@@ -132,8 +132,11 @@ def test_what_is_missing_waits_and_the_rest_runs(tmp_path):
     )
     suite = suite[: suite.index("  - model: edm")] + suite[suite.index("  - model: oracle") :]
     (folder / "tiny.yaml").write_text(suite)
-    done = cmbench(folder, "run", "tiny.yaml", "--json")
+    done = cmbench(folder, "run", "tiny.yaml")
     assert done.returncode == 0, done.stderr
+    said = next(line for line in done.stderr.splitlines() if line.startswith("pending: "))
+    assert "frechet_distance of 2 cells: Inception's weights are not here" in said
+    assert said.endswith("bring it with: cmbench assets fetch inception-2015-12-05")
     text = (folder / "results" / "tiny" / "leaderboard.md").read_text()
     assert "cmbench assets fetch inception-2015-12-05" in text
     record = json.loads(next((folder / "results" / "tiny" / "records").glob("*.json")).read_text())
