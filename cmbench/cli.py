@@ -117,6 +117,7 @@ def run(
         plan(suite, data, device, retrain, tag, as_json)
         return
     from cmbench.run.engines import EngineOptions, open_engine
+    from cmbench.run.estimate import needed_jobs
     from cmbench.run.progress import board
     from cmbench.run.suite_run import run_suite
     from cmbench.run.waiting import waiting_lines
@@ -128,8 +129,9 @@ def run(
         )
     options = EngineOptions(address, cpus, gpus, timeout, workers, _pairs("--slurm", slurm or []))
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
-        board(len(planned.jobs), quiet=quiet) as shown,
+        board(to_do, quiet=quiet) as shown,
         open_engine(engine, Workbench(store, chosen), shown, options) as opened,
     ):
         if race:

@@ -142,6 +142,11 @@ def test_what_is_missing_waits_and_the_rest_runs(tmp_path):
     record = json.loads(next((folder / "results" / "tiny" / "records").glob("*.json")).read_text())
     assert record["status"] == "done"
     assert record["pending_scores"][0]["title"] == "FID"
+    (folder / "tiny.yaml").write_text(suite.replace("nfe: [1, 2]", "nfe: [1, 2, 4]"))
+    more = cmbench(folder, "run", "tiny.yaml")
+    last = [line for line in more.stderr.splitlines() if line.startswith("[")][-1]
+    done, of = last[1 : last.index("]")].split("/")
+    assert done == of  # what was there already is not counted as work to do
 
 
 @pytest.mark.parametrize(
