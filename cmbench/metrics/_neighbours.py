@@ -294,7 +294,8 @@ def _joined(parts: list[Pairs], counts: NDArray[np.int64]) -> Pairs:
 
 
 def _norms(x: Tensor) -> Tensor:
-    return (x * x).sum(1)
+    rows = x.numpy()
+    return torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
 
 
 def _squared(x: Tensor, y: Tensor, norms_x: Tensor, norms_y: Tensor) -> Tensor:
