@@ -1,11 +1,13 @@
 """Sampling and training steps against plain loops and diffusers, in one process.
 
     python benchmarks/peers.py [--rounds 5] [--batch 16] [--channels 32,64] [--images 64]
+        [--only cd]
 
 Sampling: the same network, the same initial noise, the same levels; Heun against a loop written
 as EDM's algorithm reads, DDIM against diffusers' DDIMPipeline with the same noise predictor.
 Training: one step of consistency distillation and of consistency training against a plain loop of
-the published algorithm (eager Adam, average by a Python loop, an own target network). Leaderboard:
+the published algorithm (eager Adam, average by a Python loop, an own target network); and one of
+three students of one teacher, trained in step, against three such loops. Leaderboard:
 a suite of three cells (NFE 1, 2, 4) with Frechet distance and KID, run in a new cache and
 reported, against a script that samples each cell alone and calls torch-fidelity for it with the
 same extractor, its reference cached after the first call; same images. Rounds are
@@ -40,7 +42,7 @@ from cmbench.denoise.grids import karras_grid
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
 from cmbench.samplers._base import BoundGenerator
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives._base import Setup, Shared
 
 SHAPE = (3, 32, 32)
 
@@ -142,15 +144,25 @@ def against_diffusers(batch: int) -> tuple[Callable, Callable]:
     return own, peer
 
 
-def training(name: str, net: nn.Module, batch: int) -> tuple[Callable, Callable]:
-    """One step of the objective, with its optimiser and averages, against a plain one."""
+def training(
+    name: str, net: nn.Module, batch: int, students: int = 1
+) -> tuple[Callable, Callable]:
+    """One step of each student, with its optimiser and averages, against as many plain ones."""
     teacher = EDMDenoiser(copy.deepcopy(net), SHAPE).eval()
-    images = torch.rand(batch, *SHAPE) * 2 - 1
+    images, shared = torch.rand(batch, *SHAPE) * 2 - 1, Shared()
+    own = [_own_step(name, net, teacher, images, shared) for _ in range(students)]
+    plain = [_plain_step(name, net, teacher, images) for _ in range(students)]
+    return lambda: [step() for step in own], lambda: [step() for step in plain]
+
+
+def _own_step(
+    name: str, net: nn.Module, teacher: nn.Module, images: Tensor, shared: Shared
+) -> Callable[[], None]:
     spec = {"cd": {"name": "cd", "mu": 0.95}, "ct": {"name": "ct", "s0": 2, "s1": 60}}[name]
     own = ConsistencyFunction(copy.deepcopy(net), SHAPE).to(memory_format=torch.channels_last)
     objective, device = create("objective", spec), torch.device("cpu")
-    setup = Setup(own, teacher, create("distance", "l2").build(device), 1000, device)
-    loss = objective.build(setup)
+    distance, batch = create("distance", "l2").build(device), len(images)
+    loss = objective.build(Setup(own, teacher, distance, 1000, device, shared))
     parameters = list(own.parameters())
     fast = torch.optim.Adam(parameters, 1e-4, foreach=True)
     average = [p.detach().clone() for p in parameters]
@@ -167,10 +179,16 @@ def training(name: str, net: nn.Module, batch: int) -> tuple[Callable, Callable]
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 0.001)
 
+    return ours
+
+
+def _plain_step(
+    name: str, net: nn.Module, teacher: nn.Module, images: Tensor
+) -> Callable[[], None]:
     student = ConsistencyFunction(copy.deepcopy(net), SHAPE)
     target, ema = copy.deepcopy(student), copy.deepcopy(student)
     slow = torch.optim.Adam(student.parameters(), 1e-4, foreach=False)
-    grid = karras_grid(18).float()
+    grid, batch = karras_grid(18).float(), len(images)
 
     def plain() -> None:
         slow.zero_grad()
@@ -193,7 +211,7 @@ def training(name: str, net: nn.Module, batch: int) -> tuple[Callable, Callable]
                 for a, b in zip(kept.parameters(), student.parameters(), strict=True):
                     a.mul_(rate).add_(b, alpha=1 - rate)
 
-    return ours, plain
+    return plain
 
 
 class Extractor(FeatureExtractorBase):
@@ -279,6 +297,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--channels", default="32,64")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--only", default="", help="rows whose title begins so")
     given = parser.parse_args()
     torch.set_num_threads(1)
     net = network(tuple(int(c) for c in given.channels.split(",")))
@@ -286,6 +305,9 @@ def main() -> None:
         "heun, against EDM's loop": lambda: against_edm(net, given.batch),
         "ddim, against diffusers": lambda: against_diffusers(given.batch),
         "cd step, against a plain loop": lambda: training("cd", net, given.batch),
+        "cd steps of three students, against plain loops": lambda: training(
+            "cd", net, given.batch, 3
+        ),
         "ct step, against a plain loop": lambda: training("ct", net, given.batch),
     }
     place = tempfile.TemporaryDirectory()
@@ -294,6 +316,8 @@ def main() -> None:
         Path(place.name), given.images
     )
     for title, make in pairs.items():
+        if not title.startswith(given.only):
+            continue
         ratios = compared(*make(), given.rounds)
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         sys.stdout.write(f"{title}: {statistics.median(ratios):.2f} ({spread})\n")

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,9 @@ from cmbench.cli_examples import teach
 from cmbench.cli_models import models
 from cmbench.cli_trust import register
 from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
+
+if TYPE_CHECKING:
+    from cmbench.train.loop import TrainState
 
 __all__ = ["app", "main"]
 
@@ -303,8 +306,13 @@ def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> No
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe's YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and weights.")],
+    recipes: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE...", help="A recipe's YAML file, or several.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for checkpoints, log and weights; of several, one in it each."),
+    ],
     data: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher's weights or folder.")] = None,
     start: Annotated[
@@ -313,26 +321,37 @@ def train(
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Trains one recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`."""
+    """Trains a recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`.
+
+    Several recipes of consistency distillation that differ in distance, target or optimiser train
+    together: one teacher's passes serve them all, and each gets the weights it would get alone.
+    """
     from cmbench.run.environment import pick_device
     from cmbench.run.progress import board
-    from cmbench.run.recipe_command import run_recipe
+    from cmbench.run.recipe_command import run_recipes
     from cmbench.train.recipe import read_recipe
 
-    total = read_recipe(recipe).images
+    total = sum(read_recipe(recipe).images for recipe in recipes)
+    seen: dict[str, int] = {}
     with board(1, quiet=quiet) as shown:
-        shown.start_job(f"train {recipe}")
-        result = run_recipe(
-            recipe,
+
+        def progress(state: "TrainState") -> None:
+            seen[state.recipe] = state.images
+            shown.tick(sum(seen.values()), total, f"loss {state.loss:.4f}")
+
+        shown.start_job(f"train {', '.join(str(recipe) for recipe in recipes)}")
+        results = run_recipes(
+            recipes,
             out=out,
             data=data,
             teacher=teacher,
             start=start,
             device=str(pick_device(device)),
-            progress=lambda state: shown.tick(state.images, total, f"loss {state.loss:.4f}"),
+            progress=progress,
         )
         shown.end_job()
-    sys.stdout.write(f"{result.weights}\n")
+    for result in results:
+        sys.stdout.write(f"{result.weights}\n")
 
 
 @app.command()

@@ -23,6 +23,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "cmbench train models/edm/recipes/digits.yaml --out runs/edm",
         "cmbench train models/consistency/recipes/digits.yaml --out runs/cd --teacher runs/edm",
+        "cmbench train models/consistency/recipes/cifar10_cd_l1.yaml "
+        "models/consistency/recipes/cifar10_cd_l2.yaml --out runs/cd_two",
     ),
     "edit": (
         "cmbench edit consistency/digits --weights runs/cd --task inpaint --out edited.png",

@@ -1,6 +1,6 @@
-"""Training of one recipe file from the command line: data, teacher and device resolved."""
+"""Training of recipe files from the command line: data, teacher and device resolved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,14 +10,14 @@ from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.suite.cards import find_card
 from cmbench.suite.sources import open_card
-from cmbench.train.loop import TrainResult, TrainState, train
-from cmbench.train.recipe import Recipe, read_recipe
+from cmbench.train.loop import Student, TrainResult, TrainState, train_in_step
+from cmbench.train.recipe import Recipe, read_recipe, require_alike
 
-__all__ = ["run_recipe"]
+__all__ = ["run_recipes"]
 
 
-def run_recipe(
-    path: Path,
+def run_recipes(
+    paths: Sequence[Path],
     *,
     out: Path,
     data: Path | None = None,
@@ -25,12 +25,13 @@ def run_recipe(
     start: Path | None = None,
     device: str = "cpu",
     progress: Callable[[TrainState], None] | None = None,
-) -> TrainResult:
-    """Trains the recipe at `path` into `out`, going on from the checkpoints there.
+) -> list[TrainResult]:
+    """Trains the recipes at `paths`, several in step, going on from the checkpoints there.
 
     Args:
-        path: The recipe's YAML file.
-        out: Folder of checkpoints, log and weights.
+        paths: The recipes' YAML files.
+        out: Folder of checkpoints, log and weights; of several, each has one in it, named for the
+            recipe.
         data: Where the data set lies, if not at its usual place.
         teacher: The teacher's weights, or the folder it was trained in; by default the weights
             that its card ships.
@@ -39,24 +40,28 @@ def run_recipe(
         progress: Called after every step.
 
     Raises:
-        UserError: For a faulty recipe, or a teacher that is missing or of another architecture.
+        UserError: For a faulty recipe, recipes that share nothing, or a teacher that is missing or
+            of another architecture.
         Pending: If the data set is not there.
     """
-    recipe = read_recipe(path)
-    place = torch.device(device)
+    recipes = [read_recipe(path) for path in paths]
+    if len(recipes) > 1:
+        require_alike(recipes)
+    recipe, place = recipes[0], torch.device(device)
     images = create("dataset", recipe.dataset).open(data)
     objective = recipe.built_objective()
     wanted = objective.needs_teacher or objective.starts_from_teacher() or teacher is not None
     taught = _module_of(recipe, "teacher", teacher, place) if wanted else None
-    first = _module_of(recipe, "start", start, place) if recipe.start else None
-    return train(
-        recipe,
-        dataset_images=images,
-        teacher=taught,
-        start=first,
-        folder=out,
-        device=place,
-        progress=progress,
+    students = [
+        Student(
+            each,
+            out / Path(each.recipe).name if len(recipes) > 1 else out,
+            _module_of(each, "start", start, place) if each.start else None,
+        )
+        for each in recipes
+    ]
+    return train_in_step(
+        students, dataset_images=images, teacher=taught, device=place, progress=progress
     )
 
 

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from cmbench.train.checkpoint import latest_checkpoint, save_checkpoint
 from cmbench.train.draws import Draws
 from cmbench.train.ema import WeightAverage
 from cmbench.train.muon import Muon
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives._base import Loss, Objective, Setup, Shared
 from cmbench.train.parallel import Ranks
 from cmbench.train.recipe import Recipe
 
-__all__ = ["DivergedError", "TrainResult", "TrainState", "train"]
+__all__ = ["DivergedError", "Student", "TrainResult", "TrainState", "train", "train_in_step"]
 
 
 class DivergedError(CmbenchError):
@@ -42,8 +42,9 @@ class DivergedError(CmbenchError):
 
 @dataclass(frozen=True)
 class TrainState:
-    """How far a training is: what progress shows."""
+    """How far the training of a recipe is: what progress shows."""
 
+    recipe: str
     step: int
     images: int
     loss: float
@@ -85,10 +86,79 @@ def train(
     Raises:
         DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint.
     """
-    trainer = _Trainer(recipe, dataset_images, teacher, start, folder, device)
-    trainer.resume()
-    trainer.run(progress)
-    return trainer.finish()
+    student = Student(recipe, folder, start)
+    return train_in_step(
+        [student], dataset_images=dataset_images, teacher=teacher, device=device, progress=progress
+    )[0]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One of several trainings in step: its recipe, folder, and the module it goes on from."""
+
+    recipe: Recipe
+    folder: Path
+    start: nn.Module | None = None
+
+
+def train_in_step(
+    students: Sequence[Student],
+    *,
+    dataset_images: ImageSet,
+    teacher: nn.Module | None,
+    device: torch.device,
+    progress: Callable[[TrainState], None] | None = None,
+) -> list[TrainResult]:
+    """Trains students of one teacher together: what their objectives share is made once a step.
+
+    The weights are those of the trainings alone, to the bit. Each goes on from its own last
+    checkpoint; those behind catch up first. One that diverges leaves the others to finish.
+
+    Args:
+        students: Of recipes that `recipe.require_alike` accepts.
+        dataset_images: The training images.
+        teacher: The teacher's module, for the objectives that need one.
+        device: Where the networks run.
+        progress: Called after every step of every student.
+
+    Raises:
+        DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint;
+            after the others have finished.
+    """
+    shared = Shared()
+    trainers = [
+        _Trainer(s.recipe, dataset_images, teacher, s.start, s.folder, device, shared)
+        for s in students
+    ]
+    for trainer in trainers:
+        trainer.resume()
+    _run(trainers, progress)
+    return [trainer.finish() for trainer in trainers]
+
+
+def _run(trainers: Sequence["_Trainer"], progress: Callable[[TrainState], None] | None) -> None:
+    """Steps to the end; an interrupt is heeded between two steps, after a checkpoint."""
+    start = time.monotonic()
+    running = list(trainers)
+    diverged: list[DivergedError] = []
+    with _Interrupts() as interrupts:
+        while running := [t for t in running if t.step < t.recipe.steps]:
+            behind = min(t.step for t in running)
+            for trainer in [t for t in running if t.step == behind]:
+                try:
+                    trainer.advance(progress, start)
+                except DivergedError as error:
+                    diverged.append(error)
+                    running.remove(trainer)
+            if interrupts.asked:
+                for trainer in running:
+                    trainer.save()
+                raise Interrupted
+    for trainer in trainers if diverged else ():
+        if trainer.step == trainer.recipe.steps:
+            trainer.finish()
+    if diverged:
+        raise diverged[0]
 
 
 class _Trainer:
@@ -100,6 +170,7 @@ class _Trainer:
         start: nn.Module | None,
         folder: Path,
         device: torch.device,
+        shared: Shared,
     ) -> None:
         self.recipe, self.images, self.folder, self.device = recipe, images, folder, device
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +184,7 @@ class _Trainer:
             _take(student, first, recipe)
         self.student = student.to(device).to(memory_format=torch.channels_last)
         distance = create("distance", recipe.distance).build(device) if recipe.distance else None
-        setup = Setup(self.student, teacher, distance, recipe.steps, device)
+        setup = Setup(self.student, teacher, distance, recipe.steps, device, shared)
         self.loss: Loss = objective.build(setup).to(device)
         self.average = WeightAverage(self.student, recipe.ema, recipe.batch)
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
@@ -144,22 +215,17 @@ class _Trainer:
         self.step = state["step"]
         self.points = [TrainingPoint.model_validate(p) for p in state["points"]]
 
-    def run(self, progress: Callable[[TrainState], None] | None) -> None:
-        """Steps to the end; an interrupt is heeded between two steps, after a checkpoint."""
-        start = time.monotonic()
-        with _Interrupts() as interrupts:
-            while self.step < self.recipe.steps:
-                loss = self._step()
-                self.step += 1
-                seen = self.step * self.recipe.batch
-                extra = self.loss.progress(self.step - 1)
-                self._log(loss, seen, extra)
-                self._keep(seen)
-                if progress is not None and self.ranks.is_first:
-                    progress(TrainState(self.step, seen, loss, time.monotonic() - start, extra))
-                if interrupts.asked:
-                    self._save()
-                    raise Interrupted
+    def advance(self, progress: Callable[[TrainState], None] | None, start: float) -> None:
+        """One step, logged and kept; `start` is when the run began, in monotonic seconds."""
+        loss = self._step()
+        self.step += 1
+        seen = self.step * self.recipe.batch
+        extra = self.loss.progress(self.step - 1)
+        self._log(loss, seen, extra)
+        self._keep(seen)
+        if progress is not None and self.ranks.is_first:
+            spent = time.monotonic() - start
+            progress(TrainState(self.recipe.recipe, self.step, seen, loss, spent, extra))
 
     def _log(self, loss: float, seen: int, extra: dict[str, float]) -> None:
         """The mean loss since the last point, kept in the checkpoint with the rest."""
@@ -247,12 +313,13 @@ class _Trainer:
     def _keep(self, seen: int) -> None:
         recipe = self.recipe
         if seen // recipe.save_every_images > (seen - recipe.batch) // recipe.save_every_images:
-            self._save()
+            self.save()
         show = recipe.show_every_images
         if show and seen // show > (seen - recipe.batch) // show:
             self._show(seen)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes a checkpoint."""
         if not self.ranks.is_first:
             return
         state: dict[str, Any] = {

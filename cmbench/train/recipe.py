@@ -1,5 +1,6 @@
 """Recipes: how a model is trained, as one YAML file that decides its weights to the bit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from cmbench.core.loader import create, validation_message
 from cmbench.core.yaml_source import read_yaml, validate
 from cmbench.train.objectives._base import Objective
 
-__all__ = ["EMA", "Optimiser", "Recipe", "read_recipe"]
+__all__ = ["EMA", "Optimiser", "Recipe", "read_recipe", "require_alike"]
 
 ComponentSpec = str | dict[str, Any]
 
@@ -156,6 +157,47 @@ def read_recipe(path: Path) -> Recipe:
     create("dataset", recipe.dataset, where=source.where(("dataset",)))
     create("model", recipe.model, where=source.where(("model",)))
     return recipe
+
+
+_ALIKE = ("teacher", "dataset", "model", "batch", "seed", "flip", "precision")
+"""What must agree for students to draw the same images, noise and times, and ask one teacher."""
+
+
+def require_alike(recipes: Sequence[Recipe]) -> None:
+    """Recipes can be trained in step if they differ only in what a student makes by itself.
+
+    Raises:
+        UserError: Naming the field in which two of them differ, or an objective without anything
+            to share.
+    """
+    first, apart = recipes[0], "train them one after the other"
+    for recipe in recipes:
+        if recipe.built_objective().shares() is None:
+            raise UserError(
+                f"recipe {recipe.recipe}: students of objective "
+                f"'{recipe.built_objective().name}' share nothing",
+                expected="recipes of consistency distillation",
+                fix=apart,
+            )
+        mine, other = (_shared_fields(r) for r in (recipe, first))
+        unlike = next((key for key in other if mine.get(key) != other[key]), None)
+        if unlike is not None:
+            raise UserError(
+                f"recipes {first.recipe} and {recipe.recipe} can't be trained together: {unlike} "
+                f"is {other[unlike]} in one and {mine.get(unlike)} in the other",
+                fix=apart,
+            )
+    names = [recipe.recipe for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"recipe {twice} is given twice", fix="name each once")
+
+
+def _shared_fields(recipe: Recipe) -> dict[str, Any]:
+    plain = recipe.model_dump(mode="json", include=set(_ALIKE))
+    objective = recipe.built_objective()
+    own = {f"objective.{k}": v for k, v in (objective.shares() or {}).items()}
+    return {key: plain[key] for key in _ALIKE} | {"objective": objective.name} | own
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -36,6 +36,7 @@ LEFT_OUT = {
     r"score .*--features inception": "needs Inception's weights: tests/trust",
     r"(score|neighbours) .*cifar10": "needs CIFAR-10, the first with a reference file",
     r"run cifar10_small": "needs CIFAR-10",
+    r"train .*cifar10": "needs CIFAR-10: tests/train/test_in_step.py",
 }
 SMALLER = {
     "run digits_nfe": "run digits_nfe --dry-run",

@@ -14,7 +14,7 @@ from cmbench.core.random import Noise
 from cmbench.denoise.bits_per_dim import variational_bound
 from cmbench.denoise.ddpm import DDPMDenoiser
 from cmbench.denoise.precondition_official import DiscreteVPDenoiser
-from cmbench.run.recipe_command import run_recipe
+from cmbench.run.recipe_command import run_recipes
 from cmbench.samplers.heun import Heun
 from cmbench.samplers.iddpm_ancestral import IDDPMAncestral
 from cmbench.testing.oracles import GaussianDenoiser
@@ -150,7 +150,7 @@ def test_recipes_build_what_their_objective_trains(family):
 def test_recipes_make_digits(family, tmp_path):
     """Half of the images lie no farther from a digit than 95 in 100 digits do. Trains for minutes."""
     recipe = read_recipe(recipe_of(family))
-    result = run_recipe(recipe_of(family), out=tmp_path)
+    (result,) = run_recipes([recipe_of(family)], out=tmp_path)
     model = create("model", recipe.model)
     denoiser = model.build()
     model.load(denoiser, result.weights)

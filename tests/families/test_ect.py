@@ -9,7 +9,7 @@ import torch
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.denoise.precondition import ConsistencyFunction
-from cmbench.run.recipe_command import run_recipe
+from cmbench.run.recipe_command import run_recipes
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.draws import Draws
 from cmbench.train.objectives._base import Setup
@@ -137,7 +137,7 @@ def test_a_perfect_denoiser_is_at_rest_while_r_is_zero():
 
 def test_it_needs_the_teachers_weights(tmp_path):
     with pytest.raises(UserError, match="teacher"):
-        run_recipe(RECIPE, out=tmp_path)
+        run_recipes([RECIPE], out=tmp_path)
 
 
 def test_the_recipe_starts_from_its_teacher():

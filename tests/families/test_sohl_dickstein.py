@@ -15,7 +15,7 @@ from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
 from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
-from cmbench.run.recipe_command import run_recipe
+from cmbench.run.recipe_command import run_recipes
 from cmbench.samplers._base import BoundGenerator
 from cmbench.samplers.binomial import Binomial
 from cmbench.samplers.heun import Heun
@@ -262,7 +262,7 @@ def test_readout_is_the_bump_s_own_where_it_stands():
 def test_heartbeat_is_learned_within_a_seventh_of_a_bit(tmp_path):
     """The truth is log2(1/5) = -2.322 bits a sequence; the paper reached -2.414."""
     path = Path(__file__).parents[2] / "models" / "sohl_dickstein" / "recipes" / "heartbeat.yaml"
-    result = run_recipe(path, out=tmp_path)
+    (result,) = run_recipes([path], out=tmp_path)
     model = create("model", read_recipe(path).model)
     module = model.build()
     model.load(module, result.weights)

@@ -1,7 +1,8 @@
 """The contract of a training objective: what is minimised, given the student and the data."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,20 @@ from torch import Tensor, nn
 from cmbench.core.component import Component
 from cmbench.train.draws import Draws
 
-__all__ = ["Loss", "Objective", "Setup"]
+__all__ = ["Loss", "Objective", "Setup", "Shared"]
+
+
+class Shared:
+    """What students trained in step have in common: the first to reach a step makes it."""
+
+    def __init__(self) -> None:
+        self._step, self._made = -1, tuple[Tensor, ...]()
+
+    def at(self, step: int, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `make` gives at `step`; only the latest step's is kept."""
+        if step != self._step:
+            self._step, self._made = step, make()
+        return self._made
 
 
 @dataclass
@@ -23,6 +37,7 @@ class Setup:
         distance: The built distance module, or None where the objective has its own loss.
         total_steps: Optimiser steps of the whole training: what schedules refer to.
         device: Where all of it lies.
+        shared: Common to students that are trained in step; a student alone has its own.
     """
 
     student: nn.Module
@@ -30,6 +45,7 @@ class Setup:
     distance: nn.Module | None
     total_steps: int
     device: torch.device
+    shared: Shared = field(default_factory=Shared)
 
 
 class Loss(nn.Module, ABC):
@@ -71,6 +87,12 @@ class Objective(Component, ABC):
     def forward_equivalents(self) -> float:
         """Forward passes an image costs in training; a backward counts as two."""
         return 3.0
+
+    def shares(self) -> dict[str, Any] | None:
+        """Fields that decide what students of one teacher and the same draws have in common; None
+        where each must make all that it needs.
+        """
+        return None
 
     def starts_from_teacher(self) -> bool:
         """Whether the student's first weights are the teacher's."""

@@ -40,6 +40,10 @@ class ConsistencyDistillation(Objective):
         """Student 3, target 1, teacher 2 (Heun) or 1 (Euler)."""
         return 6.0 if self.solver == "heun" else 5.0
 
+    def shares(self) -> dict[str, Any]:
+        """The teacher's step depends on neither the student's distance nor its target's rate."""
+        return {"points": self.points, "solver": self.solver, "rho": self.rho}
+
     def starts_from_teacher(self) -> bool:
         """Always."""
         return True
@@ -54,17 +58,22 @@ class _Distillation(PairLoss):
 
     def __init__(self, spec: ConsistencyDistillation, setup: Setup, teacher: nn.Module) -> None:
         super().__init__(setup, keeps_target=spec.mu > 0)
-        self.spec = spec
+        self.spec, self.shared = spec, setup.shared
         # The teacher is held outside the module tree: it is not part of a checkpoint.
         self._teacher = [teacher.eval().requires_grad_(False)]
         low, high = self.student.sigma_min, self.student.sigma_max
         self.grid = karras_grid(spec.points, low, high, spec.rho).float().to(setup.device)
 
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
+        x_t, t, x_u, u = self.shared.at(step, lambda: self.pair(images, labels, draws))
+        return self.pair_loss(x_t, t, x_u, u, labels)
+
+    def pair(self, images: Tensor, labels: Tensor | None, draws: Draws) -> tuple[Tensor, ...]:
+        """x_t, t, x_u, u: neighbours of the grid on one trajectory of the teacher's ODE."""
         index = draws.integers(self.spec.points - 1)
         t, u = self.grid[index], self.grid[index + 1]
         x_t = images + expand(t, images) * draws.normal(*images.shape[1:])
-        return self.pair_loss(x_t, t, self.solve(x_t, t, u, labels), u, labels)
+        return x_t, t, self.solve(x_t, t, u, labels), u
 
     @torch.no_grad()
     def solve(self, x_t: Tensor, t: Tensor, u: Tensor, labels: Tensor | None) -> Tensor:
