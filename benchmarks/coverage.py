@@ -21,10 +21,10 @@ import torch
 
 from cmbench.core.loader import create
 from cmbench.datasets._sources import read_pictures
-from cmbench.metrics._base import Features, Moments, Reference
-from cmbench.metrics._frechet import moment_distance
-from cmbench.metrics._moments import moments_of_rows
-from cmbench.metrics._reference import reference_from_features
+from cmbench.metrics.base import Features, Moments, Reference
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.metrics.statistics.file import reference_from_features
 
 Draw = Callable[[np.random.Generator, int], Features]
 METRICS = {

@@ -25,15 +25,15 @@ from rich.console import Console
 
 from cmbench.core.digests import digest
 from cmbench.core.files import write_json
+from cmbench.engine.context import Workbench
+from cmbench.engine.local_engine import LocalEngine
+from cmbench.engine.progress import PlainBoard
 from cmbench.record.schema import Record, ScoreRecord
-from cmbench.record.store import Store
-from cmbench.report.commands import write_report
-from cmbench.run.engine_local import LocalEngine
+from cmbench.report.write import write_report
 from cmbench.run.estimate import estimate_plan
 from cmbench.run.plan_table import plan_as_json
-from cmbench.run.progress import PlainBoard
-from cmbench.run.workbench import Workbench
-from cmbench.suite.plan import make_plan
+from cmbench.store.store import Store
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 MODEL = '''\

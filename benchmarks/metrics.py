@@ -28,11 +28,11 @@ import torch
 from torch import nn
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, Reference
-from cmbench.metrics._frechet import frechet_value, moment_distance
-from cmbench.metrics._frechet_target import target_of_moments
-from cmbench.metrics._moments import moments_of_rows
-from cmbench.metrics._reference import reference_from_features
+from cmbench.metrics.base import Features, Reference
+from cmbench.metrics.frechet.distance import frechet_value, moment_distance
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.metrics.frechet.reference import target_of_moments
+from cmbench.metrics.statistics.file import reference_from_features
 
 
 class Peak:

@@ -89,14 +89,14 @@ class Forwards:
 
 def suite(folder: Path, parts: dict[str, list[float]], seen: Forwards) -> None:
     """One run of the suite in a new cache, and its report; `seen` notes its forward passes."""
-    from cmbench.record.store import Store
-    from cmbench.report.commands import write_report
-    from cmbench.run import work
-    from cmbench.run.engine_local import LocalEngine
-    from cmbench.run.progress import PlainBoard
-    from cmbench.run.suite_run import run_suite
-    from cmbench.run.workbench import Workbench
-    from cmbench.suite.plan import make_plan
+    from cmbench.engine import work
+    from cmbench.engine.context import Workbench
+    from cmbench.engine.local_engine import LocalEngine
+    from cmbench.engine.progress import PlainBoard
+    from cmbench.report.write import write_report
+    from cmbench.run.suite import run_suite
+    from cmbench.store.store import Store
+    from cmbench.suite.planner import make_plan
     from cmbench.suite.spec import read_suite
 
     with tempfile.TemporaryDirectory() as place:

@@ -38,11 +38,11 @@ from cmbench.core.images import to_pixels
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.denoise.ddpm import DDPMDenoiser
-from cmbench.denoise.grids import karras_grid
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
-from cmbench.samplers._base import BoundGenerator
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.samplers.base import BoundGenerator
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup, Shared
+from cmbench.train.objectives.base import Setup, Shared
 
 SHAPE = (3, 32, 32)
 

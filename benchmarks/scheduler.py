@@ -23,8 +23,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmbench.run.schedule import Schedule
-from cmbench.suite.jobs import Job, make_job
+from cmbench.engine.schedule import Schedule
+from cmbench.store.jobs import Job, make_job
 
 SHARD = 500
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cmbench.interactive import LoadedModel, Samples, evaluate, load_model, results
+    from cmbench.notebook import LoadedModel, Samples, evaluate, load_model, results
 
 __version__ = "0.1.0"
 __all__ = ["LoadedModel", "Samples", "__version__", "evaluate", "load_model", "results"]
@@ -12,7 +12,7 @@ __all__ = ["LoadedModel", "Samples", "__version__", "evaluate", "load_model", "r
 def __getattr__(name: str) -> Any:
     """Brings the notebook functions at their first use: `import cmbench` stays light."""
     if name in __all__:
-        from cmbench import interactive
+        from cmbench import notebook
 
-        return getattr(interactive, name)
+        return getattr(notebook, name)
     raise AttributeError(f"module 'cmbench' has no attribute '{name}'")

@@ -1,6 +1,6 @@
 """`python -m cmbench`, which torchrun needs."""
 
-from cmbench.cli import main
+from cmbench.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,13 @@
 """The one import for plugins: `from cmbench.api import Denoiser, Model, ...`."""
 
-from cmbench.assets.diffusers_folder import (
-    DiffusersFolder,
-    find_diffusers,
-    read_diffusers_weights,
-)
-from cmbench.assets.edm_pickle import EDMFile, read_edm
-from cmbench.assets.flax_msgpack import read_flax
-from cmbench.assets.torch_state import read_torch
 from cmbench.core.component import Component
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.generator import Generator
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset, ImageSet
-from cmbench.degradations._base import Degradation
+from cmbench.datasets.base import Dataset, ImageSet
+from cmbench.degradations.base import Degradation
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.beta_schedules import BetaSchedule, products
 from cmbench.denoise.binomial import BinomialDiffusion
@@ -27,7 +19,7 @@ from cmbench.denoise.model import Model, load_weights
 from cmbench.denoise.ncsn import NCSNDenoiser, ladder
 from cmbench.denoise.oneshot import OneShot
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
-from cmbench.denoise.precondition_official import (
+from cmbench.denoise.released_denoisers import (
     DiscreteVPDenoiser,
     IDDPMDenoiser,
     OpenAIConsistency,
@@ -38,20 +30,28 @@ from cmbench.denoise.precondition_official import (
 from cmbench.denoise.sde import SDE, VE, VP, SubVP
 from cmbench.denoise.sde_denoiser import Labels, SDEDenoiser
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
-from cmbench.distances._base import Distance
-from cmbench.features._base import Extractor, FeatureExtractor
-from cmbench.metrics._base import Features, Metric, MetricError, Moments, Reference, Score
-from cmbench.nets._base import Network
-from cmbench.nets._cold_layouts import ColdStates, cold_states, from_cold
-from cmbench.nets._ddpm_layouts import from_ddpm
-from cmbench.nets._layouts import fill, from_edm, from_flax, from_openai
-from cmbench.nets._ncsn_layouts import from_ncsn, ncsn_states
-from cmbench.nets._score_sde_layouts import from_score_sde, score_sde_states
+from cmbench.distances.base import Distance
+from cmbench.features.base import Extractor, FeatureExtractor
+from cmbench.metrics.base import Features, Metric, MetricError, Moments, Reference, Score
+from cmbench.nets.base import Network
 from cmbench.nets.ddpm_unet import DDPMUNet
-from cmbench.samplers._base import Sampler
+from cmbench.released.cold_names import ColdStates, cold_states, from_cold
+from cmbench.released.ddpm_names import from_ddpm
+from cmbench.released.diffusers_folder import (
+    DiffusersFolder,
+    find_diffusers,
+    read_diffusers_weights,
+)
+from cmbench.released.edm_openai_names import fill, from_edm, from_flax, from_openai
+from cmbench.released.edm_pickle import EDMFile, read_edm
+from cmbench.released.flax_msgpack import read_flax
+from cmbench.released.ncsn_names import from_ncsn, ncsn_states
+from cmbench.released.score_sde_names import from_score_sde, score_sde_states
+from cmbench.released.torch_state import read_torch
+from cmbench.samplers.base import Sampler
 from cmbench.testing import oracles
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = [
     "SDE",

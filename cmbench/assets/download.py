@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cmbench.assets._transfer import Patience, Progress, copy_file, download, forget, leave_room
 from cmbench.assets.catalogue import Asset, find_asset
+from cmbench.assets.transfer import Patience, Progress, copy_file, download, forget, leave_room
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import fsync_folder, write_text
 from cmbench.core.paths import cache_folder
-from cmbench.record.store import Address, Store
+from cmbench.store.store import Address, Store
 
 __all__ = ["Patience", "add", "asset_path", "fetch", "is_offline", "lease_of", "verify"]
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["canonical", "digest", "file_sha256", "text_sha256"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["canonical", "digest", "file_sha256", "pixels_digest", "text_sha256"]
 
 
 def canonical(value: Any) -> str:
@@ -40,4 +43,11 @@ def stream_sha256(blocks: Iterable[bytes]) -> str:
     state = hashlib.sha256()
     for block in blocks:
         state.update(block)
+    return state.hexdigest()
+
+
+def pixels_digest(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 of shape and bytes of pixels (N, C, H, W)."""
+    state = hashlib.sha256(str(pixels.shape).encode())
+    state.update(np.ascontiguousarray(pixels).tobytes())
     return state.hexdigest()

@@ -86,7 +86,7 @@ def find(kind: str, name: str, *, where: str = "") -> Path:
     """
     for folder in _folders(kind):
         for path in (folder / f"{name}.py", folder / name / "adapter.py"):
-            if path.is_file() and not name.startswith("_"):
+            if path.is_file() and _is_component(name):
                 return path
     raise unknown_name(kind, name, [item.name for item in available(kind)], where=where)
 
@@ -150,9 +150,14 @@ def available(kind: str) -> list[Listing]:
             continue
         for path in sorted([*folder.glob("*.py"), *folder.glob("*/adapter.py")]):
             name = path.parent.name if path.name == "adapter.py" else path.stem
-            if not name.startswith("_") and name not in found:
+            if _is_component(name) and name not in found:
                 found[name] = Listing(kind, name, path, _summary(path))
     return [found[name] for name in sorted(found)]
+
+
+def _is_component(name: str) -> bool:
+    """Whether a file of this name defines a component: `base.py` and `_*.py` serve the others."""
+    return name != "base" and not name.startswith("_")
 
 
 def _folders(kind: str) -> Iterator[Path]:

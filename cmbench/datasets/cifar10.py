@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset
 from cmbench.datasets._places import locate
 from cmbench.datasets._sources import read_cifar_batches, read_pictures
+from cmbench.datasets.base import Dataset
 
 __all__ = ["CIFAR10"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset
+from cmbench.datasets.base import Dataset
 
 __all__ = ["Digits"]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset
 from cmbench.datasets._places import locate
 from cmbench.datasets._sources import read_idx, read_pictures
+from cmbench.datasets.base import Dataset
 
 __all__ = ["FashionMNIST"]
 

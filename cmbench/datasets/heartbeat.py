@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset
+from cmbench.datasets.base import Dataset
 
 __all__ = ["Heartbeat"]
 

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from cmbench.core.errors import Pending
 from cmbench.datasets._arrays import ArrayImages
-from cmbench.datasets._base import Dataset
 from cmbench.datasets._sources import Fit, read_pictures
+from cmbench.datasets.base import Dataset
 
 __all__ = ["Images"]
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from cmbench.core.random import Noise
-from cmbench.degradations._base import Degradation
+from cmbench.degradations.base import Degradation
 
 __all__ = ["Blur"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as nnf
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
-from cmbench.degradations._base import Degradation
+from cmbench.degradations.base import Degradation
 
 __all__ = ["Pixelate"]
 

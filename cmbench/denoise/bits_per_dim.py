@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
 
 __all__ = ["Bound", "kl_bits", "pixel_bits", "variational_bound"]
 

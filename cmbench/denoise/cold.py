@@ -21,7 +21,7 @@ COMPONENT_DRAW = 2
 
 
 class Degrades(Protocol):
-    """What a restorer undoes: `cmbench.degradations._base.Degradation`."""
+    """What a restorer undoes: `cmbench.degradations.base.Degradation`."""
 
     @property
     def levels(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cmbench.denoise.base import expand
 from cmbench.denoise.convert import clean_from, vp_scales
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
 
 __all__ = ["DDPMDenoiser", "Habits", "Prediction"]
 

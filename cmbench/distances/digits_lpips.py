@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cmbench.core.errors import UserError
-from cmbench.distances._base import Distance
+from cmbench.distances.base import Distance
 from cmbench.nets.digits_cnn import DigitsClassifier
 
 __all__ = ["DigitsLPIPS"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cmbench.distances._base import Distance
+from cmbench.distances.base import Distance
 
 __all__ = ["L1"]
 

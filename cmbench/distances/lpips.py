@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 
 from cmbench.assets.download import asset_path
 from cmbench.core.errors import UserError
-from cmbench.distances._base import Distance
+from cmbench.distances.base import Distance
 
 __all__ = ["LPIPS"]
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cmbench.distances._base import Distance
+from cmbench.distances.base import Distance
 
 __all__ = ["PseudoHuber"]
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.distances._base import Distance
+from cmbench.distances.base import Distance
 
 __all__ = ["STLPIPS"]
 

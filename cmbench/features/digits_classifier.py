@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
-from cmbench.features._base import Extractor, FeatureExtractor
+from cmbench.features.base import Extractor, FeatureExtractor
 
 __all__ = ["DigitsClassifier", "train_digits_classifier"]
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
 from cmbench.features._asset_weights import read_state, weights_path
-from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.features._resize import colour
 from cmbench.features._vision_transformer import VisionTransformer, dinov2_layout
+from cmbench.features.base import Extractor, FeatureExtractor
 
 __all__ = ["DINOv2"]
 

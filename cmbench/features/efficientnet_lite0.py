@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
-from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.features._efficientnet import EfficientNetLite0
 from cmbench.features._resize import colour
+from cmbench.features.base import Extractor, FeatureExtractor
 
 __all__ = ["EfficientNetLite0Features"]
 

@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.paths import cache_folder
-from cmbench.features._base import Extractor, FeatureExtractor
 from cmbench.features._resize import colour, corner_resize
+from cmbench.features.base import Extractor, FeatureExtractor
 
 __all__ = ["Inception"]
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cmbench.features._base import Extractor, FeatureExtractor
+from cmbench.features.base import Extractor, FeatureExtractor
 
 __all__ = ["Pixels"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbench.metrics._base import Features, MetricError, Reference
+from cmbench.metrics.base import Features, MetricError, Reference
 
 __all__ = ["feature_rows", "reference_features", "reference_rows"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import atomic_file
-from cmbench.metrics._base import Moments, Reference
+from cmbench.metrics.base import Moments, Reference
 
 __all__ = ["checked_moments", "read_statistics", "write_statistics"]
 

@@ -8,10 +8,10 @@ training set.
 from dataclasses import replace
 from typing import ClassVar
 
-from cmbench.metrics._base import Features, Metric, Reference, Score
-from cmbench.metrics._neighbours import nearest, radii_of
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
-from cmbench.metrics._wilson import share_score
+from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.intervals.wilson import share_score
+from cmbench.metrics.neighbours.search import nearest, radii_of
 
 __all__ = ["AuthPct"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
 from cmbench.metrics._rows import feature_rows, reference_rows
-from cmbench.metrics._skew import skewed_interval, skewness
+from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
+from cmbench.metrics.intervals.skewed import skewed_interval, skewness
 
 __all__ = ["CMMD"]
 

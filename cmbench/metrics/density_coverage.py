@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cmbench.metrics._base import Features, Metric, Reference, Score
-from cmbench.metrics._neighbours import Balls, balls_of, radii_of
-from cmbench.metrics._occupancy import reached_score
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
+from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.neighbours.occupancy import reached_score
+from cmbench.metrics.neighbours.search import Balls, balls_of, radii_of
 
 __all__ = ["DensityCoverage"]
 

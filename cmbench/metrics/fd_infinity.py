@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics._frechet import frechet, moment_distance, quadratic_variance
-from cmbench.metrics._frechet_target import target_of_moments
-from cmbench.metrics._moments import MomentSum, reference_moments
 from cmbench.metrics._rows import feature_rows
-from cmbench.metrics._skew import skewed_interval, skewness
+from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
+from cmbench.metrics.frechet.distance import frechet, moment_distance, quadratic_variance
+from cmbench.metrics.frechet.moments import MomentSum, reference_moments
+from cmbench.metrics.frechet.reference import target_of_moments
+from cmbench.metrics.intervals.skewed import skewed_interval, skewness
 
 __all__ = ["FrechetInfinity"]
 

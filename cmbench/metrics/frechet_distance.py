@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cmbench.metrics._base import Features, Metric, Reference, Score
-from cmbench.metrics._frechet import frechet, frechet_score
+from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.frechet.distance import frechet, frechet_score
 
 __all__ = ["FrechetDistance"]
 

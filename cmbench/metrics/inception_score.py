@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import xlogy
 
-from cmbench.metrics._base import Features, Metric, MetricError, Reference, Score
 from cmbench.metrics._rows import feature_rows
-from cmbench.metrics._shared_variance import shared_variance
+from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
+from cmbench.metrics.intervals.leave_one_out import shared_variance
 
 __all__ = ["InceptionScore"]
 

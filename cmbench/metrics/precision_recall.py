@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cmbench.metrics._base import Features, Metric, Reference, Score
-from cmbench.metrics._half_precision import half_precision_hits
-from cmbench.metrics._neighbours import Neighbours, Pairs, balls_of, neighbours_of, radii_of
-from cmbench.metrics._occupancy import Holders, reached_score
-from cmbench.metrics._recall_error import near_pairs, recall_variance
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
-from cmbench.metrics._wilson import share_score
+from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.intervals.wilson import share_score
+from cmbench.metrics.neighbours.half_precision import half_precision_hits
+from cmbench.metrics.neighbours.occupancy import Holders, reached_score
+from cmbench.metrics.neighbours.recall_error import near_pairs, recall_variance
+from cmbench.metrics.neighbours.search import Neighbours, Pairs, balls_of, neighbours_of, radii_of
 
 __all__ = ["PrecisionRecall"]
 

@@ -7,9 +7,9 @@ channels // 64, so that a level of fewer than 64 channels has no attention.
 from pydantic import Field
 from torch import nn
 
-from cmbench.nets._base import Network
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
+from cmbench.nets.base import Network
 
 __all__ = ["ADMUNet"]
 

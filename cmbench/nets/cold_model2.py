@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from cmbench.core.errors import UserError
-from cmbench.nets._base import Network
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
+from cmbench.nets.base import Network
 
 __all__ = ["ColdModel2"]
 

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from cmbench.core.errors import UserError
-from cmbench.nets._base import Network
 from cmbench.nets._cold_blocks import ColdNet
+from cmbench.nets.base import Network
 
 __all__ = ["ColdUNet"]
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.nets._base import Network
+from cmbench.nets.base import Network
 
 __all__ = ["CompactUNet"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from cmbench.core.images import to_images
-from cmbench.nets._base import Network
+from cmbench.nets.base import Network
 
 __all__ = ["DigitsCNN", "DigitsClassifier", "train_classifier"]
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.nets._base import Network
 from cmbench.nets._ncsn_blocks import Activation, RefineNet, Stage, Style
+from cmbench.nets.base import Network
 
 __all__ = ["NCSNv2RefineNet"]
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.nets._base import Network
+from cmbench.nets.base import Network
 
 __all__ = ["ReadoutMLP"]
 

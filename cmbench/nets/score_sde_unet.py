@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from cmbench.core.errors import UserError
-from cmbench.nets._base import Network
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
+from cmbench.nets.base import Network
 
 __all__ = ["ScoreSDEUNet"]
 

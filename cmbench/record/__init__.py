@@ -1,1 +1,1 @@
-"""Records of results and the content store."""
+"""Records: one JSON file per cell, with all that is needed to trust and repeat it."""

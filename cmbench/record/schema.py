@@ -16,7 +16,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cmbench.core.errors import UserError
 
 __all__ = [
     "PendingScore",
@@ -29,10 +31,12 @@ __all__ = [
     "TrainingLog",
     "TrainingPoint",
     "read_records",
+    "read_results",
 ]
 
 SCHEMA = 1
 """Version of the record's layout; raised when a field changes its meaning."""
+
 
 Scalar = str | int | float | bool | None
 
@@ -209,3 +213,20 @@ def read_records(folder: Path) -> list[Record]:
 def _bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def read_results(folder: Path) -> list[Record]:
+    """All records of a results folder.
+
+    Raises:
+        UserError: If there are none, or one does not read.
+    """
+    try:
+        records = read_records(folder)
+    except (ValidationError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds a file that does not read as a record: {str(error).splitlines()[0]}"
+        ) from None
+    if not records:
+        raise UserError(f"{folder} holds no results", expected="a folder that `cmbench run` wrote")
+    return records

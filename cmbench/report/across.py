@@ -4,9 +4,9 @@ from pathlib import Path
 
 from cmbench.core.errors import UserError, nearest
 from cmbench.record.schema import Record, Speed
-from cmbench.report.commands import open_board
+from cmbench.report.board import Board
 from cmbench.report.disclosed import Disclosed
-from cmbench.report.tables import Board
+from cmbench.report.write import open_board
 
 __all__ = ["model_across"]
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cmbench.record.schema import Record, ScoreRecord
+from cmbench.report.board import MOST_LINES, Board, Column
 from cmbench.report.page_data import read_training
-from cmbench.report.tables import MOST_LINES, Board, Column
 
 __all__ = ["loss_figure", "quality_figure", "save_figure", "scatter_figure"]
 

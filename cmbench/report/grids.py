@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.record.schema import Record
-from cmbench.report.tables import MOST_LINES, Board
+from cmbench.report.board import MOST_LINES, Board
 
 __all__ = ["sample_sheet", "sample_tiles"]
 

@@ -14,19 +14,19 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from cmbench.record.schema import Provenance, Record
+from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
 from cmbench.report.findings import evidence
 from cmbench.report.grids import sample_tiles
 from cmbench.report.page_data import column_names, page_data
 from cmbench.report.published import NOTE, published_beside
 from cmbench.report.ranks import decoy_lines, rank_range
-from cmbench.report.tables import Board, Entry, number
 
 __all__ = ["render_page"]
 
 
-def render_page(board: Board, folder: Path) -> str:
-    """The page's text."""
+def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
+    """The page's text; `tables` are the leaderboards by file name, for its buttons."""
     environment = Environment(
         loader=PackageLoader("cmbench.report"), autoescape=select_autoescape(["html"])
     )
@@ -47,9 +47,9 @@ def render_page(board: Board, folder: Path) -> str:
         published_note=NOTE,
         provenance=_provenance(folder),
         suite_text=_text(folder / "suite.yaml"),
-        markdown=board.tables["leaderboard.md"],
-        csv=board.tables["leaderboard.csv"],
-        latex=board.tables["leaderboard.tex"],
+        markdown=tables["leaderboard.md"],
+        csv=tables["leaderboard.csv"],
+        latex=tables["leaderboard.tex"],
         css=_part("report.css"),
         library=library,
         script=script,

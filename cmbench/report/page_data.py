@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.record.schema import Record, TrainingLog
-from cmbench.report.tables import Board, Column, Entry
+from cmbench.report.board import Board, Column, Entry
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
 

@@ -1,42 +1,22 @@
 """Ranks as ranges, ties shown as ties; and what decoys say of the metrics, for leaderboards."""
 
-from typing import TYPE_CHECKING
-
+from cmbench.record.schema import ScoreRecord
+from cmbench.report.board import DECOY, Board, Column
 from cmbench.report.markdown import plain
-from cmbench.stats.ranks import rank_ranges
 
-if TYPE_CHECKING:
-    from cmbench.record.schema import ScoreRecord
-    from cmbench.report.tables import Board, Column
+__all__ = ["decoy_lines", "rank_range", "rank_text"]
 
-__all__ = ["column_ranks", "decoy_lines", "rank_range", "rank_text"]
-
-_FLOOR, _DECOY = "real", "decoy"
+_FLOOR = "real"
 
 
-def column_ranks(board: "Board", column: "Column") -> dict[str, tuple[int, int]]:
-    """First and last rank (from 1) that each honest cell may hold in a column.
-
-    A cell is better than another if their difference is above 1.96 of its standard error.
-    """
-    paired = zip(board.done, board.scores[column], strict=True)
-    scored = [(r.cell, s) for r, s in paired if s is not None and r.family != _DECOY]
-    ranges = rank_ranges(
-        [s.value for _, s in scored],
-        [s.error for _, s in scored],
-        higher_is_better=column.higher_is_better,
-    )
-    return {cell: found for (cell, _), found in zip(scored, ranges, strict=True)}
-
-
-def rank_text(board: "Board") -> str:
+def rank_text(board: Board) -> str:
     """A Markdown table of rank ranges, and the decoys' findings; empty for a single cell."""
-    if sum(r.family != _DECOY for r in board.done) < 2:
+    if sum(r.family != DECOY for r in board.done) < 2:
         return decoy_lines(board)
     heads = ["model", "NFE", *(c.title for c in board.columns)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
     for record, row in zip(board.done, board.entries, strict=True):
-        if record.family == _DECOY:
+        if record.family == DECOY:
             continue
         cells = ["–" if e.rank is None else rank_range(e.rank) for e in row]
         nfe = "?" if record.nfe is None else f"{record.nfe:g}"
@@ -45,14 +25,14 @@ def rank_text(board: "Board") -> str:
     return f"\n## Ranks\n\n{note}\n\n" + "\n".join(lines) + "\n" + decoy_lines(board)
 
 
-def decoy_lines(board: "Board") -> str:
+def decoy_lines(board: Board) -> str:
     """For each score the floor of real images, and the decoys that it ranks above models."""
     lines = []
     for column, scores in board.scores.items():
         paired = [(r, s) for r, s in zip(board.done, scores, strict=True) if s is not None]
-        models = [s for r, s in paired if r.family != _DECOY]
+        models = [s for r, s in paired if r.family != DECOY]
         for record, score in paired:
-            if record.family != _DECOY:
+            if record.family != DECOY:
                 continue
             name = record.model.partition("/")[2].replace("_", " ")
             if name == _FLOOR:
@@ -67,7 +47,7 @@ def decoy_lines(board: "Board") -> str:
     return "\n## Decoys\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _better(one: "ScoreRecord", other: "ScoreRecord", column: "Column") -> bool:
+def _better(one: ScoreRecord, other: ScoreRecord, column: Column) -> bool:
     gain = (one.value - other.value) * (1 if column.higher_is_better else -1)
     if one.error is None or other.error is None:
         return gain > 0

@@ -8,8 +8,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_text
-from cmbench.report.commands import open_board, write_report
-from cmbench.report.tables import Board
+from cmbench.report.board import Board
+from cmbench.report.write import open_board, write_report
 
 __all__ = ["write_site"]
 

@@ -1,1 +1,1 @@
-"""Running a plan: jobs and engines."""
+"""What a command does: runs a suite, trains, edits, searches time points, forecasts costs."""

@@ -9,13 +9,14 @@ from typing import Any, cast
 import torch
 
 from cmbench.core.loader import create
-from cmbench.record.store import Address, Store
+from cmbench.engine.schedule import needed_jobs
 from cmbench.run.probe import outline, probe_network
 from cmbench.run.waiting import Waiting, estimate_waiting
-from cmbench.suite.jobs import Job
-from cmbench.suite.plan import Cell, Plan
+from cmbench.store.jobs import Job
+from cmbench.store.store import Store
+from cmbench.suite.planner import Cell, Plan
 
-__all__ = ["Estimate", "KindEstimate", "estimate_plan", "needed_jobs"]
+__all__ = ["Estimate", "KindEstimate", "estimate_plan"]
 
 _EXTRACTED = 16
 
@@ -56,28 +57,6 @@ class Estimate:
     def bytes(self) -> int:
         """Disk still to be filled in the cache."""
         return sum(k.bytes for k in self.kinds)
-
-
-def needed_jobs(plan: Plan, store: Store) -> dict[Address, bool]:
-    """Every job that the scores need, by whether its output is in the store already.
-
-    What lies behind an output that is there is not needed and not listed.
-    """
-    found: dict[Address, bool] = {}
-    there = store.survey()
-
-    def visit(address: Address) -> None:
-        if address in found:
-            return
-        found[address] = there(address)
-        if not found[address]:
-            for need in plan.jobs[address].needs:
-                visit(need)
-
-    for cell in plan.cells:
-        for wanted in (*(s.job for s in cell.scores if s.job), *cell.shards):
-            visit(wanted)
-    return found
 
 
 def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:

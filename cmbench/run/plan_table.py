@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cmbench.record.store import Address, Store
 from cmbench.run.estimate import Estimate
 from cmbench.run.waiting import Waiting
-from cmbench.suite.plan import Cell, Plan
+from cmbench.store.store import Address, Store
+from cmbench.suite.planner import Cell, Plan
 
 __all__ = ["plan_as_json", "print_plan"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.denoise.model import Model
-from cmbench.run.work import default_batch
-from cmbench.samplers._base import BoundGenerator, Sampler
+from cmbench.engine.sampling import default_batch
+from cmbench.samplers.base import BoundGenerator, Sampler
 
 __all__ = ["outline", "probe_network"]
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import write_json
-from cmbench.metrics._base import MetricError
-from cmbench.record.store import Address
-from cmbench.run.compare import terms_of
-from cmbench.run.engine_local import JobFailedError, LocalEngine
+from cmbench.engine.job import JobFailedError
+from cmbench.engine.local_engine import LocalEngine
+from cmbench.metrics.base import MetricError, terms_of
 from cmbench.stats.race import Race, Settled
-from cmbench.suite.plan import Cell, Plan, PlannedScore
+from cmbench.store.store import Address
+from cmbench.suite.planner import Cell, Plan, PlannedScore
 
 __all__ = ["race_suite"]
 

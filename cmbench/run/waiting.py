@@ -11,7 +11,7 @@ from cmbench.core.errors import CmbenchError, Pending
 from cmbench.core.loader import create
 from cmbench.denoise.model import Model
 from cmbench.run.probe import probe_network
-from cmbench.suite.plan import Cell, Plan
+from cmbench.suite.planner import Cell, Plan
 
 __all__ = ["Waiting", "estimate_waiting", "waiting_lines"]
 

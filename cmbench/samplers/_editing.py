@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._steps import denoise
+from cmbench.samplers._ode import denoise
 
 __all__ = ["colourise", "edit", "inpaint", "super_resolve"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
 
 __all__ = ["Posterior", "Process", "discrete", "kept_steps"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ncsn import NCSNDenoiser, ladder, langevin_rate
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, start
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["AnnealedLangevin"]
 

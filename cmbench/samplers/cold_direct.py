@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
-from cmbench.samplers._base import Sampler
 from cmbench.samplers._cold import SYMMETRY_DRAW
+from cmbench.samplers.base import Sampler
 
 __all__ = ["ColdDirect"]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._grids import Grid, walk
-from cmbench.samplers._steps import denoise, start
+from cmbench.samplers._discrete_steps import Grid, walk
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 from cmbench.samplers.euler import Euler
 
 __all__ = ["DDIM"]

@@ -14,10 +14,10 @@ from torch import Tensor
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._grids import Grid, Step, walk
-from cmbench.samplers._steps import denoise, start
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
+from cmbench.samplers._discrete_steps import Grid, Step, walk
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["DDPMAncestral"]
 

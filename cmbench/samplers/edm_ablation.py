@@ -18,9 +18,9 @@ from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.discrete_levels import iddpm_levels
-from cmbench.denoise.grids import karras_grid
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, start
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["EDMAblation"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers._ode import denoise, sigma_steps, start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["Euler"]
 

@@ -13,8 +13,8 @@ from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.flow import FlowDenoiser
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import start
+from cmbench.samplers._ode import start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["FlowEuler"]
 

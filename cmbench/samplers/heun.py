@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.samplers._ode import denoise, sigma_steps, start
+from cmbench.samplers.base import Sampler
 from cmbench.samplers.euler import Euler
 
 __all__ = ["Heun"]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._base import Sampler
+from cmbench.samplers._ode import start
 from cmbench.samplers._respacing import Process, discrete, kept_steps
-from cmbench.samplers._steps import start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["IDDPMAncestral"]
 

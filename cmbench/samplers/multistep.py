@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.denoise.grids import karras_grid
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, start
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 from cmbench.samplers.onestep import OneStep
 
 __all__ = ["MultiStep"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._base import Sampler
+from cmbench.samplers.base import Sampler
 from cmbench.samplers.multistep import MultiStep
 from cmbench.samplers.onestep import OneStep
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.oneshot import OneShot as OneShotModule
-from cmbench.samplers._base import Sampler
+from cmbench.samplers.base import Sampler
 
 __all__ = ["OneShot"]
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.denoise.grids import karras_grid
-from cmbench.samplers._base import Sampler
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.samplers._editing import edit
-from cmbench.samplers._steps import denoise, start
+from cmbench.samplers._ode import denoise, start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["OpenAIKarras"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.sde_denoiser import Scores
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import start
+from cmbench.samplers._ode import start
+from cmbench.samplers.base import Sampler
 
 __all__ = ["PredictorCorrector"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
-from cmbench.samplers._base import Sampler
+from cmbench.samplers.base import Sampler
 
 __all__ = ["SohlDickstein"]
 

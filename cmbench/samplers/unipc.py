@@ -20,9 +20,9 @@ from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.denoise.grids import log_snr_grid
-from cmbench.samplers._base import Sampler
-from cmbench.samplers._steps import denoise, sigma_steps, start
+from cmbench.denoise.sigma_grids import log_snr_grid
+from cmbench.samplers._ode import denoise, sigma_steps, start
+from cmbench.samplers.base import Sampler
 from cmbench.samplers.euler import Euler
 
 __all__ = ["UniPC"]

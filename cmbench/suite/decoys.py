@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from cmbench.cards.cards import find_card
+from cmbench.cards.open import Network
 from cmbench.core.errors import Pending
 from cmbench.core.loader import create
-from cmbench.suite.cards import find_card
-from cmbench.suite.sources import DataLookup, Network
+from cmbench.suite.networks import DataLookup
 from cmbench.suite.spec import DECOYS, RunEntry, Suite
 
 __all__ = ["decoy_network", "decoy_runs"]

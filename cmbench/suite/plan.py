@@ -1,257 +1,85 @@
-"""From a suite to a plan: cells, and the DAG of content-addressed jobs behind them.
+"""What a plan holds: cells, the scores planned for each, and the jobs behind them."""
 
-Nothing is computed here but keys: names, parameters, files and impossible step counts are refused
-before any network runs. What can't be had now makes its cells wait, with the command that helps.
-"""
-
-from dataclasses import replace
-from math import prod
+from dataclasses import dataclass, field
 from typing import Any
 
-from cmbench.core.digests import digest
-from cmbench.core.errors import Pending, UserError
-from cmbench.core.loader import create, load
+from cmbench.cards.cards import PlacedCard
+from cmbench.cards.open import Network
+from cmbench.core.errors import Pending
 from cmbench.core.yaml_source import Source
-from cmbench.samplers._base import ImpossibleNFEError, Sampler
-from cmbench.suite.cards import PlacedCard, find_card
-from cmbench.suite.decoys import decoy_network, decoy_runs
-from cmbench.suite.jobs import Cost, Job, make_job
-from cmbench.suite.planned import Cell, Plan, PlannedScore
-from cmbench.suite.scoring import Scoring
-from cmbench.suite.sources import DataLookup, Network, networks_of_run
-from cmbench.suite.spec import ComponentSpec, RunEntry, Suite
-from cmbench.suite.trajectories import share_trajectories
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Metric
+from cmbench.samplers.base import Sampler
+from cmbench.store.jobs import Job
+from cmbench.store.store import Address
+from cmbench.suite.networks import DataLookup
+from cmbench.suite.spec import Suite
 
-__all__ = ["Cell", "Plan", "PlannedScore", "make_plan", "plan_of_tag"]
+__all__ = ["Cell", "Plan", "PlannedScore"]
 
 
-def make_plan(
-    suite: Suite, source: Source, *, data: DataLookup | None = None, retrain: bool = False
-) -> Plan:
-    """Resolves every name of a suite and lays out its cells and jobs.
+@dataclass(frozen=True)
+class PlannedScore:
+    """A metric of a cell: the job that gives it, or why it waits.
 
     Args:
-        suite: The suite.
-        source: The file it was read from, for the places of faults.
-        data: Paths of data sets given on the command line.
-        retrain: Train what has a recipe, though its weights are shipped.
-
-    Raises:
-        UserError: For a fault in the suite: file, line, key, what is allowed.
+        metric: The metric with its parameters.
+        extractor: The feature space.
+        job: Address of the score; None while pending.
+        protocol: What the fingerprint is the hash of.
+        pending: Why it waits.
     """
-    plan = Plan(suite, source, data or DataLookup({}))
-    scoring = Scoring(plan)
-    for index, run in enumerate(suite.runs):
-        for cell in _cells_of_run(plan, run, index, retrain):
-            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
-    for form, run in decoy_runs(suite):
-        for cell in _cells_of_decoy(plan, form, run):
-            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
-    _refuse_twins(plan)
-    plan.jobs = share_trajectories(plan.jobs, plan.cells)
-    return plan
+
+    metric: Metric
+    extractor: FeatureExtractor
+    job: Address | None
+    protocol: dict[str, Any]
+    pending: Pending | None = None
 
 
-def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
-    """The part of a plan whose runs have a tag; decoys have none.
+@dataclass(frozen=True)
+class Cell:
+    """One row of the leaderboard to be: a network under a sampler, from one seed.
 
-    Raises:
-        UserError: If no run has it.
+    Args:
+        identity: What `id` is the hash of.
+        shards: Sampling jobs in order of their images.
+        pending: Why the whole cell waits, if it does.
     """
-    runs = [run for run in plan.suite.runs if tag in run.tags]
-    if not runs:
-        known = sorted({t for run in plan.suite.runs for t in run.tags})
-        raise UserError(
-            f"no run of suite {plan.suite.suite} has the tag '{tag}'",
-            where=str(plan.source.path),
-            expected=f"one of: {', '.join(known)}" if known else "tags: [...] in a run",
-        )
-    part = plan.suite.model_copy(update={"runs": runs, "decoys": False})
-    made = make_plan(part, plan.source, data=plan.data, retrain=retrain)
-    every, kept = {cell.id for cell in plan.cells}, {cell.id for cell in made.cells}
-    return replace(made, suite=plan.suite, left_out=frozenset(every - kept))
+
+    id: str
+    label: str
+    card: PlacedCard
+    axes: dict[str, Any]
+    sampler: Sampler | None
+    seed: int
+    images: int
+    identity: dict[str, Any]
+    network: Network | None = None
+    shards: tuple[Address, ...] = ()
+    scores: tuple[PlannedScore, ...] = ()
+    pending: Pending | None = None
 
 
-def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:
-    where = plan.source.where(("runs", index, "model"))
-    placed = find_card(run.model, where=where)
-    samplers = _samplers(plan, run, index, placed)
-    try:
-        networks = networks_of_run(run, index, plan.source, plan.data, retrain=retrain)
-    except Pending as reason:
-        waiting = [
-            _waiting(plan, run, placed, s, seed, reason)
-            for s in samplers
-            for seed in plan.suite.images.seeds
-        ]
-        return waiting
-    cells = []
-    for network in networks:
-        for job in network.jobs:
-            plan.add(job)
-        for sampler in samplers:
-            for seed in plan.suite.images.seeds:
-                cells.append(_cell(plan, run, network, sampler, seed))
-    return cells
+@dataclass
+class Plan:
+    """The cells of a suite and every job behind them, in an order that respects needs.
 
+    Args:
+        waiting: Extractors whose scores wait, by name.
+        left_out: Ids of the suite's cells that a tag leaves out: their records stay as they are.
+    """
 
-def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
-    sampler: Sampler = create("sampler", "oneshot")
-    seeds = plan.suite.images.seeds
-    try:
-        network = decoy_network(form, plan.suite, plan.data)
-    except Pending as reason:
-        placed = find_card(run.model)
-        return [_waiting(plan, run, placed, sampler, seed, reason) for seed in seeds]
-    return [_cell(plan, run, network, sampler, seed) for seed in seeds]
+    suite: Suite
+    source: Source
+    data: DataLookup
+    cells: list[Cell] = field(default_factory=list)
+    jobs: dict[Address, Job] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, Pending] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
-
-def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list[Sampler]:
-    where = plan.source.where(("runs", index, "sampler"))
-    makes = load("model", placed.family, where=where).makes
-    found: list[Sampler] = []
-    for spec in run.sampler or [_own_sampler(placed, where)]:
-        base: Sampler = create("sampler", spec, where=where)
-        if base.accepts not in makes:
-            raise UserError(
-                f"sampler '{base.name}' samples a {base.accepts}, '{placed.full_name}' is a "
-                f"{' or '.join(sorted(makes))}",
-                where=where,
-                expected="a sampler of its kind; the card or family names one",
-            )
-        if run.nfe is not None:
-            place = plan.source.where(("runs", index, "nfe"))
-            found += [_spending(base, nfe, place) for nfe in run.nfe]
-        elif run.steps is not None:
-            given = {"name": base.name, **base.model_dump()}
-            found += [create("sampler", {**given, "steps": n}, where=where) for n in run.steps]
-        else:
-            found.append(base)
-    return found
-
-
-def _own_sampler(placed: PlacedCard, where: str) -> ComponentSpec:
-    if placed.card.sampler is not None:
-        return placed.card.sampler
-    family: ComponentSpec | None = load("model", placed.family, where=where).sampler
-    if family is None:
-        raise UserError(
-            f"model '{placed.full_name}' has no sampler of its own",
-            where=where,
-            expected="sampler: NAME",
-        )
-    return family
-
-
-def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
-    try:
-        return sampler.with_nfe(nfe)
-    except ImpossibleNFEError as error:
-        raise error.at(where) from None
-
-
-def _cell(plan: Plan, run: RunEntry, network: Network, sampler: Sampler, seed: int) -> Cell:
-    suite = plan.suite
-    identity = {
-        "model": network.model.spec(),
-        "weights": network.weights,
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": suite.images.count,
-        "quantisation": suite.quantisation,
-    }
-    shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
-    return Cell(
-        id=digest(identity)[:16],
-        label=_label(run, network.card, network.axes, sampler),
-        card=network.card,
-        axes=network.axes,
-        sampler=sampler,
-        seed=seed,
-        images=suite.images.count,
-        identity=identity,
-        network=network,
-        shards=shards,
-    )
-
-
-def _sampling(
-    plan: Plan, network: Network, sampler: Sampler, seed: int, identity: dict[str, Any]
-) -> list[Job]:
-    count, shard = plan.suite.images.count, plan.suite.images.shard
-    jobs = []
-    for first in range(0, count, shard):
-        size = min(shard, count - first)
-        spec = {k: v for k, v in identity.items() if k != "images"}
-        jobs.append(
-            make_job(
-                "sample",
-                {**spec, "first": first, "count": size},
-                needs=(network.jobs[-1].address,) if network.jobs else (),
-                title=f"sample {network.card.full_name} {_detail(network.axes)}{sampler.name} "
-                f"[{first}:{first + size}]",
-                transport={
-                    "weights_file": str(network.file) if network.file else None,
-                    "batch": plan.suite.batch,
-                },
-                cost=Cost(
-                    evaluations=(sampler.nfe() or 0) * size,
-                    network=network.card.full_name,
-                    bytes=size * prod(network.card.card.shape or (3, 32, 32)),
-                ),
-            )
-        )
-    return jobs
-
-
-def _waiting(
-    plan: Plan, run: RunEntry, placed: PlacedCard, sampler: Sampler, seed: int, reason: Pending
-) -> Cell:
-    identity = {
-        "card": placed.full_name,
-        "train": {k: str(v) for k, v in run.train.items()},
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": plan.suite.images.count,
-        "quantisation": plan.suite.quantisation,
-    }
-    return Cell(
-        id=digest(identity)[:16],
-        label=_label(run, placed, {}, sampler),
-        card=placed,
-        axes={},
-        sampler=sampler,
-        seed=seed,
-        images=plan.suite.images.count,
-        identity=identity,
-        pending=reason,
-    )
-
-
-def _label(run: RunEntry, card: PlacedCard, axes: dict[str, Any], sampler: Sampler) -> str:
-    names = {**{k: str(v) for k, v in axes.items()}, "sampler": sampler.name, "model": run.model}
-    if run.label is not None:
-        try:
-            return run.label.format(**names)
-        except (KeyError, IndexError, ValueError):
-            return run.label
-    detail = ", ".join(str(v) for v in axes.values())
-    text = f"{card.full_name} ({detail})" if detail else card.full_name
-    return f"{text} {sampler.name}" if run.sampler and len(run.sampler) > 1 else text
-
-
-def _detail(axes: dict[str, Any]) -> str:
-    return f"({', '.join(str(v) for v in axes.values())}) " if axes else ""
-
-
-def _refuse_twins(plan: Plan) -> None:
-    seen: dict[str, Cell] = {}
-    for cell in plan.cells:
-        if cell.id in seen:
-            raise UserError(
-                f"two cells are the same work: '{seen[cell.id].label}' and '{cell.label}' "
-                f"({cell.sampler.name if cell.sampler else ''})",
-                where=plan.source.where(("runs",)),
-                fix="remove one of the runs, or a repeated nfe",
-            )
-        seen[cell.id] = cell
+    def add(self, job: Job) -> Address:
+        """Adds a job once, however many cells need it."""
+        self.jobs.setdefault(job.address, job)
+        return job.address

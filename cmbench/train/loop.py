@@ -21,15 +21,15 @@ from cmbench.core.files import atomic_file, write_bytes, write_json
 from cmbench.core.images import image_grid, to_images, to_pixels
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
-from cmbench.datasets._base import ImageSet
+from cmbench.datasets.base import ImageSet
 from cmbench.denoise.model import Model
 from cmbench.record.schema import TrainingLog, TrainingPoint
-from cmbench.samplers._base import BoundGenerator, Sampler
+from cmbench.samplers.base import BoundGenerator, Sampler
 from cmbench.train.checkpoint import latest_checkpoint, save_checkpoint
 from cmbench.train.draws import Draws
 from cmbench.train.ema import WeightAverage
 from cmbench.train.muon import Muon
-from cmbench.train.objectives._base import Loss, Objective, Setup, Shared
+from cmbench.train.objectives.base import Loss, Objective, Setup, Shared
 from cmbench.train.parallel import Ranks
 from cmbench.train.recipe import Recipe
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cmbench.core.errors import UserError, nearest
 from cmbench.core.loader import create, validation_message
 from cmbench.core.yaml_source import read_yaml, validate
-from cmbench.train.objectives._base import Objective
+from cmbench.train.objectives.base import Objective
 
 __all__ = ["EMA", "Optimiser", "Recipe", "read_recipe", "require_alike"]
 

@@ -13,7 +13,7 @@ from cmbench.core.errors import UserError
 from cmbench.core.images import to_pixels
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
-from cmbench.samplers._base import BoundGenerator
+from cmbench.samplers.base import BoundGenerator
 
 
 def test_importing_cmbench_brings_no_torch() -> None:

@@ -12,10 +12,11 @@ import pytest
 from loopback import DATA, GOOD, catalogue_text, serving
 from typer.testing import CliRunner
 
-from cmbench.assets import _transfer, download
+from cmbench.assets import download
+from cmbench.assets import transfer as _transfer
 from cmbench.assets.catalogue import catalogue
 from cmbench.assets.download import Patience
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.paths import cache_folder
 

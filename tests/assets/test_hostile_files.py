@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import nn
 
-from cmbench.assets.edm_pickle import read_edm
-from cmbench.assets.flax_msgpack import read_flax
-from cmbench.assets.torch_state import read_torch
 from cmbench.core.errors import UserError
+from cmbench.released.edm_pickle import read_edm
+from cmbench.released.flax_msgpack import read_flax
+from cmbench.released.torch_state import read_torch
 
 READERS = [read_torch, read_edm]
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cmbench.assets.prune import find_dead, remove_dead
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.paths import cache_folder
 
 ROWS = """\

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from cmbench.denoise.grids import karras_grid, log_snr_grid
 from cmbench.denoise.precondition import ConsistencyFunction, EDMDenoiser
+from cmbench.denoise.sigma_grids import karras_grid, log_snr_grid
 from cmbench.testing.oracles import GaussianConsistency, GaussianDenoiser, PointsDenoiser
 
 KARRAS_18 = [80, 57.58598, 40.78557, 28.37458, 19.35245, 12.91008, 8.400935, 5.315195, 3.256822,

@@ -19,8 +19,8 @@ import yaml
 from click.testing import CliRunner
 from typer.main import get_command
 
-from cmbench.cli import app
-from cmbench.cli_examples import EXAMPLES
+from cmbench.cli.examples import EXAMPLES
+from cmbench.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -95,7 +95,7 @@ def _paths(command: click.Command, path: str = "") -> Iterator[str]:
 
 
 def test_every_command_has_examples() -> None:
-    assert sorted(_paths(COMMAND)) == sorted(EXAMPLES), "cmbench/cli_examples.py"
+    assert sorted(_paths(COMMAND)) == sorted(EXAMPLES), "cmbench/cli/examples.py"
 
 
 def test_what_is_left_out_or_shortened_is_still_printed() -> None:

@@ -35,7 +35,7 @@ def test_a_package_of_plugins_is_built_installed_and_run(tmp_path: Path) -> None
     _run([python, "-m", "pip", "--python", fresh, "install", "--quiet", "--no-deps", str(wheel)])
     empty.mkdir()
     env = {"CMBENCH_CACHE": str(tmp_path / "cache"), "PLACE": str(empty), "OMP_NUM_THREADS": "1"}
-    cli = [fresh, "-c", "from cmbench.cli import main; main()"]
+    cli = [fresh, "-c", "from cmbench.cli.main import main; main()"]
     where = (
         "import importlib.metadata as m; print(m.distribution('cmbench-example').locate_file(''))"
     )

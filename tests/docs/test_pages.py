@@ -8,7 +8,7 @@ import pytest
 
 from cmbench.core.errors import UserError
 from cmbench.core.yaml_source import read_yaml, validate
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import Suite
 
 DOCS = Path(__file__).parents[2] / "docs"

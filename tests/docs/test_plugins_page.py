@@ -25,7 +25,7 @@ def _write_files(folder: Path) -> list[str]:
 def _cmbench(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("CMBENCH_")}
     env |= {"CMBENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    code = "from cmbench.cli import main; main()"
+    code = "from cmbench.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *args], cwd=folder, env=env, text=True, capture_output=True,
         check=False,

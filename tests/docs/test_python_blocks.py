@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.loader import FOLDERS, create
 
 ROOT = Path(__file__).parents[2]

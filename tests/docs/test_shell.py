@@ -13,12 +13,12 @@ from typing import get_args
 
 import pytest
 
-from cmbench import cli_complete
+from cmbench.cards.cards import list_cards
+from cmbench.cards.scaffold import Kind
+from cmbench.cli import complete
 from cmbench.core.loader import available
-from cmbench.metrics._statistics_formats import FORMATS
-from cmbench.run.consistency_tools import Task
-from cmbench.run.scaffold import Kind
-from cmbench.suite.cards import list_cards
+from cmbench.metrics.statistics.formats import FORMATS
+from cmbench.run.edit import Task
 
 ROOT = Path(__file__).parents[2]
 # What is typed before Tab, and the only word that it can become.
@@ -49,7 +49,7 @@ def place(tmp_path_factory):
     for folder in ("bin", "suites", "models/stripes", "results/first/records", "models/broken"):
         (root / folder).mkdir(parents=True)
     command = root / "bin" / "cmbench"
-    command.write_text(f"#!{sys.executable}\nfrom cmbench.cli import main\n\nmain()\n")
+    command.write_text(f"#!{sys.executable}\nfrom cmbench.cli.main import main\n\nmain()\n")
     command.chmod(0o755)
     (root / "suites" / "mine.yaml").write_text("suite: mine\n")
     for family, cards in (("stripes", "small: {summary: one}\n"), ("broken", "{{{")):
@@ -143,13 +143,13 @@ def test_fish_offers_what_is_wanted(place):
 def test_what_is_offered_is_what_there_is(monkeypatch):
     monkeypatch.chdir(ROOT)
     cards = {card.full_name for card in list_cards()}
-    assert cards <= set(cli_complete.complete_model(""))
+    assert cards <= set(complete.complete_model(""))
     for kind in ("sampler", "metric", "features", "dataset"):
         names = [item.name for item in available(kind)]
-        assert cli_complete.complete_component(kind)("") == names
-    assert get_args(Task) == cli_complete.EDITS
-    assert get_args(Kind) == cli_complete.MODEL_KINDS
-    assert FORMATS == cli_complete.FORMATS
+        assert complete.complete_component(kind)("") == names
+    assert get_args(Task) == complete.EDITS
+    assert get_args(Kind) == complete.MODEL_KINDS
+    assert FORMATS == complete.FORMATS
 
 
 def test_completing_imports_no_torch():

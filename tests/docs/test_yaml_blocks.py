@@ -14,7 +14,7 @@ from test_commands import parse_command
 
 from cmbench.assets.catalogue import Asset, catalogue
 from cmbench.core.yaml_source import read_yaml, validate
-from cmbench.suite.plan import Plan, make_plan
+from cmbench.suite.planner import Plan, make_plan
 from cmbench.suite.spec import Suite
 from cmbench.train.recipe import Recipe, read_recipe
 

@@ -16,7 +16,7 @@ from cmbench.degradations._mixing import cosine_signal
 from cmbench.degradations.blur import Blur
 from cmbench.degradations.gaussian import Gaussian
 from cmbench.denoise.cold import NetworkRestorer, Restorer
-from cmbench.samplers._base import BoundGenerator
+from cmbench.samplers.base import BoundGenerator
 from cmbench.samplers.cold_algorithm1 import ColdAlgorithm1
 from cmbench.samplers.cold_algorithm2 import ColdAlgorithm2
 from cmbench.samplers.cold_direct import ColdDirect
@@ -24,7 +24,7 @@ from cmbench.samplers.cold_estimated import ColdEstimated
 from cmbench.samplers.cold_start import ColdStart
 from cmbench.train.draws import Draws
 from cmbench.train.loop import train
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.cold import Cold
 from cmbench.train.recipe import Recipe
 

@@ -8,9 +8,9 @@ import torch
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import load
 from cmbench.core.random import ReplayNoise
-from cmbench.nets._ddpm_layouts import from_ddpm
-from cmbench.nets._layouts import fill
 from cmbench.nets.ddpm_unet import DDPMUNet
+from cmbench.released.ddpm_names import from_ddpm
+from cmbench.released.edm_openai_names import fill
 from cmbench.samplers.ddim import DDIM
 from cmbench.samplers.ddpm_ancestral import DDPMAncestral
 from cmbench.samplers.multistep import MultiStep

@@ -13,13 +13,13 @@ from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.denoise.bits_per_dim import variational_bound
 from cmbench.denoise.ddpm import DDPMDenoiser
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
-from cmbench.run.recipe_command import run_recipes
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
+from cmbench.run.train import run_recipes
 from cmbench.samplers.heun import Heun
 from cmbench.samplers.iddpm_ancestral import IDDPMAncestral
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.ddpm import DDPM
 from cmbench.train.objectives.iddpm import IDDPM
 from cmbench.train.recipe import read_recipe

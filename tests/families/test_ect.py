@@ -9,10 +9,10 @@ import torch
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.denoise.precondition import ConsistencyFunction
-from cmbench.run.recipe_command import run_recipes
+from cmbench.run.train import run_recipes
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.ect import EasyConsistencyTuning
 from cmbench.train.recipe import read_recipe
 

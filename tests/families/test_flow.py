@@ -15,7 +15,7 @@ from cmbench.samplers.flow_euler import FlowEuler
 from cmbench.samplers.heun import Heun
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.flow_matching import FlowMatching
 from cmbench.train.objectives.reflow import Reflow
 from cmbench.train.recipe import read_recipe

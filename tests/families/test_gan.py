@@ -10,11 +10,11 @@ from cmbench.core.loader import create
 from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
 from cmbench.denoise.oneshot import OneShot as OneShotModule
-from cmbench.samplers._base import BoundGenerator
+from cmbench.samplers.base import BoundGenerator
 from cmbench.samplers.oneshot import OneShot
 from cmbench.train.draws import Draws
 from cmbench.train.loop import train
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.gan import GAN
 from cmbench.train.recipe import Recipe
 

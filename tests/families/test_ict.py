@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 
 from cmbench.core.loader import create
-from cmbench.denoise.grids import karras_grid
 from cmbench.denoise.precondition import ConsistencyFunction
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.ict import ImprovedConsistencyTraining
 from cmbench.train.recipe import read_recipe
 

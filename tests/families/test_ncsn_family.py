@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cmbench.cards.cards import find_card
 from cmbench.core.errors import UserError
 from cmbench.core.images import to_images
 from cmbench.core.loader import create, find, load
@@ -22,14 +23,13 @@ from cmbench.denoise.ncsn import (
     largest_distance,
 )
 from cmbench.nets._ncsn_blocks import NormPlus
-from cmbench.nets._ncsn_layouts import _names
 from cmbench.nets.ncsn_refine_net import NCSNRefineNet
 from cmbench.nets.ncsnv2_refine_net import NCSNv2RefineNet
-from cmbench.samplers._base import BoundGenerator
+from cmbench.released.ncsn_names import _names
 from cmbench.samplers.annealed_langevin import AnnealedLangevin
-from cmbench.suite.cards import find_card
+from cmbench.samplers.base import BoundGenerator
 from cmbench.testing.oracles import GaussianDenoiser
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.recipe import read_recipe
 
 SHAPE = (1, 4, 4)

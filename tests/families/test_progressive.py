@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cmbench.cards.cards import find_card
 from cmbench.core.errors import Interrupted
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.distances.l2 import L2
 from cmbench.samplers.openai_karras import OpenAIKarras
-from cmbench.suite.cards import find_card
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.loop import train
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.progressive import ProgressiveDistillation
 from cmbench.train.recipe import Recipe, read_recipe
 

@@ -15,13 +15,13 @@ from cmbench.denoise._rk45 import integrate
 from cmbench.denoise.likelihood import bits_per_dimension, dequantised, log_likelihood
 from cmbench.denoise.sde import VE, VP, SubVP
 from cmbench.denoise.sde_denoiser import Labels, Scores, SDEDenoiser
-from cmbench.nets._score_sde_layouts import _leaves
 from cmbench.nets.score_sde_unet import ScoreSDEUNet
-from cmbench.samplers._base import BoundGenerator
+from cmbench.released.score_sde_names import _leaves
+from cmbench.samplers.base import BoundGenerator
 from cmbench.samplers.predictor_corrector import PredictorCorrector
 from cmbench.samplers.probability_flow_rk45 import ProbabilityFlowRK45
 from cmbench.testing.oracles import GaussianDenoiser
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 
 SHAPE = (1, 3, 3)
 PROCESSES = {"ve": VE(0.01, 50.0), "vp": VP(), "subvp": SubVP()}

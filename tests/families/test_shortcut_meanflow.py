@@ -14,7 +14,7 @@ from cmbench.nets.compact_unet import CompactUNet
 from cmbench.samplers.flow_jump import FlowJump
 from cmbench.testing.oracles import GaussianDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.meanflow import MeanFlow
 from cmbench.train.objectives.shortcut import Shortcut
 from cmbench.train.recipe import read_recipe

@@ -15,13 +15,13 @@ from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
 from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
-from cmbench.run.recipe_command import run_recipes
-from cmbench.samplers._base import BoundGenerator
+from cmbench.run.train import run_recipes
+from cmbench.samplers.base import BoundGenerator
 from cmbench.samplers.binomial import Binomial
 from cmbench.samplers.heun import Heun
 from cmbench.samplers.sohl_dickstein import SohlDickstein
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.binomial import Binomial as BinomialObjective
 from cmbench.train.objectives.sohl_dickstein import SohlDickstein as SohlDicksteinObjective
 from cmbench.train.recipe import read_recipe

@@ -34,8 +34,8 @@ runs:
 
 _SERVER = """\
 import json, os, sys, traceback
-import cmbench.cli, cmbench.run.engines, cmbench.run.suite_run, cmbench.suite.plan
-import cmbench.suite.spec, cmbench.interactive, cmbench.report.commands, cmbench.run.compare
+import cmbench.cli.main, cmbench.engine.open, cmbench.run.suite, cmbench.suite.planner
+import cmbench.suite.spec, cmbench.notebook, cmbench.report.write, cmbench.audit.compare
 import scipy.linalg, scipy.stats, torchvision, sklearn.datasets, torch
 torch.set_num_threads(1)
 
@@ -50,7 +50,7 @@ def run(order):
         sys.path.insert(0, order["folder"])
         exec(order["before"], {})
         sys.argv = ["cmbench", *order["arguments"]]
-        cmbench.cli.main()
+        cmbench.cli.main.main()
         code = 0
     except SystemExit as end:
         code = end.code or 0

@@ -6,7 +6,7 @@ from forked import fresh, outputs, same
 
 JUMPS = """
 import itertools, os, socket, time
-import cmbench.record.leases as leases
+import cmbench.store.leases as leases
 leases._HEARTBEAT_SECONDS, leases._STALE_SECONDS = 0.2, 20.0
 jumps = itertools.cycle([0, 4e8, -4e8, 86400, -3600])
 now, touch = time.time, os.utime

@@ -112,7 +112,7 @@ def test_leases_that_say_nothing(forks, whole, tmp_path, text):
     shutil.rmtree(folder / "results" / "tiny" / "records")
     for key in kept[:2]:
         (folder / "cache" / "leases" / key).write_text(text)
-    soon = "import cmbench.record.leases as s; s._STALE_SECONDS = 0.5"
+    soon = "import cmbench.store.leases as s; s._STALE_SECONDS = 0.5"
     run = forks.run(folder, before=soon)
     assert run.code == 0, run.told
     same(outputs(folder), outputs(whole))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, MetricError, Moments, Reference
-from cmbench.metrics._frechet import frechet, moment_distance
-from cmbench.metrics._moments import moments_of_rows
-from cmbench.metrics._skew import skewed_interval, skewness
+from cmbench.metrics.base import Features, MetricError, Moments, Reference
+from cmbench.metrics.frechet.distance import frechet, moment_distance
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.metrics.intervals.skewed import skewed_interval, skewness
 
 
 def _rows(seed: int, n: int, d: int = 12, shift: float = 0.3) -> np.ndarray:

@@ -5,13 +5,13 @@ import pytest
 from scipy.linalg import sqrtm
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, MetricError, Reference
-from cmbench.metrics._frechet import moment_distance
-from cmbench.metrics._frechet_target import factor_of
-from cmbench.metrics._moments import moments_of_rows
-from cmbench.metrics._neighbours import nearest_others
-from cmbench.metrics._occupancy import HoldersSum
-from cmbench.metrics._recall_error import _radii
+from cmbench.metrics.base import Features, MetricError, Reference
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.metrics.frechet.reference import factor_of
+from cmbench.metrics.neighbours.occupancy import HoldersSum
+from cmbench.metrics.neighbours.recall_error import _radii
+from cmbench.metrics.neighbours.search import nearest_others
 
 N, M, D = 150, 400, 8
 
@@ -50,7 +50,7 @@ def test_stated_errors_are_the_spread_over_redraws(redraws, name):
 def test_the_bias_told_is_the_excess_over_the_limit(redraws):
     reference = Reference("r", Features({"pool": _rows(0, M)}))
     scale = np.linspace(1, 0.3, D) * 1.1
-    from cmbench.metrics._base import Moments
+    from cmbench.metrics.base import Moments
 
     own = moments_of_rows(reference.features.layers["pool"])
     limit = moment_distance(Moments(np.zeros(D), np.diag(scale**2), 0), own)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features
-from cmbench.metrics._reference import reference_from_features
+from cmbench.metrics.base import Features
+from cmbench.metrics.statistics.file import reference_from_features
 
 fidelity = pytest.importorskip("torch_fidelity")
 

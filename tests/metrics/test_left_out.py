@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, MetricError, Reference
-from cmbench.metrics._frechet import frechet, frechet_value, moment_distance
-from cmbench.metrics._frechet_rows import Sample
-from cmbench.metrics._frechet_target import target_of
-from cmbench.metrics._moments import MomentSum, moments_of_rows
-from cmbench.metrics._shared_variance import shared_variance
+from cmbench.metrics.base import Features, MetricError, Reference
+from cmbench.metrics.frechet.distance import frechet, frechet_value, moment_distance
+from cmbench.metrics.frechet.leave_one_out import Sample
+from cmbench.metrics.frechet.moments import MomentSum, moments_of_rows
+from cmbench.metrics.frechet.reference import target_of
+from cmbench.metrics.intervals.leave_one_out import shared_variance
 from cmbench.metrics.vendi import _Fit
 
 D = 24

@@ -8,11 +8,11 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, MetricError, Moments, Reference
-from cmbench.metrics._frechet import moment_distance
-from cmbench.metrics._moments import MomentSum, moments_of_rows
-from cmbench.metrics._reference import load_reference, reference_from_features, save_reference
 from cmbench.metrics._statistics_files import read_statistics, write_statistics
+from cmbench.metrics.base import Features, MetricError, Moments, Reference
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.moments import MomentSum, moments_of_rows
+from cmbench.metrics.statistics.file import load_reference, reference_from_features, save_reference
 
 
 def _rows(seed: int, n: int, d: int, shift: float = 0.0) -> np.ndarray:
@@ -224,8 +224,8 @@ def test_sfid_is_the_distance_of_maps_in_the_order_rows_columns_channels():
 
 def test_recall_s_error_does_not_depend_on_how_pairs_are_found():
     """Candidates from the balls' own pass, and from all distances, give one variance."""
-    from cmbench.metrics._neighbours import balls_of, nearest_others
-    from cmbench.metrics._recall_error import near_pairs, recall_variance
+    from cmbench.metrics.neighbours.recall_error import near_pairs, recall_variance
+    from cmbench.metrics.neighbours.search import balls_of, nearest_others
 
     x, y = _rows(1, 300, 6, 0.5), _rows(2, 250, 6)
     near, radii = nearest_others(x, 3), nearest_others(y, 3).squared[:, 2]

@@ -13,9 +13,9 @@ from torch import nn
 
 from cmbench.api import fill, from_edm, from_openai
 from cmbench.assets.catalogue import find_asset
+from cmbench.cards.cards import list_cards
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create, load
-from cmbench.suite.cards import list_cards
 
 WIDE = {
     "model_channels": 128,

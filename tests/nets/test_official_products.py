@@ -6,7 +6,7 @@ import torch
 from cmbench.core.loader import available, create, load
 from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
-from cmbench.samplers._base import BoundGenerator
+from cmbench.samplers.base import BoundGenerator
 
 EDM = {
     "img_resolution": 8, "label_dim": 3, "model_type": "SongUNet", "model_channels": 16,

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from cmbench.assets.catalogue import find_asset
+from cmbench.cards.cards import list_cards
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create, load
 from cmbench.core.random import Noise
 from cmbench.degradations._mixing import cosine_signal
-from cmbench.suite.cards import list_cards
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 SMALL = {"name": "cold_unet", "dim": 8, "dim_mults": [1, 2]}
@@ -24,7 +24,7 @@ def model(degradation, **more):
 
 def written(path, **beside):
     """A bare state under the authors' names, from random weights, with `beside` next to it."""
-    from cmbench.nets._cold_layouts import _names
+    from cmbench.released.cold_names import _names
 
     net = create("network", SMALL).build((3, 8, 8))
     theirs = {ours: name for name, ours in _names(net)}

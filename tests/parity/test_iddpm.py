@@ -10,7 +10,7 @@ from cmbench.core.random import ReplayNoise
 from cmbench.samplers._respacing import Process, kept_steps
 from cmbench.samplers.iddpm_ancestral import IDDPMAncestral
 from cmbench.samplers.iddpm_ddim import IDDPMDDIM
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.iddpm import IDDPM
 
 pytestmark = pytest.mark.parity

@@ -10,13 +10,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cmbench.core.images import to_pixels
 from cmbench.core.loader import create, load
 from cmbench.core.random import ReplayNoise
-from cmbench.denoise.grids import karras_grid
-from cmbench.samplers._steps import denoise
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.samplers._ode import denoise
 from cmbench.samplers.euler import Euler
 from cmbench.samplers.heun import Heun
 from cmbench.samplers.multistep import MultiStep
-from cmbench.train.objectives._base import Setup
 from cmbench.train.objectives._consistency import adaptive_points, adaptive_rate
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.cd import ConsistencyDistillation
 
 pytestmark = pytest.mark.parity

@@ -4,14 +4,14 @@ import pytest
 import torch
 from authors_vectors import Vectors
 
-from cmbench.assets.torch_state import read_torch
 from cmbench.core.loader import load
 from cmbench.core.random import ReplayNoise
-from cmbench.nets._layouts import fill
-from cmbench.nets._ncsn_layouts import from_ncsn, ncsn_states
+from cmbench.released.edm_openai_names import fill
+from cmbench.released.ncsn_names import from_ncsn, ncsn_states
+from cmbench.released.torch_state import read_torch
 from cmbench.samplers.annealed_langevin import AnnealedLangevin
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.dsm import DSM
 
 pytestmark = pytest.mark.parity

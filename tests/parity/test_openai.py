@@ -10,13 +10,13 @@ from torch.nn import functional as nnf
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create, load
 from cmbench.core.random import ReplayNoise
-from cmbench.denoise.grids import karras_grid
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.samplers._editing import colourise, edit, super_resolve
 from cmbench.samplers.multistep import MultiStep
 from cmbench.samplers.onestep import OneStep
 from cmbench.samplers.openai_karras import OpenAIKarras
-from cmbench.train.objectives._base import Setup
 from cmbench.train.objectives._consistency import adaptive_points, adaptive_rate
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.cd import ConsistencyDistillation
 from cmbench.train.objectives.ct import ConsistencyTraining
 from cmbench.train.objectives.progressive import ProgressiveDistillation

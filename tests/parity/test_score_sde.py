@@ -4,16 +4,16 @@ import pytest
 import torch
 from authors_vectors import Vectors
 
-from cmbench.assets.torch_state import read_torch
 from cmbench.core.loader import load
 from cmbench.core.random import ReplayNoise
 from cmbench.denoise.sde import VE
 from cmbench.denoise.sde_denoiser import Scores
-from cmbench.nets._layouts import fill
-from cmbench.nets._score_sde_layouts import from_score_sde, score_sde_states
+from cmbench.released.edm_openai_names import fill
+from cmbench.released.score_sde_names import from_score_sde, score_sde_states
+from cmbench.released.torch_state import read_torch
 from cmbench.samplers.predictor_corrector import PredictorCorrector
 from cmbench.samplers.probability_flow_rk45 import ProbabilityFlowRK45
-from cmbench.train.objectives._base import Setup
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.score_sde import ScoreSDE
 
 pytestmark = pytest.mark.parity

@@ -12,10 +12,10 @@ from s3_server import s3_server
 
 from cmbench.core.errors import UserError
 from cmbench.core.paths import cache_folder
-from cmbench.record import leases, object_storage
-from cmbench.record.object_storage import ObjectStorage, pack, unpack
-from cmbench.record.shared_store import SharedStore, open_store
-from cmbench.record.store import Address, Store
+from cmbench.store import leases, object_storage
+from cmbench.store.object_storage import ObjectStorage, pack, unpack
+from cmbench.store.shared import SharedStore, open_store
+from cmbench.store.store import Address, Store
 
 ADDRESS = Address("sample", "ab" * 32)
 OTHER = Address("score", "cd" * 32)

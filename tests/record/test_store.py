@@ -8,9 +8,9 @@ import time
 import pytest
 
 from cmbench.core.errors import UserError
-from cmbench.record import leases
-from cmbench.record.leases import FileLeases
-from cmbench.record.store import Address, Store
+from cmbench.store import leases
+from cmbench.store.leases import FileLeases
+from cmbench.store.store import Address, Store
 
 ADDRESS = Address("sample", "ab" * 32)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cmbench.record.schema import Record, ScoreRecord
-from cmbench.report.commands import write_report
+from cmbench.report.write import write_report
 
 SUITE = """\
 suite: toy

@@ -7,8 +7,8 @@ import pytest
 from devtools import BROWSER, browser
 from toy_results import HOSTILE, write_toy_results
 
-from cmbench.report.commands import open_board
 from cmbench.report.page import render_page
+from cmbench.report.write import open_board
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 

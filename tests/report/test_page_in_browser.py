@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from toy_results import HOSTILE, TRAINED, write_toy_results
 
-from cmbench.report.commands import open_board
+from cmbench.report.leaderboard import as_csv, as_latex, as_markdown, tables
 from cmbench.report.page import render_page
+from cmbench.report.write import open_board
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 CHECK = """<script>
@@ -115,7 +116,7 @@ def _dump(page: str, place: Path, *more: str) -> subprocess.CompletedProcess[str
 @pytest.fixture(scope="module")
 def found(folder, tmp_path_factory):
     """What a phone-wide browser saw; the policy is opened for the checks' own script alone."""
-    page = render_page(open_board(folder), folder)
+    page = render_page(board := open_board(folder), folder, tables(board))
     opened = re.sub(r"script-src [^;]*;", "script-src 'unsafe-inline';", page, count=1)
     done = _dump(opened.replace("</body>", CHECK), tmp_path_factory.mktemp("phone"),
                  "--window-size=390,900")  # fmt: skip
@@ -189,9 +190,9 @@ def test_samples_are_enlarged_and_gone_through_by_keys(found):
 def test_downloads_hold_the_tables(found, folder):
     board = open_board(folder)
     saved = dict(zip(found["links"], found["saved"], strict=True))
-    assert saved["leaderboard.csv"] == board.csv()
-    assert saved["leaderboard.tex"] == board.latex()
-    assert saved["leaderboard.md"] == board.markdown()
+    assert saved["leaderboard.csv"] == as_csv(board)
+    assert saved["leaderboard.tex"] == as_latex(board)
+    assert saved["leaderboard.md"] == as_markdown(board)
     assert saved["toy.yaml"] == (folder / "suite.yaml").read_text()
     shown = saved["leaderboard_shown.csv"].splitlines()
     assert len(shown) == 4
@@ -209,7 +210,7 @@ def test_light_dark_phone_and_names_for_those_who_cannot_see(found):
 
 
 def test_the_page_as_it_is_sent_draws_under_its_own_policy(folder, tmp_path):
-    page = render_page(open_board(folder), folder)
+    page = render_page(board := open_board(folder), folder, tables(board))
     done = _dump(page, tmp_path, "--window-size=1280,900", "--enable-logging=stderr")
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count("data-point=") >= 13

@@ -7,9 +7,10 @@ import re
 import pytest
 
 from cmbench.record.schema import PendingScore, PublishedScore, Record, ScoreRecord
-from cmbench.report.commands import write_report
+from cmbench.report.board import read_board
+from cmbench.report.leaderboard import as_csv, as_markdown
 from cmbench.report.published import published_beside
-from cmbench.report.tables import read_board
+from cmbench.report.write import write_report
 
 INCEPTION, PIXELS = {"extractor": {"name": "inception"}}, {"extractor": {"name": "pixels"}}
 
@@ -114,7 +115,7 @@ def full(folder):
 
 
 def test_markdown_names_the_source_and_the_difference_in_errors(folder):
-    text = read_board(full(folder)).markdown()
+    text = as_markdown(read_board(full(folder)))
     section = text.split("## Published beside measured")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| CD")]
     cells = [[c.strip() for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
@@ -129,7 +130,7 @@ def test_markdown_names_the_source_and_the_difference_in_errors(folder):
 
 def test_nothing_published_leaves_no_section(folder):
     place = folder(record("a", 1.0, [score("frechet_distance", "FID", 3.65)]))
-    assert "Published" not in read_board(place).markdown()
+    assert "Published" not in as_markdown(read_board(place))
     write_report(place)
     assert "Published beside" not in (place / "report.html").read_text("utf-8")
 
@@ -142,7 +143,7 @@ def test_the_spreadsheet_has_both_and_what_waits_with_its_command(folder):
         pending_scores=[PendingScore(name="kid", title="KID", reason="why", command="bring it")],
     )  # fmt: skip
     folder(extra)
-    rows = list(csv.DictReader(io.StringIO(read_board(place).csv())))
+    rows = list(csv.DictReader(io.StringIO(as_csv(read_board(place)))))
     by = {(r["cell"], r["score"]): r for r in rows}
     one = by["a", "frechet_distance"]
     assert (one["published"], one["published_source"]) == ("3.55", "CM Table 1")
@@ -152,7 +153,7 @@ def test_the_spreadsheet_has_both_and_what_waits_with_its_command(folder):
     assert by["f", "frechet_distance"]["published"] == "2.0; 2.5"
     assert by["f", "kid"]["command"] == "bring it"
     assert (by["d", ""]["status"], by["d", ""]["command"]) == ("pending", "cmbench assets fetch x")
-    assert len({len(r) for r in csv.reader(io.StringIO(read_board(place).csv()))}) == 1
+    assert len({len(r) for r in csv.reader(io.StringIO(as_csv(read_board(place))))}) == 1
 
 
 def test_the_page_shows_both_and_what_waits(folder):
@@ -169,6 +170,6 @@ def test_the_page_shows_both_and_what_waits(folder):
 
 
 def test_cells_that_wait_for_the_same_are_told_once_with_their_number(folder):
-    text = read_board(full(folder)).markdown()
+    text = as_markdown(read_board(full(folder)))
     assert text.count("`cmbench assets fetch x`") == 1
     assert "- late (multistep), 2 cells: pending: asset x is not here" in text

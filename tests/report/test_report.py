@@ -11,9 +11,10 @@ from PIL import Image
 
 from cmbench.record.schema import PendingScore, Record, ScoreRecord
 from cmbench.report.across import model_across
-from cmbench.report.commands import side_by_side, write_report
+from cmbench.report.board import number, read_board
 from cmbench.report.curves import quality_figure
-from cmbench.report.tables import number, read_board
+from cmbench.report.leaderboard import as_latex, as_markdown
+from cmbench.report.write import side_by_side, write_report
 
 HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 70
 
@@ -83,7 +84,7 @@ def test_the_same_records_give_the_same_bytes(folder, tmp_path):
 
 
 def test_pending_and_failed_cells_are_listed_with_their_reasons(folder):
-    text = read_board(folder).markdown()
+    text = as_markdown(read_board(folder))
     for wanted in ("no data", "`get data`", "NaN &lt;b&gt;", "FID: pending: no weights"):
         assert wanted in text
     assert "<script>" not in text
@@ -98,7 +99,7 @@ def test_the_page_needs_no_network_and_hostile_names_stay_text(folder):
 
 
 def test_latex_is_escaped(folder):
-    text = read_board(folder).latex()
+    text = as_latex(read_board(folder))
     assert r"\&" in text
     assert r"\$x\_1\$" in text
     assert text.count(r"\\") == 5
@@ -165,17 +166,17 @@ def test_best_of_k_stands_beside_the_number_everywhere(folder):
     ]
     (folder / "selection.json").write_text(json.dumps(rows))
     board = read_board(folder)
-    text = board.markdown()
+    text = as_markdown(board)
     assert f"| **{number(score(2.1))}** (best of 3) |" in text
     assert f"| {number(score(9.0))} (best of 11 searched, held-out seed) |" in text
     assert f"| **{number(score(2.0))}** |" in text
     bold = number(score(2.1)).replace("±", r"$\pm$")
-    assert f"\\textbf{{{bold}}} (best of 3)" in board.latex()
+    assert f"\\textbf{{{bold}}} (best of 3)" in as_latex(board)
     write_report(folder)
     page = (folder / "report.html").read_text()
     assert '<a class="rank" href="#selection">best of 3</a>' in page
     assert page.count('<a class="rank"') == 2
-    across = model_across([folder], "m/c").markdown()
+    across = as_markdown(model_across([folder], "m/c"))
     assert "(best of 3)" in across
     assert "(best of 11 searched, held-out seed)" in across
 

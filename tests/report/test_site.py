@@ -15,7 +15,7 @@ from devtools import BROWSER, browser
 from toy_results import HOSTILE, write_toy_results
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.errors import UserError
 from cmbench.report.site import write_site
 

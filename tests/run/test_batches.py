@@ -7,12 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from cmbench.record.store import Store
-from cmbench.run.engine_local import JobFailedError, LocalEngine
-from cmbench.run.progress import PlainBoard
-from cmbench.run.workbench import Workbench
-from cmbench.samplers._base import BoundGenerator
-from cmbench.suite.plan import make_plan
+from cmbench.engine.context import Workbench
+from cmbench.engine.job import JobFailedError
+from cmbench.engine.local_engine import LocalEngine
+from cmbench.engine.progress import PlainBoard
+from cmbench.samplers.base import BoundGenerator
+from cmbench.store.store import Store
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 SUITE = """\

@@ -5,9 +5,9 @@ import torch
 
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
-from cmbench.denoise.grids import karras_grid
-from cmbench.run.consistency_tools import edit_sheet, load_denoiser
-from cmbench.run.step_search import search_points
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.run.edit import edit_sheet, load_denoiser
+from cmbench.run.search_steps import search_points
 from cmbench.samplers._editing import colourise, edit, inpaint, super_resolve
 from cmbench.testing.oracles import GaussianConsistency
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_suite import cmbench
 
-from cmbench.run.doctor import examine
+from cmbench.doctor import examine
 
 
 def test_each_line_is_told_and_what_is_missing_has_a_way(

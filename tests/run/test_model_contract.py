@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cmbench.run.model_contract import check_model
+from cmbench.testing.model_contract import check_model
 
 HONEST = '''\
 """A small honest denoiser."""

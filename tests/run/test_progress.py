@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cmbench.run import progress
-from cmbench.run.progress import PlainBoard
+from cmbench.engine import progress
+from cmbench.engine.progress import PlainBoard
 
 
 def test_what_was_done_before_counts_in_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,11 @@ from typing import get_args
 
 import pytest
 
+from cmbench.cards.scaffold import Kind, new_model
 from cmbench.core.errors import UserError
-from cmbench.run.model_contract import check_model
-from cmbench.run.scaffold import Kind, new_model
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
+from cmbench.testing.model_contract import check_model
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

@@ -2,8 +2,8 @@
 
 import random
 
-from cmbench.run.schedule import Schedule
-from cmbench.suite.jobs import Job, make_job
+from cmbench.engine.schedule import Schedule
+from cmbench.store.jobs import Job, make_job
 
 
 def _chain() -> list[Job]:

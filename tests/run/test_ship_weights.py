@@ -9,11 +9,11 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cards.cards import find_card
+from cmbench.cards.open import open_card
+from cmbench.cards.ship import ship_weights
+from cmbench.cli.main import app
 from cmbench.core.errors import UserError
-from cmbench.run.ship_weights import ship_weights
-from cmbench.suite.cards import find_card
-from cmbench.suite.sources import open_card
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tiny_suite import SUITE, cmbench, command, environment, fresh, outputs
 
-from cmbench.record.store import Store
-from cmbench.run.slurm_worker import Notes
-from cmbench.suite.jobs import make_job
+from cmbench.engine.slurm_worker import Notes
+from cmbench.store.jobs import make_job
+from cmbench.store.store import Store
 
 pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
 

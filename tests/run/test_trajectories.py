@@ -15,14 +15,14 @@ from rich.console import Console
 from cmbench.core.loader import available, create
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.record.store import Store
-from cmbench.run.engine_local import LocalEngine
+from cmbench.engine.context import Workbench
+from cmbench.engine.local_engine import LocalEngine
+from cmbench.engine.progress import PlainBoard
+from cmbench.engine.replay import NotKeptError, read_calls, replaying
 from cmbench.run.estimate import estimate_plan
 from cmbench.run.plan_table import plan_as_json, print_plan
-from cmbench.run.progress import PlainBoard
-from cmbench.run.replay import NotKeptError, read_calls, replaying
-from cmbench.run.workbench import Workbench
-from cmbench.suite.plan import Plan, make_plan
+from cmbench.store.store import Store
+from cmbench.suite.planner import Plan, make_plan
 from cmbench.suite.spec import read_suite
 
 MODEL = '''\

@@ -30,7 +30,7 @@ def cmbench(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess
 
 
 def command(*args: str) -> list[str]:
-    return [sys.executable, "-c", "from cmbench.cli import main; main()", *args]
+    return [sys.executable, "-c", "from cmbench.cli.main import main; main()", *args]
 
 
 def environment(folder: Path, **env: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from cmbench.denoise.base import expand
 from cmbench.denoise.convert import clean_from, convert, predicted_from, vp_scales
 from cmbench.denoise.ddpm import DDPMDenoiser
 from cmbench.denoise.precondition import EDMDenoiser
-from cmbench.denoise.precondition_official import VEDenoiser
+from cmbench.denoise.released_denoisers import VEDenoiser
 from cmbench.samplers._respacing import Process
 from cmbench.samplers.ddim import DDIM
 from cmbench.samplers.ddpm_ancestral import DDPMAncestral

@@ -11,7 +11,7 @@ from cmbench.core.errors import UserError
 from cmbench.core.loader import available, create
 from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise, ReplayNoise
-from cmbench.samplers._base import BoundGenerator, ImpossibleNFEError
+from cmbench.samplers.base import BoundGenerator, ImpossibleNFEError
 from cmbench.testing.oracles import GaussianConsistency, GaussianDenoiser
 
 SHAPE = (1, 4, 4)

@@ -8,11 +8,11 @@ import torch
 from typer.testing import CliRunner
 
 from cmbench.assets.catalogue import find_asset
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.record.schema import read_records
 from cmbench.run import waiting
 from cmbench.run.waiting import estimate_waiting
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 PAPERS = ["cifar10_nfe_paper", "imagenet64_nfe_paper"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cmbench.core.loader import bundled_root
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 PINNED = Path(__file__).with_name("shipped_keys.json")

@@ -8,14 +8,14 @@ import pytest
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.core.yaml_source import read_yaml, validate
-from cmbench.metrics._base import Features
-from cmbench.metrics._reference import (
+from cmbench.metrics.base import Features
+from cmbench.metrics.statistics.file import (
     load_reference,
     read_made_of,
     reference_from_features,
     save_compact_reference,
 )
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import Suite
 
 SUITE = """\

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cmbench.core.errors import UserError
-from cmbench.suite.plan import make_plan
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import read_suite
 
 GOOD = """\

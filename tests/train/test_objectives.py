@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cmbench.denoise.grids import karras_grid
 from cmbench.denoise.precondition import ConsistencyFunction
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.distances.l2 import L2
-from cmbench.train.objectives._base import Setup
 from cmbench.train.objectives._consistency import adaptive_points, adaptive_rate
+from cmbench.train.objectives.base import Setup
 from cmbench.train.objectives.cd import ConsistencyDistillation
 
 SPREAD = 0.7

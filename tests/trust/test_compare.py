@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.audit.cached import differing_fields
+from cmbench.cli.main import app
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features
-from cmbench.metrics._reference import load_reference
+from cmbench.metrics.base import Features
+from cmbench.metrics.statistics.file import load_reference
 from cmbench.record.schema import read_records
-from cmbench.run.compare import differing_fields
 
 SUITE = """\
 suite: {name}

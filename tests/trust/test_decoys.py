@@ -10,10 +10,10 @@ from cmbench.core.loader import create
 from cmbench.core.random import Noise
 from cmbench.core.yaml_source import read_yaml, validate
 from cmbench.record.schema import Record, ScoreRecord
+from cmbench.report.board import Board
 from cmbench.report.ranks import column_ranks, decoy_lines, rank_text
-from cmbench.report.tables import Board
-from cmbench.samplers._base import BoundGenerator
-from cmbench.suite.plan import make_plan
+from cmbench.samplers.base import BoundGenerator
+from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import DECOYS, Suite
 
 SUITE = """\

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.loader import create
-from cmbench.metrics._neighbours import ranked
+from cmbench.metrics.neighbours.search import ranked
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
-from cmbench.metrics._frechet import moment_distance
-from cmbench.metrics._moments import moments_of_rows
-from cmbench.record.store import Store
-from cmbench.run.score_images import metric_specs, score_images
-from cmbench.run.score_images_source import ImageStream
-from cmbench.run.workbench import Workbench
+from cmbench.engine.context import Workbench
+from cmbench.external.containers import ImageStream
+from cmbench.external.score import metric_specs, score_images
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.store.store import Store
 
 CPU = torch.device("cpu")
 
@@ -94,7 +94,7 @@ def test_a_bad_image_is_named_counted_refused_and_skipped(tmp_path, pixels, benc
 
 
 def _features(pixels: np.ndarray):  # type: ignore[no-untyped-def]
-    from cmbench.metrics._base import Features
+    from cmbench.metrics.base import Features
 
     extractor = create("features", "pixels").build(CPU)
     layers = extractor(torch.from_numpy(pixels))

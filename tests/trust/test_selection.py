@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.audit.selection import keep_search
+from cmbench.cli.main import app
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features, Moments, Reference
-from cmbench.run.compare_selection import keep_search
+from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.stats.selection import expected_gain
 
 SUITE = """\

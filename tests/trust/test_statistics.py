@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create
-from cmbench.metrics._base import Features
-from cmbench.metrics._reference import reference_from_features
-from cmbench.metrics._statistics_formats import FORMATS, open_statistics, save_statistics
-from cmbench.metrics._tensorflow_inception import TensorFlowInception
+from cmbench.metrics.base import Features
+from cmbench.metrics.statistics.file import reference_from_features
+from cmbench.metrics.statistics.formats import FORMATS, open_statistics, save_statistics
+from cmbench.metrics.statistics.frozen_graph import TensorFlowInception
 
 
 def _reference(width: int = 6, spatial: bool = True):  # type: ignore[no-untyped-def]

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from cmbench.cli import app
+from cmbench.cli.main import app
 from cmbench.core.digests import digest
 from cmbench.core.loader import bundled_root, create
-from cmbench.report.tables import read_board
+from cmbench.report.board import read_board
 from cmbench.train.recipe import read_recipe
 
 SUITE = """\

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.precondition import ConsistencyFunction
-from cmbench.train.objectives._base import Loss, Setup
+from cmbench.train.objectives.base import Loss, Setup
 
 __all__ = ["PairLoss", "adaptive_points", "adaptive_rate", "update_average"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
 from cmbench.denoise.flow import FlowDenoiser, JumpDenoiser
-from cmbench.train.objectives._base import Loss, Setup
+from cmbench.train.objectives.base import Loss, Setup
 
 __all__ = ["FlowLoss", "JumpLoss", "line"]
 

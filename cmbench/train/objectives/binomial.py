@@ -12,7 +12,7 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.denoise.binomial import BinomialDiffusion
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["Binomial"]
 

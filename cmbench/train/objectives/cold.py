@@ -15,7 +15,7 @@ from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["Cold"]
 

@@ -10,15 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.denoise.base import expand
-from cmbench.denoise.grids import karras_grid
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._consistency import (
     PairLoss,
     adaptive_points,
     adaptive_rate,
     update_average,
 )
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["ConsistencyTraining"]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["DDPM"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from cmbench.denoise.base import expand
 from cmbench.distances.pseudo_huber import PseudoHuber
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._consistency import PairLoss
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["EasyConsistencyTuning"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cmbench.denoise.base import expand
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["EDM"]
 

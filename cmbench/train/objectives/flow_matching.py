@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._flow import FlowLoss
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["FlowMatching"]
 

@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 from cmbench.core.errors import UserError
 from cmbench.denoise.oneshot import OneShot
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["GAN"]
 

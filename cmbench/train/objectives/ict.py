@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from cmbench.denoise.base import expand
-from cmbench.denoise.grids import karras_grid
+from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.distances.pseudo_huber import PseudoHuber
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._consistency import PairLoss
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["ImprovedConsistencyTraining"]
 

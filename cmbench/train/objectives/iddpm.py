@@ -13,10 +13,10 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
 from cmbench.denoise.bits_per_dim import kl_bits, pixel_bits
-from cmbench.denoise.precondition_official import DiscreteVPDenoiser
+from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
 from cmbench.samplers._respacing import Posterior, Process
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["IDDPM"]
 

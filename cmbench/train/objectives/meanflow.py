@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cmbench.denoise.base import expand
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._flow import JumpLoss, line
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["MeanFlow"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["ProgressiveDistillation"]
 

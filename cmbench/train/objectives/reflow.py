@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cmbench.core.errors import UserError
 from cmbench.denoise.flow import FlowDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._flow import FlowLoss
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["Reflow"]
 

@@ -14,7 +14,7 @@ from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
 from cmbench.denoise.sde_denoiser import SDEDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["ScoreSDE"]
 

@@ -17,9 +17,9 @@ from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
 from cmbench.denoise.flow import JumpDenoiser
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
 from cmbench.train.objectives._consistency import update_average
 from cmbench.train.objectives._flow import JumpLoss, line
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["Shortcut"]
 

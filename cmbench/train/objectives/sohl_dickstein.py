@@ -13,7 +13,7 @@ from torch import Tensor
 from cmbench.core.errors import UserError
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
 from cmbench.train.draws import Draws
-from cmbench.train.objectives._base import Loss, Objective, Setup
+from cmbench.train.objectives.base import Loss, Objective, Setup
 
 __all__ = ["SohlDickstein"]
 

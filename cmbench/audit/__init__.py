@@ -1,0 +1,1 @@
+"""Whether a number can be trusted: compare, explain, verify, disclose."""

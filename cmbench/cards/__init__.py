@@ -1,0 +1,1 @@
+"""Model cards: finding them, opening their networks, starting and shipping a family."""

@@ -1,0 +1,103 @@
+"""Opens a card: its model, its weights file, and where they come from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmbench.assets.download import asset_path
+from cmbench.cards.cards import PlacedCard
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.loader import create, load
+from cmbench.denoise.model import Model
+from cmbench.store.jobs import Job
+from cmbench.train.recipe import Recipe, read_recipe
+
+__all__ = ["Network", "card_model", "open_card", "weights_of"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to sample from.
+
+    Args:
+        card: The card it is of.
+        model: The adapter with its configuration.
+        weights: What stands for the weights in keys: {"train": key}, {"sha256": ...} or {}.
+        file: The weights file, where they are not trained in this plan.
+        training: Job that trains it, its teacher's jobs before it.
+        axes: Values that the run's sweep gave.
+        recipe: The recipe behind the weights, if known.
+    """
+
+    card: PlacedCard
+    model: Model
+    weights: dict[str, str]
+    file: Path | None = None
+    jobs: tuple[Job, ...] = ()
+    axes: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+
+
+def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
+    path, told = load("model", placed.family, where=where).opened(given)
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist", where=where)
+    sha256 = file_sha256(path)
+    stated = placed.card.weights.sha256 if placed.card.weights else None
+    if path == placed.weights_file and stated and sha256 != stated:
+        raise UserError(
+            f"weights file {path} is not what its card states (SHA-256 {sha256[:12]}, "
+            f"stated {stated[:12]})",
+            where=where,
+            fix="bring the file that belongs to the card",
+        )
+    recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
+    model = card_model(placed, where, told)
+    return Network(placed, model, {"sha256": sha256}, path, recipe=recipe)
+
+
+def weights_of(given: Path) -> Path:
+    """The weights file of a training's folder; any other path as it is."""
+    inside = given / "weights.safetensors"
+    return inside if inside.is_file() else given
+
+
+def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Path | None]:
+    """A card's adapter with its weights file: that given, or shipped, fetched, or of the hub.
+
+    Args:
+        placed: The card.
+        given: A weights file, the folder of a training, or what the family opens.
+
+    Returns:
+        The adapter, and the file; None for a model in closed form.
+
+    Raises:
+        UserError: If the weights are trained by a recipe and none were given, or are not what
+            the card states.
+        Pending: If official weights are not on this machine, with the command that brings them.
+    """
+    place = weights_of(given) if given is not None else placed.weights_file
+    if place is None and placed.asset is not None:
+        place = asset_path(placed.asset)
+    if place is None and placed.hub is not None:
+        place = Path(placed.hub)
+    if place is not None:
+        network = _from_file(placed, place, "")
+        return network.model, network.file
+    if placed.recipe_file is not None:
+        raise UserError(
+            f"model '{placed.full_name}' is trained by a recipe and has no weights yet",
+            fix=f"cmbench train {placed.recipe_file} --out DIR, then give DIR as its weights",
+        )
+    return card_model(placed), None
+
+
+def card_model(placed: PlacedCard, where: str = "", told: dict[str, Any] | None = None) -> Model:
+    """The adapter with the card's configuration, its recipe's, or what a weights file told."""
+    spec = {"name": placed.family, **(told or {}), **placed.card.config}
+    if placed.recipe_file and not placed.card.config and not told:
+        spec = read_recipe(placed.recipe_file).model
+    model: Model = create("model", spec, where=where)
+    return model

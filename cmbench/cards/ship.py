@@ -1,0 +1,107 @@
+"""A finished training becomes a card's shipped weights: float16 file, log, digest on the card."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cmbench.cards.cards import PlacedCard, find_card
+from cmbench.cards.open import card_model
+from cmbench.core.digests import digest, file_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.files import write_bytes, write_json, write_text
+from cmbench.record.schema import TrainingLog
+from cmbench.train.recipe import Recipe, read_recipe
+
+__all__ = ["ship_weights"]
+
+
+def ship_weights(name: str, run: Path) -> list[Path]:
+    """Puts what `cmbench train` left in `run` beside the adapter of the card `name`.
+
+    Returns:
+        The files written: weights, log, cards.
+
+    Raises:
+        UserError: If the card has no recipe or another one than the training's, if the training
+            is not finished, or if a weight is too large for float16 or is no number.
+    """
+    placed = find_card(name)
+    if placed.recipe_file is None:
+        raise UserError(f"model '{placed.full_name}' has no recipe", expected="a card with one")
+    recipe = read_recipe(placed.recipe_file)
+    log = _log(placed, recipe, run)
+    weights = placed.folder / "weights" / f"{placed.name}.safetensors"
+    logged = weights.with_suffix(".log.json")
+    state = {
+        key: _half(key, value) for key, value in load_file(run / "weights.safetensors").items()
+    }
+    weights.parent.mkdir(exist_ok=True)
+    write_bytes(weights, save(state))
+    model = card_model(placed)
+    model.load(model.build(), weights)
+    write_json(logged, log.model_dump(mode="json"))
+    cards = placed.folder / "cards.yaml"
+    entry = _entry(placed, recipe, weights, logged)
+    write_text(cards, _with_entry(cards.read_text("utf-8"), placed.name, entry))
+    return [weights, logged, cards]
+
+
+def _log(placed: PlacedCard, recipe: Recipe, run: Path) -> TrainingLog:
+    try:
+        log = TrainingLog.model_validate_json((run / "log.json").read_text("utf-8"))
+    except (OSError, ValidationError) as error:
+        raise UserError(
+            f"{run} holds no finished training",
+            fix=f"cmbench train {placed.recipe_file} --out {run}",
+        ) from error
+    if log.recipe_digest != digest(recipe.identity()):
+        raise UserError(
+            f"{run} was trained by another recipe than {placed.recipe_file} ({log.recipe})",
+            expected=f"recipe digest {digest(recipe.identity())[:12]}",
+        )
+    return log
+
+
+def _half(name: str, value: Tensor) -> Tensor:
+    if value.dtype != torch.float32:
+        return value
+    half = value.half()
+    if not bool(half.isfinite().all()):
+        raise UserError(f"weight {name} has values that float16 can't hold")
+    return half.contiguous()
+
+
+def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict[str, Any]:
+    inside = placed.card.model_dump(mode="json", exclude_defaults=True)
+    told = {
+        "images": recipe.images,
+        "seed": recipe.seed,
+        "precision": "float16",
+        "log": str(log.relative_to(placed.folder)),
+    }
+    shipped = {"file": str(weights.relative_to(placed.folder)), "sha256": file_sha256(weights)}
+    return inside | {"weights": shipped, "training": told}
+
+
+def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
+    """The text of cards with one card's block replaced; the others keep their words."""
+    block = yaml.safe_dump(
+        {name: entry}, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None
+    )
+    start = re.search(rf"^{re.escape(name)}:.*\n", text, re.M)
+    assert start is not None  # find_card has read it
+    after = re.search(r"^\S", text[start.end() :], re.M)
+    end = start.end() + after.start() if after else len(text)
+    changed = text[: start.start()] + block + text[end:]
+    before, now = yaml.safe_load(text), yaml.safe_load(changed)
+    if before | {name: now[name]} != now:
+        raise UserError(
+            f"the card of {name} can't be replaced in its file", fix=f"write:\n{block}"
+        )
+    return changed

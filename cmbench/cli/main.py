@@ -1,0 +1,94 @@
+"""The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports wait for use."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cmbench import __version__
+from cmbench.cli.assets import assets
+from cmbench.cli.audit import compare, disclose, explain, verify
+from cmbench.cli.consistency import edit, search_steps_command
+from cmbench.cli.doctor import doctor
+from cmbench.cli.examples import teach
+from cmbench.cli.models import models
+from cmbench.cli.report import report
+from cmbench.cli.run import check, plan, run
+from cmbench.cli.score import neighbours, score
+from cmbench.cli.stats import stats
+from cmbench.cli.train import train
+from cmbench.core.errors import CmbenchError, Interrupted, disk_error
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cmbench",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Evaluate and benchmark few-step image generators: one YAML file to a leaderboard.
+
+    **First steps:** `cmbench run digits_nfe` trains small models on 8x8 digits and compares them,
+    offline; `cmbench report results/digits_nfe` renders what it found; `cmbench plan SUITE` says
+    what a run would cost.
+
+    **Exit codes:** 0 all well, 1 some cells failed, 2 a mistake in what was given, 3 cells or
+    scores are pending under `--strict`, 130 interrupted (run the same command again to go on).
+    """,
+)
+
+
+_FIRST: tuple[Callable[..., None], ...] = (run, plan, check, doctor, report, train, edit)
+_TRUST: tuple[Callable[..., None], ...] = (compare, explain, verify, neighbours, disclose)
+
+for command in _FIRST:
+    app.command()(command)
+app.command("search-steps")(search_steps_command)
+app.add_typer(models, name="models")
+app.command()(score)
+app.add_typer(stats, name="stats")
+for command in _TRUST:
+    app.command()(command)
+app.add_typer(assets, name="assets")
+teach(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"cmbench {__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: runs the command; a known error is told in its words and exits with 2."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    console = Console(stderr=True)
+    try:
+        app()
+    except CmbenchError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except Interrupted:
+        console.print("interrupted; run the same command again to go on from here", markup=False)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        told = disk_error(error, then=", then run the same command again")
+        if told is None:
+            raise
+        console.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted

@@ -1,0 +1,88 @@
+"""`cmbench report`: renders results folders, or a site over several."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cmbench.cli.complete import complete_model, complete_results
+from cmbench.cli.options import AsJson, print_json
+from cmbench.core.errors import Interrupted, UserError
+
+__all__ = ["report"]
+
+
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results folders.", autocompletion=complete_results),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Print this model (or family) across suites instead.",
+            autocompletion=complete_model,
+        ),
+    ] = None,
+    site: Annotated[
+        Path | None, typer.Option(help="Write a static site over all the folders here.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the site in a browser, to this machine alone.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0: a free one.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
+
+    Without a folder, every suite under results/. With several, their tables side by side too.
+    """
+    from cmbench.report.across import model_across
+    from cmbench.report.leaderboard import as_markdown
+    from cmbench.report.write import side_by_side, write_report
+
+    chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
+    if not chosen:
+        raise UserError("no results under results/", fix="cmbench run digits_nfe")
+    if model is not None:
+        sys.stdout.write(as_markdown(model_across(chosen, model)))
+        return
+    if site is not None or serve:
+        _site(chosen, site, serve, port)
+        return
+    console = Console(stderr=True)
+    written = {str(folder): [str(path) for path in write_report(folder)] for folder in chosen}
+    if as_json:
+        print_json(written)
+        return
+    for folder in chosen:
+        console.print(f"open {folder / 'report.html'}", markup=False, highlight=False)
+    if len(chosen) > 1:
+        sys.stdout.write(side_by_side(chosen))
+
+
+def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> None:
+    import tempfile
+    import webbrowser
+
+    from cmbench.report.serve import serve
+    from cmbench.report.site import write_site
+
+    def tell(url: str) -> None:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+        if sys.stdout.isatty():
+            webbrowser.open(url)
+            sys.stderr.write("Ctrl-C ends it\n")
+
+    with tempfile.TemporaryDirectory() as place:
+        index = write_site(folders, site or Path(place))
+        if not served:
+            sys.stdout.write(f"{index}\n")
+            return
+        try:
+            serve(index.parent, port, tell)
+        except Interrupted:
+            return

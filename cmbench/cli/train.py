@@ -1,0 +1,63 @@
+"""`cmbench train`: trains one recipe, or several together."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cmbench.cli.options import DataPath, Device, Quiet
+
+if TYPE_CHECKING:
+    from cmbench.train.loop import TrainState
+
+__all__ = ["train"]
+
+
+def train(
+    recipes: Annotated[
+        list[Path], typer.Argument(metavar="RECIPE...", help="A recipe's YAML file, or several.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for checkpoints, log and weights; of several, one in it each."),
+    ],
+    data: DataPath = None,
+    teacher: Annotated[Path | None, typer.Option(help="Teacher's weights or folder.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights or folder of the card the recipe starts from.")
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Trains a recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`.
+
+    Several recipes of consistency distillation that differ in distance, target or optimiser train
+    together: one teacher's passes serve them all, and each gets the weights it would get alone.
+    """
+    from cmbench.core.environment import pick_device
+    from cmbench.engine.progress import board
+    from cmbench.run.train import run_recipes
+    from cmbench.train.recipe import read_recipe
+
+    total = sum(read_recipe(recipe).images for recipe in recipes)
+    seen: dict[str, int] = {}
+    with board(1, quiet=quiet) as shown:
+
+        def progress(state: "TrainState") -> None:
+            seen[state.recipe] = state.images
+            shown.tick(sum(seen.values()), total, f"loss {state.loss:.4f}")
+
+        shown.start_job(f"train {', '.join(str(recipe) for recipe in recipes)}")
+        results = run_recipes(
+            recipes,
+            out=out,
+            data=data,
+            teacher=teacher,
+            start=start,
+            device=str(pick_device(device)),
+            progress=progress,
+        )
+        shown.end_job()
+    for result in results:
+        sys.stdout.write(f"{result.weights}\n")

@@ -1,0 +1,1 @@
+"""Engines run a plan's jobs; one file per kind of work and per engine."""

@@ -1,0 +1,187 @@
+"""Sampling jobs: seeded noise to pixels, batch by batch, with counted evaluations."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cmbench.core.digests import canonical
+from cmbench.core.errors import CmbenchError
+from cmbench.core.files import write_json
+from cmbench.core.images import to_pixels
+from cmbench.core.loader import create
+from cmbench.core.nfe import EvaluationCounter
+from cmbench.core.random import Noise
+from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.replay import NotKeptError, Recorder, read_calls, replaying
+from cmbench.samplers.base import BoundGenerator
+from cmbench.store.jobs import Job
+from cmbench.store.store import Address
+
+__all__ = ["default_batch", "sample", "sample_prefix"]
+
+
+def default_batch(shape: tuple[int, ...], device: torch.device) -> int:
+    """Images a batch where nothing else is asked for: about 200,000 values on a CPU."""
+    values = int(np.prod(shape))
+    budget = 200_000 if device.type == "cpu" else 4_000_000
+    return max(1, min(500, budget // values))
+
+
+def sample(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+    """Writes a shard: its pixels, the counted evaluations, and its speed."""
+    generator = _generator(job, bench)
+    networks = generator.networks()
+    count = job.spec["count"]
+    with EvaluationCounter(networks) as counter:
+        pixels, speed = _made(job, bench, generator, tick, None)
+    np.save(folder / "pixels.npy", pixels.numpy())
+    facts = {
+        "nfe": counter.per_image(count),
+        "parameters": sum(p.numel() for net in networks for p in net.parameters()),
+        "flops_per_evaluation": _flops(generator, job.spec, bench),
+        "shape": list(generator.shape),
+    }
+    write_json(folder / "facts.json", facts)
+    write_json(folder / "speed.json", speed)
+
+
+def sample_prefix(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+    """The network's outputs that several samplings begin with; without files if they can't be
+    kept, in which case each makes them itself.
+    """
+    write_json(folder / "serves.json", [[a.kind, a.key] for a in job.transport["serves"]])
+    recorder = Recorder()
+    try:
+        _, speed = _made(job, bench, _generator(job, bench), tick, recorder)
+    except NotKeptError as error:
+        write_json(folder / "not_kept.json", {"why": str(error)})
+        return
+    recorder.save(folder)
+    write_json(folder / "speed.json", speed)
+
+
+def _generator(job: Job, bench: Workbench) -> BoundGenerator:
+    spec = job.spec
+    module = bench.module(spec["model"], spec["weights"], job.transport["weights_file"])
+    return BoundGenerator(module, create("sampler", spec["sampler"]))  # type: ignore[arg-type]
+
+
+def _made(
+    job: Job,
+    bench: Workbench,
+    generator: BoundGenerator,
+    tick: Tick,
+    recorder: Recorder | None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Pixels of a job's images, batch by batch, and how fast they came."""
+    spec, count = job.spec, job.spec["count"]
+    batch = job.transport.get("batch") or default_batch(generator.shape, bench.device)
+    before = [bench.store.folder(Address("prefix", k)) for k in job.transport.get("chain", ())]
+    calls = read_calls(before)
+    seconds: list[float] = []
+    pixels: list[Tensor] = []
+    done = 0
+    while done < count:
+        size = min(batch, count - done)
+        kept: list[Tensor] | None = None if recorder is None else []
+        images = range(spec["first"] + done, spec["first"] + done + size)
+        with replaying(generator.networks(), calls, done, size, kept):
+            made, spent = _generate(generator, spec, images, bench.device)
+        if made is None:
+            batch = max(1, size // 2)
+            continue
+        if recorder is not None:
+            recorder.add(kept or [])
+        pixels.append(made)
+        seconds.append(spent / size)
+        done += size
+        tick(done, count)
+    steady = float(np.median(seconds[1:] or seconds))
+    return torch.cat(pixels), _speed(steady + _earlier(before[-1:]), batch, bench.device)
+
+
+def _earlier(last: list[Path]) -> float:
+    """Seconds an image of the calls that were made before."""
+    for folder in last:
+        if (folder / "speed.json").is_file():
+            told = json.loads((folder / "speed.json").read_text("utf-8"))
+            return float(told["seconds_per_image"])
+    return 0.0
+
+
+def _generate(
+    generator: BoundGenerator, spec: dict[str, Any], indices: range, device: torch.device
+) -> tuple[Tensor | None, float]:
+    """One batch of pixels and its seconds; None where the device's memory did not suffice."""
+    noise = Noise(spec["seed"], indices, generator.shape, device)
+    labels = noise.labels(generator.classes) if generator.classes else None
+    start = time.perf_counter()
+    try:
+        images = generator.generate(noise, labels)
+    except torch.cuda.OutOfMemoryError:
+        if len(indices) == 1:
+            raise
+        torch.cuda.empty_cache()
+        return None, 0.0
+    expected = (len(indices), *generator.shape)
+    if tuple(images.shape) != expected:
+        raise CmbenchError(f"the model made images of shape {tuple(images.shape)}, not {expected}")
+    pixels = to_pixels(images, spec.get("quantisation", "round")).cpu()
+    return pixels, time.perf_counter() - start
+
+
+def _flops(generator: BoundGenerator, spec: dict[str, Any], bench: Workbench) -> float | None:
+    """Floating-point operations of one network evaluation of one image, by torch's counter."""
+    captured: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        captured.append((module, args, kwargs))
+        raise _FirstCallError
+
+    handles = [n.register_forward_pre_hook(keep, with_kwargs=True) for n in generator.networks()]
+    try:
+        _generate(generator, spec, range(1), bench.device)
+    except _FirstCallError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not captured:
+        return None
+    module, args, kwargs = captured[0]
+    # Counted once for calls of one form: a suite asks for each shard of each cell.
+    number = [n is module for n in generator.networks()].index(True)
+    form = [str(_form(a)) for a in (*args, *kwargs.values())]
+    key = canonical([spec["model"], spec["weights"], number, form])
+    return bench.flops(key, lambda: _counted(module, args, kwargs))
+
+
+def _form(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else value
+
+
+def _counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    with torch.inference_mode(), FlopCounterMode(display=False) as flops:
+        module(*args, **kwargs)
+    return float(flops.get_total_flops())
+
+
+class _FirstCallError(Exception):
+    """Stops a generator at its first network call, whose arguments are all that is wanted."""
+
+
+def _speed(seconds: float, batch: int, device: torch.device) -> dict[str, Any]:
+    cuda = device.type == "cuda"
+    return {
+        "seconds_per_image": seconds,
+        "batch": batch,
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "threads": None if cuda else torch.get_num_threads(),
+        "peak_memory_bytes": int(torch.cuda.max_memory_allocated(device)) if cuda else None,
+    }

@@ -1,0 +1,162 @@
+"""The local engine with a time limit: jobs run in one child process, which is replaced if it hangs
+or dies. A job that did so three times fails with its log; the run itself goes on.
+"""
+
+import os
+import signal
+import threading
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from cmbench.core.errors import CmbenchError
+from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.job import JobFailedError, run_job
+from cmbench.engine.local_engine import LocalEngine
+from cmbench.engine.progress import Board
+from cmbench.engine.watchdog import hang_log, hung, watched
+from cmbench.store.jobs import Job
+from cmbench.store.shared import open_store
+from cmbench.store.store import Store
+
+__all__ = ["TRIES", "Child", "ChildEndedError", "WatchedEngine"]
+
+TRIES = 3
+"""How often a job is tried that hangs, or whose process dies."""
+
+
+class ChildEndedError(CmbenchError):
+    """The process that did a job hung or died; `log` is where it hung, if it did."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        self.reason, self.log = reason, log
+        super().__init__(reason)
+
+
+class Child:
+    """A process that does jobs one by one and keeps the last networks built, as an engine does.
+
+    Args:
+        store: Opened by the child again, by its path.
+        device: Where networks run.
+        limit: Seconds without a sign of life after which a job counts as hung.
+    """
+
+    def __init__(self, store: Store, device: torch.device, limit: float | None) -> None:
+        self.store, self.device, self.limit = store, device, limit
+        self._pipe, far = get_context("spawn").Pipe()
+        self._process = get_context("spawn").Process(
+            target=_serve,
+            args=(far, store.root, str(device), torch.get_num_threads(), limit, os.getpid()),
+            daemon=True,
+        )
+        self._process.start()
+        far.close()
+
+    def run(self, job: Job, tick: Tick) -> None:
+        """Does one job whose needs are in the store.
+
+        Raises:
+            JobFailedError: If it can't be done.
+            OSError: If the disk is full or may not be written.
+            ChildEndedError: If the process hung or died at it; this child is then spent.
+        """
+        try:
+            self._pipe.send(job)
+            while (told := self._pipe.recv()) is not None:
+                if isinstance(told, BaseException):
+                    raise told
+                tick(*told)
+        except (EOFError, ConnectionError):
+            raise self._ended(job) from None
+
+    def close(self) -> None:
+        """Ends the process, whatever it is at."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _ended(self, job: Job) -> ChildEndedError:
+        self._process.join()
+        if hung(self.store, job):
+            log = hang_log(self.store, job)
+            return ChildEndedError(f"no sign of life for {self.limit:g} s", str(log))
+        code = self._process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return ChildEndedError(f"its process died ({how})")
+
+
+class WatchedEngine(LocalEngine):
+    """Does jobs in a child process, with a limit to the time without a sign of life.
+
+    Args:
+        bench: Store, device and caches.
+        board: Where progress is shown.
+        limit: Seconds without a sign of life after which a job counts as hung.
+    """
+
+    def __init__(self, bench: Workbench, board: Board, limit: float) -> None:
+        super().__init__(bench, board)
+        self.limit = limit
+        self._child: Child | None = None
+
+    def close(self) -> None:
+        """Ends the child."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _work(self, job: Job) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._started().run(job, self.board.tick)
+                return
+            except ChildEndedError as ended:
+                self.close()
+                if attempt == TRIES:
+                    reason = f"{ended.reason}, {TRIES} times"
+                    raise JobFailedError(job, reason, ended.log) from None
+                self.board.say(f"    {job.title}: {ended.reason}; it is tried again")
+
+    def _started(self) -> Child:
+        if self._child is None:
+            self._child = Child(self.bench.store, self.bench.device, self.limit)
+        return self._child
+
+
+def _serve(
+    pipe: Connection, root: Path, device: str, threads: int, limit: float | None, parent: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(threads)
+    bench = Workbench(open_store(root), torch.device(device))
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_did(job, bench, limit, pipe))
+
+
+def _did(job: Job, bench: Workbench, limit: float | None, pipe: Connection) -> Exception | None:
+    def tick(done: int, total: int, note: str = "") -> None:
+        pipe.send((done, total, note))
+
+    try:
+        with watched(bench.store, job, limit, tick) as alive:
+            run_job(job, bench, alive)
+    except (JobFailedError, OSError) as error:
+        return error
+    return None
+
+
+def _end_with(parent: int) -> None:
+    """A child whose parent was killed would work on without a lease."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Scores, statistics and nearest neighbours of images that were made elsewhere."""

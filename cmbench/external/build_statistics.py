@@ -1,0 +1,184 @@
+"""Reference statistics of a data set or of image files: moments are streamed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.loader import create
+from cmbench.datasets.base import ImageSet
+from cmbench.engine.context import Tick, Workbench
+from cmbench.external.references import dataset_of
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Features, Reference
+from cmbench.metrics.frechet.moments import MomentSum
+from cmbench.metrics.statistics.formats import save_statistics
+from cmbench.metrics.statistics.frozen_graph import TensorFlowInception
+
+__all__ = ["Built", "build_statistics"]
+
+_BLOCK = 2048
+_KEPT = {"cmbench", "compact", "score-sde"}
+Extract = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build wrote: images counted, layers with their widths, what it was made of."""
+
+    path: Path
+    count: int
+    layers: dict[str, int]
+    made_of: dict[str, Any]
+
+
+def build_statistics(
+    dataset: str,
+    out: Path,
+    bench: Workbench,
+    *,
+    features: str | dict[str, Any] = "inception",
+    form: str = "cmbench",
+    data: Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    images: int = 10_000,
+    keep: int = 2000,
+    batch: int = 64,
+    backend: Literal["torch", "tensorflow"] = "torch",
+    graph: Path | None = None,
+    python: str | None = None,
+    tick: Tick | None = None,
+) -> Built:
+    """Computes and writes statistics of a data set, or of a folder or file of images.
+
+    Args:
+        dataset: A data set's name (`cifar10:split=test`), or a path of images.
+        out: The file.
+        bench: Device, and the store.
+        features: The extractor; with TensorFlow always the graph's own layers.
+        form: A format of `cmbench.metrics.statistics.formats`.
+        data: Where the data set is.
+        count: That many images, drawn without replacement by `seed`; all by default.
+        seed: Of the draws, kept in `made_of`.
+        images: Images that the `adm` format keeps for precision and recall, drawn by `seed`.
+        keep: Features that the `compact` format keeps.
+        batch: Images at once.
+        backend: torch, or the frozen graph of 2015 under TensorFlow.
+        graph: The frozen graph's file.
+        python: A Python that has TensorFlow.
+        tick: Progress.
+
+    Raises:
+        UserError: For an unknown name, bad images, fewer than 2 of them.
+        Pending: If data, weights, the graph or TensorFlow are not on this machine.
+    """
+    named = dataset_of(dataset)
+    source = named.open(data)
+    order = _drawn(len(source), count, seed)
+    extract: Extract
+    with ExitStack() as stack:
+        if backend == "tensorflow":
+            net = stack.enter_context(TensorFlowInception(graph, python))
+            told = {"name": "inception", "backend": "tensorflow"}
+            weights, extract = file_sha256(net.graph), net.__call__
+        else:
+            extractor: FeatureExtractor = create("features", features)
+            told, weights = extractor.spec(), extractor.weights_digest()
+            extract = _Torch(bench, told)
+        rows = _Rows(keep_rows=form in _KEPT)
+        for done, block in _blocks(source, order, batch):
+            rows.add(extract(block))
+            if tick is not None:
+                tick(done, len(order))
+    made_of = {
+        "dataset": named.spec(), "data": source.fingerprint(), "extractor": told,
+        "weights": weights, "count": len(order),
+    } | ({"seed": seed} if len(order) < len(source) else {})  # fmt: skip
+    reference = rows.reference()
+    shown = _shown(source, order, images, seed) if form == "adm" else None
+    save_statistics(out, reference, form, images=shown, made_of=made_of, keep=keep)
+    widths = {name: len(m.mean) for name, m in reference.moments.items()}
+    return Built(out, len(order), widths, made_of)
+
+
+def _drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
+    if count is None or count == total:
+        return np.arange(total)
+    if not 2 <= count <= total:
+        raise UserError(f"--count {count}: the data set has {total} images", expected="2 or more")
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def _shown(
+    source: ImageSet, order: NDArray[np.int64], images: int, seed: int
+) -> NDArray[np.uint8]:
+    chosen = order[_drawn(len(order), min(images, len(order)), seed)]
+    return source.pixels(chosen).transpose(0, 2, 3, 1)
+
+
+def _blocks(
+    source: ImageSet, order: NDArray[np.int64], batch: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    for first in range(0, len(order), batch):
+        chosen = order[first : first + batch]
+        yield first + len(chosen), source.pixels(chosen)
+
+
+class _Torch:
+    def __init__(self, bench: Workbench, spec: dict[str, Any]) -> None:
+        self.bench, self.net = bench, bench.extractor(spec)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        found = self.net(torch.from_numpy(pixels).to(self.bench.device))
+        return {name: rows.float().cpu().numpy() for name, rows in found.items()}
+
+
+@dataclass
+class _Rows:
+    """Moments of the wide layers, added up by blocks; all rows only where they are written."""
+
+    keep_rows: bool
+    sums: dict[str, MomentSum] = field(default_factory=dict)
+    held: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    waiting: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    seen: int = 0
+
+    def add(self, layers: dict[str, NDArray[np.float32]]) -> None:
+        """Takes in a batch."""
+        size = len(next(iter(layers.values())))
+        for name, rows in layers.items():
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            if len(bad):
+                raise CmbenchError(f"feature '{name}' of image {self.seen + bad[0]} is not finite")
+            if self.keep_rows:
+                self.held.setdefault(name, []).append(rows)
+            if name != "logits":
+                self.waiting.setdefault(name, []).append(rows)
+                self._sum(name, least=_BLOCK)
+        self.seen += size
+
+    def reference(self) -> Reference:
+        """Moments of all, and the rows if they were kept."""
+        for name in self.waiting:
+            self._sum(name, least=1)
+        moments = {name: total.moments() for name, total in self.sums.items()}
+        features = Features({k: np.concatenate(v) for k, v in self.held.items() if k != "logits"})
+        return Reference("", features if self.keep_rows else None, moments)
+
+    def _sum(self, name: str, *, least: int) -> None:
+        """Small products are slow: rows wait until there are enough of them."""
+        rows = self.waiting[name]
+        if sum(map(len, rows)) < least:
+            return
+        part = MomentSum.of(np.concatenate(rows))
+        self.sums[name] = self.sums[name].merge(part) if name in self.sums else part
+        self.waiting[name] = []

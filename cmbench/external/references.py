@@ -1,0 +1,177 @@
+"""What images made elsewhere are compared with: a data set, or a file of statistics."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.loader import create
+from cmbench.datasets.base import Dataset
+from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.job import run_job
+from cmbench.external.containers import ImageStream
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Features, Reference
+from cmbench.metrics.statistics.formats import Statistics, open_statistics
+from cmbench.store.jobs import Job, make_job
+
+__all__ = ["DataTarget", "FileTarget", "dataset_of", "features_of", "find_target"]
+
+
+@dataclass
+class DataTarget:
+    """A data set as the reference: its features are a job's output, kept in the store."""
+
+    dataset: Dataset
+    path: Path | None
+    count: int
+    fingerprint: str
+    shape: tuple[int, int, int]
+
+    @property
+    def words(self) -> str:
+        """What the images were compared with."""
+        return f"data set {self.dataset.spec()}, {self.count} images"
+
+    def reference(
+        self, extractor: FeatureExtractor, bench: Workbench, batch: int
+    ) -> tuple[Reference, dict[str, Any]]:
+        """The reference in these features and the specification it is made by."""
+        job = self._job(extractor)
+        with bench.store.lease(job.address):
+            if not bench.store.has(job.address):
+                run_job(job, bench, lambda done, total, note="": None)
+        return bench.reference(job.address.key), job.spec
+
+    def _job(self, extractor: FeatureExtractor) -> Job:
+        # The same specification as a suite's, so that both share the output and the fingerprint.
+        return make_job(
+            "reference",
+            {
+                "data": self.fingerprint,
+                "extractor": extractor.spec(),
+                "weights": extractor.weights_digest(),
+                "count": None,
+            },
+            title=f"reference {self.dataset.name} in {extractor.name}",
+            transport={
+                "dataset": self.dataset.model_dump(mode="json") | {"name": self.dataset.name},
+                "data_path": str(self.path) if self.path else None,
+            },
+        )
+
+
+@dataclass
+class FileTarget:
+    """A file of statistics as the reference; features of ADM's images are made on demand."""
+
+    path: Path
+    held: Statistics
+
+    shape: None = None
+
+    @property
+    def words(self) -> str:
+        """What the images were compared with."""
+        return f"{self.path} ({self.held.form}, SHA-256 {self.held.reference.digest[:12]})"
+
+    def reference(
+        self, extractor: FeatureExtractor, bench: Workbench, batch: int
+    ) -> tuple[Reference, dict[str, Any]]:
+        """The reference and what stands for it in a protocol."""
+        made_of = self.held.made_of
+        for key, wanted in (
+            ("extractor", extractor.spec()),
+            ("weights", extractor.weights_digest()),
+        ):
+            if made_of and made_of.get(key) != wanted:
+                raise UserError(
+                    f"{self.path} was made with another {key} ({made_of.get(key)})",
+                    expected=str(wanted),
+                )
+        reference = self.held.reference
+        if self.held.images and reference.features is None:
+            reference = self._with_images(extractor, bench, batch)
+        return reference, {"file": reference.digest, "format": self.held.form, **made_of}
+
+    def _with_images(self, extractor: FeatureExtractor, bench: Workbench, batch: int) -> Reference:
+        """ADM's evaluator takes precision and recall against the images inside of the file."""
+        stream = ImageStream(self.path)
+        built = {extractor.name: bench.extractor(extractor.spec())}
+        parts = features_of(stream, built, bench, batch, False, None)[extractor.name]
+        features = Features({k: np.concatenate(v) for k, v in parts.items()})
+        held = self.held.reference
+        return Reference(held.digest, features, dict(held.moments))
+
+
+def dataset_of(text: str) -> Dataset:
+    """A data set as typed: `digits`, `cifar10:split=test`, or a path of images.
+
+    Raises:
+        UserError: For an unknown name or parameter.
+    """
+    if Path(text).exists():
+        made: Dataset = create("dataset", {"name": "images", "path": text})
+        return made
+    name, _, parameters = text.partition(":")
+    pairs = [p.partition("=") for p in parameters.split(",") if p]
+    fields = {key: yaml.safe_load(value) for key, _, value in pairs}
+    named: Dataset = create("dataset", {"name": name, **fields})
+    return named
+
+
+def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTarget:
+    """The reference by its name: a file of statistics by its suffix, else a data set.
+
+    Raises:
+        UserError: For an unknown data set, or a file that is not one of statistics.
+        Pending: If the data is not on this machine.
+    """
+    path = Path(reference)
+    if path.suffix.lower() in (".npz", ".pkl", ".pickle"):
+        return FileTarget(path, open_statistics(path))
+    dataset = dataset_of(str(reference))
+    images = dataset.open(data)
+    return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape)
+
+
+def features_of(
+    stream: ImageStream,
+    built: dict[str, Any],
+    bench: Workbench,
+    batch: int,
+    skip_bad: bool,
+    tick: Tick | None,
+) -> dict[str, dict[str, list[NDArray[np.float32]]]]:
+    """Rows of each layer of each extractor, a block a batch; stops at the first bad image.
+
+    Raises:
+        CmbenchError: For a feature that is not finite, naming the image.
+    """
+    parts: dict[str, dict[str, list[NDArray[np.float32]]]] = {}
+    done = 0
+    with torch.inference_mode():
+        for block in stream.batches(batch):
+            if stream.bad and not skip_bad:
+                continue  # They will be refused: the rest is only read, to name and count.
+            pixels = torch.from_numpy(block).to(bench.device)
+            for name, extractor in built.items():
+                for layer, rows in extractor(pixels).items():
+                    found = rows.float().cpu().numpy()
+                    _require_finite(found, layer, done)
+                    parts.setdefault(name, {}).setdefault(layer, []).append(found)
+            done += len(block)
+            if tick is not None:
+                tick(done, 0)
+    return parts
+
+
+def _require_finite(rows: NDArray[np.float32], layer: str, first: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise CmbenchError(f"feature '{layer}' of image {first + bad[0]} is not finite")

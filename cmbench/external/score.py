@@ -1,0 +1,256 @@
+"""Scores of images made elsewhere: one pass through each extractor, a batch in memory at a time.
+
+The protocol of each number is the one a suite would give it, but for its quantisation, which is
+"as given": what made the bytes is not known here.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cmbench.core.digests import digest
+from cmbench.core.errors import UserError
+from cmbench.core.loader import create
+from cmbench.engine.context import Tick, Workbench
+from cmbench.external.by_class import Scorer, class_labels, scores_by_class, target_labels
+from cmbench.external.containers import BadImage, ImageStream
+from cmbench.external.references import DataTarget, features_of, find_target
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Features, Metric, Reference
+from cmbench.record.schema import ScoreRecord
+
+__all__ = ["ImageScores", "metric_specs", "score_images"]
+
+Spec = str | dict[str, Any]
+_NAMED = 10
+_TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Numbers of a set of images, and what they were made of.
+
+    Args:
+        images: Images scored.
+        shape: Shape of one, (C, H, W).
+        digest: SHA-256 of the pixels in order.
+        duplicates: Images equal to an earlier one to the last bit.
+        ignored: Files that are no images.
+        bad: Images left out (only where that was asked for).
+        reference: What they were compared with, in words.
+        scores: The numbers, each with its protocol and fingerprint.
+        skipped: Metrics that were left out by default, and why.
+        classes: By class, where that was asked for: the same numbers of its images alone.
+    """
+
+    images: int
+    shape: tuple[int, int, int]
+    digest: str
+    duplicates: int
+    ignored: int
+    bad: list[BadImage]
+    reference: str
+    scores: list[ScoreRecord]
+    skipped: list[str] = field(default_factory=list)
+    classes: dict[int, list[ScoreRecord]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        scores = [score.model_dump(mode="json") for score in self.scores]
+        classes = {k: [s.model_dump(mode="json") for s in v] for k, v in self.classes.items()}
+        return {**asdict(self), "shape": list(self.shape), "scores": scores, "classes": classes}
+
+
+def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
+    """Metrics as typed: `kid`, `kid:subsets=100,subset_size=1000`, `frechet_distance@inception`.
+
+    Raises:
+        UserError: For one that does not read so.
+    """
+    found: list[tuple[Spec, str | None]] = []
+    for text in given:
+        read = re.fullmatch(r"(\w+)(?:@([\w./-]+))?(?::([^@]*))?(?:@([\w./-]+))?", text)
+        name, before, parameters, after = read.groups() if read else ("", None, "", None)
+        extractor = before or after
+        pairs = [p.split("=", 1) for p in (parameters or "").split(",") if p]
+        if not name or any(len(pair) != 2 for pair in pairs):
+            raise UserError(
+                f"--metrics {text} does not read as a metric",
+                expected="NAME, NAME@EXTRACTOR or NAME:key=value,key=value@EXTRACTOR",
+            )
+        values = {key: yaml.safe_load(value) for key, value in pairs}
+        found.append(({"name": name, **values}, extractor))
+    return found
+
+
+def score_images(
+    images: Path,
+    reference: str | Path,
+    bench: Workbench,
+    *,
+    features: Sequence[Spec] = ("efficientnet_lite0",),
+    metrics: Sequence[tuple[Spec, str | None]] = (),
+    size: tuple[int, int] | None = None,
+    skip_bad: bool = False,
+    per_class: bool = False,
+    data: Path | None = None,
+    batch: int = 64,
+    tick: Tick | None = None,
+) -> ImageScores:
+    """Scores the images of a folder, .zip, .npz or .npy.
+
+    Args:
+        images: The container.
+        reference: A data set's name (`digits`, `cifar10:split=test`) or a file of statistics.
+        bench: Store (references of data sets are kept there) and device.
+        features: Extractors; each image goes once through each.
+        metrics: Metrics and the extractor of each, or None for every one that has its layers;
+            by default those that the reference allows.
+        size: (height, width) expected; that of the reference's images by default.
+        skip_bad: Score what is left when images are broken or of another size or mode.
+        per_class: Score each class alone too (`score_images_classes`).
+        data: Where the reference's data set is.
+        batch: Images in memory at once; changes no number.
+        tick: Progress.
+
+    Raises:
+        UserError: For bad images (named and counted), unless `skip_bad`; for an unknown name; for
+            a reference of other features.
+        Pending: If data or weights are not on this machine.
+    """
+    extractors: list[FeatureExtractor] = [create("features", spec) for spec in features]
+    chosen = _chosen(metrics, extractors)
+    target = find_target(reference, data)
+    own = target.shape if isinstance(target, DataTarget) else None
+    stream = ImageStream(images, size or (own[1:] if own else None), own[0] if own else None)
+    built = {e.name: bench.extractor(e.spec()) for e in extractors}
+    parts = features_of(stream, built, bench, batch, skip_bad, tick)
+    if stream.bad and not skip_bad:
+        raise _refusal(stream, own)
+    if not parts:
+        raise UserError(f"{images}: not one of {stream.total} images can be scored",
+                        fix=_first(stream.bad))  # fmt: skip
+    labels = class_labels(stream) if per_class else None
+    known = target_labels(target, data) if per_class else None
+    scores, skipped, classes = [], [], dict[int, list[ScoreRecord]]()
+    for extractor in extractors:
+        generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
+        mine = [m for m, name in chosen if name == extractor.name]
+        needed = any(metric.needs_reference for metric in mine)
+        other = target.reference(extractor, bench, batch) if needed else None
+        for metric in mine:
+            lacks = other is not None and other[0].features is None and _wants_rows(metric)
+            if lacks and not metrics:
+                skipped.append(f"{metric.name}: the reference holds moments only")
+                continue
+            scores += _score(metric, extractor, generated, other)
+        if labels is not None and known is not None and other is not None:
+            found = scores_by_class(
+                mine, generated, labels, other[0], known, _scorer(extractor, other[1])
+            )
+            for label, records in found.items():
+                classes.setdefault(label, []).extend(records)
+    count = stream.total - len(stream.bad)
+    assert stream.size is not None
+    assert stream.channels is not None
+    return ImageScores(
+        count, (stream.channels, *stream.size), stream.digest, stream.duplicates,
+        stream.ignored, list(stream.bad), target.words, scores, skipped, classes,
+    )  # fmt: skip
+
+
+def _chosen(
+    metrics: Sequence[tuple[Spec, str | None]], extractors: list[FeatureExtractor]
+) -> list[tuple[Metric, str]]:
+    given = metrics or [(n, None) for n in ("frechet_distance", "kid", "precision_recall")]
+    found: list[tuple[Metric, str]] = []
+    for spec, wanted in given:
+        metric: Metric = create("metric", spec)
+        names = [
+            e.name
+            for e in extractors
+            if wanted in (None, e.name) and set(metric.layers) <= set(e.layers)
+        ]
+        if not names:
+            raise UserError(
+                f"metric '{metric.name}' reads layer '{', '.join(metric.layers)}', which "
+                f"{wanted or ' and '.join(e.name for e in extractors)} does not give",
+                fix="--features with an extractor that has it",
+            )
+        found += [(metric, name) for name in names]
+    return found
+
+
+def _refusal(stream: ImageStream, own: tuple[int, int, int] | None) -> UserError:
+    kinds = [b.fault for b in stream.bad]
+    counts = ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds))
+    shown = "\n".join(f"    {b.name}: {b.fault}: {b.detail}" for b in stream.bad[:_NAMED])
+    more = f"\n    and {len(stream.bad) - _NAMED} more" if len(stream.bad) > _NAMED else ""
+    fix = "--skip-bad scores the others and lists these"
+    if len(stream.bad) == stream.total and own is not None:
+        fix = (
+            "--size HEIGHTxWIDTH to compare them all the same"
+            if kinds[0] == "size"
+            else ("name a reference of the same kind of images")
+        )
+    return UserError(
+        f"{len(stream.bad)} of {stream.total} images of {stream.path} can't be scored "
+        f"({counts}):\n{shown}{more}",
+        expected=f"whole images of {stream.size[0]}x{stream.size[1]}" if stream.size else "",
+        fix=fix,
+    )
+
+
+def _first(bad: list[BadImage]) -> str:
+    return f"look at {bad[0].name}: {bad[0].detail}" if bad else ""
+
+
+def _wants_rows(metric: Metric) -> bool:
+    return metric.name not in ("frechet_distance", "sfid", "fd_infinity")
+
+
+def _scorer(extractor: FeatureExtractor, told: dict[str, Any]) -> Scorer:
+    """Scores of one class, whose label is part of the protocol."""
+
+    def score(metric: Metric, own: Features, against: Reference, label: int) -> list[ScoreRecord]:
+        return _score(metric, extractor, own, (against, {**told, "class": label}))
+
+    return score
+
+
+def _score(
+    metric: Metric,
+    extractor: FeatureExtractor,
+    generated: Features,
+    other: tuple[Reference, dict[str, Any]] | None,
+) -> list[ScoreRecord]:
+    reference, told = other if other is not None and metric.needs_reference else (None, None)
+    protocol = {
+        "metric": metric.spec(),
+        "extractor": extractor.spec(),
+        "weights": extractor.weights_digest(),
+        "reference": told,
+        "images": len(generated),
+        "quantisation": "as given",
+    }
+    space = extractor.distance_name
+    return [
+        ScoreRecord(
+            name=name,
+            title=space if name == "frechet_distance" else f"{_TITLES.get(name, name)} ({space})",
+            value=score.value,
+            error=score.error,
+            interval=score.interval,
+            count=score.count,
+            higher_is_better=metric.higher_is_better,
+            fingerprint=digest(protocol),
+            protocol=protocol,
+            details=score.details,
+        )
+        for name, score in metric.scores(generated, reference).items()
+    ]

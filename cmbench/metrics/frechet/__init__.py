@@ -1,0 +1,1 @@
+"""The Frechet distance: its value, moments, reference and error theory."""

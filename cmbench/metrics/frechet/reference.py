@@ -1,0 +1,91 @@
+"""The reference's side of a Frechet distance: mean, trace, and a factor of the covariance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+from scipy.linalg import lapack
+
+from cmbench.metrics._rows import feature_rows
+from cmbench.metrics.base import Moments, Reference
+from cmbench.metrics.frechet.moments import reference_moments
+
+__all__ = ["Target", "factor_of", "target_of", "target_of_moments"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Gaussian by its mean (d,), trace of the covariance S2, and L (d, k) with L L^T = S2.
+
+    Args:
+        lower: Whether L is lower triangular.
+        count: Rows that it was fitted to.
+    """
+
+    mean: Array
+    trace: float
+    factor: Array
+    lower: bool
+    count: int
+
+    def carried(self, covariance: Array) -> torch.Tensor:
+        """The lower triangle of L^T S L, (k, k)."""
+        if self.lower:
+            product, _ = lapack.dsygst(covariance, self.factor, itype=2, lower=1)
+            return torch.from_numpy(product)
+        factor = torch.from_numpy(self.factor)
+        return factor.T @ torch.from_numpy(covariance) @ factor
+
+
+def factor_of(covariance: Array) -> Array:
+    """L (d, d) with L L^T = covariance; negative rounding of a singular one is set to 0."""
+    return target_of_moments(Moments(np.zeros(len(covariance)), covariance, 0)).factor
+
+
+def target_of_moments(moments: Moments) -> Target:
+    """Cholesky's factor; the root by eigenvectors where the covariance is singular."""
+    covariance = moments.covariance
+    trace, count = float(np.trace(covariance)), moments.count
+    try:
+        lower = linalg.cholesky(covariance, lower=True, check_finite=False)
+        return Target(moments.mean, trace, np.asfortranarray(lower), True, count)
+    except linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(torch.from_numpy(covariance))
+        root = vectors * values.clamp(min=0).sqrt()
+        return Target(moments.mean, trace, root.numpy(), False, count)
+
+
+def target_of(reference: Reference | None, layer: str, *, width: int) -> Target:
+    """The reference's Gaussian, made once; of fewer rows than dimensions, by the rows themselves.
+
+    Raises:
+        MetricError: If there is no reference, or not this layer, of this width, finite.
+    """
+    key = f"target/{layer}"
+    kept = reference.cache.get(key) if reference else None
+    if isinstance(kept, Target) and len(kept.mean) == width:
+        return kept
+    target = _of_few_rows(reference, layer, width)
+    if target is None:
+        target = target_of_moments(reference_moments(reference, layer, width=width))
+    if reference is not None:
+        reference.cache[key] = target
+    return target
+
+
+def _of_few_rows(reference: Reference | None, layer: str, width: int) -> Target | None:
+    """S2 = A^T A / (m - 1) has the factor A^T / (m - 1)^(1/2), without a (d, d) matrix."""
+    if reference is None or layer in reference.moments or reference.features is None:
+        return None
+    rows = feature_rows(reference.features, layer, least=2, owner="reference")
+    if len(rows) > width or rows.shape[1] != width:
+        return None
+    exact = rows.astype(np.float64)
+    mean = exact.mean(axis=0)
+    exact -= mean
+    exact /= np.sqrt(len(rows) - 1)
+    return Target(mean, float((exact**2).sum()), exact.T, False, len(rows))

@@ -1,0 +1,1 @@
+"""Nearest neighbours for precision, recall, density and coverage."""

@@ -1,0 +1,314 @@
+"""Nearest neighbours and balls around them, in blocks: exact decisions from float32 products.
+
+Squared distances come from |x|^2 + |y|^2 - 2 x.y of rows centred on the reference; whatever lies
+within rounding of a decision (a neighbour's rank, a ball's rim) is computed again in float64 from
+differences. So duplicates are at 0 exactly, and counts don't depend on the block's size. Each
+block pair of a symmetric matrix is multiplied once. A block is looked at once, against the widest
+rim: only the few pairs below it are handled one by one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmbench.metrics.base import Features
+from cmbench.metrics.neighbours.occupancy import KEPT, Holders, HoldersSum
+
+__all__ = ["Balls", "Neighbours", "Pairs", "balls_of", "nearest", "neighbours_of", "radii_of"]
+
+_BLOCK = 1024
+_SPARE = 4
+_PENDING = 1 << 22
+"""Candidates collected before they are sorted and the bounds drawn in."""
+_FAR = float("inf")
+_EXACT = 64
+"""Pairs computed in float64 at a time: they stay in the cache."""
+_ROUNDING = 1e-5
+"""Bound on the error of a squared distance, relative to the two squared norms."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest other rows: `index` and `squared` distance, (N, k + a few), in their order."""
+
+    index: NDArray[np.int64]
+    squared: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Balls:
+    """How two sets lie in each other's balls.
+
+    Args:
+        held_by: For each generated row, the number of reference balls that hold it, (N,).
+        holds: Which generated rows each reference row's own ball holds.
+        held: Which generated rows' balls hold each reference row; None without their radii.
+        close: Pairs of a generated row and a reference row nearer than the farthest of the
+            neighbours known, for reference rows that few balls hold; None without their radii.
+    """
+
+    held_by: NDArray[np.int64]
+    holds: Holders
+    held: Holders | None
+    close: "Pairs | None"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of rows, (P,) each: `first`, `second`, and the squared distance."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    squared: NDArray[np.float32]
+
+
+def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
+    """The k and a few more nearest other rows of each row; N must exceed k.
+
+    The k-th, and what lies within rounding of it, by exact distances; the others in float32.
+    """
+    x = torch.from_numpy(rows - rows.mean(axis=0))
+    norms = _norms(x)
+    near, single = _symmetric_nearest(x, norms, k + _SPARE)
+    squared, rims = single.astype(np.float64), single[:, k - 1 : k]
+    slack = 2 * _ROUNDING * (norms + norms.max()).numpy()[:, None]
+    i, place = np.nonzero(np.abs(single - rims) <= slack)
+    squared[i, place] = _exact(rows, rows, i, near[i, place])
+    order = np.argsort(squared, axis=1, kind="stable")
+    return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(squared, order, 1))
+
+
+def neighbours_of(features: Features, rows: NDArray[np.float32], layer: str, k: int) -> Neighbours:
+    """`nearest_others`, kept in the features' cache."""
+    key = f"neighbours/{layer}/{k}"
+    kept = features.cache.get(key)
+    if not isinstance(kept, Neighbours):
+        kept = features.cache[key] = nearest_others(rows, k)
+    return kept
+
+
+def radii_of(
+    features: Features, rows: NDArray[np.float32], layer: str, k: int
+) -> NDArray[np.float64]:
+    """Squared distance (N,) of each row to its k-th nearest other row."""
+    radii: NDArray[np.float64] = neighbours_of(features, rows, layer, k).squared[:, k - 1]
+    return radii
+
+
+def balls_of(
+    generated: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    *,
+    reference_radii: NDArray[np.float64],
+    near: Neighbours | None = None,
+    k: int = 0,
+    strict: bool = False,
+) -> Balls:
+    """One pass over all pairs. A row on the rim is inside, unless `strict`.
+
+    Args:
+        generated: (N, d).
+        reference: (M, d).
+        reference_radii: Squared radii of the reference's balls, (M,).
+        near: Neighbours of the generated rows, of which the k-th lies on the rim of their balls.
+        k: That k.
+        strict: Whether a row on the rim is outside.
+    """
+    centre = reference.mean(axis=0)
+    x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference - centre)
+    norms_x, norms_y = _norms(x), _norms(y)
+    held_by = np.zeros(len(x), np.int64)
+    holds, held = HoldersSum(len(x), len(y)), HoldersSum(len(x), len(y), kept=KEPT)
+    kept: list[Pairs] = []
+    for i in range(0, len(x), _BLOCK):
+        lines = slice(i, i + _BLOCK)
+        for j in range(0, len(y), _BLOCK):
+            columns = slice(j, j + _BLOCK)
+            squared = _squared(x[lines], y[columns], norms_x[lines], norms_y[columns])
+            slack = _ROUNDING * float(norms_x[lines].max() + norms_y[columns].max())
+            decide = _Decision(generated, reference, slack, strict)
+            rims = reference_radii[columns]
+            rows, boxes = decide(_below(squared, rims[None, :] + slack, i, j), reference_radii, 1)
+            held_by += np.bincount(rows, minlength=len(x))
+            holds.add_pairs(rows, boxes)
+            if near is None:
+                continue
+            around = _below(squared, near.squared[lines, -1:] + slack, i, j)
+            held.add_pairs(*decide(around, near.squared[:, k - 1], 0))
+            kept.append(_of_boxes(around, held.counts))
+    close = _joined(kept, held.counts) if near is not None else None
+    return Balls(held_by, holds.holders(), held.holders() if near is not None else None, close)
+
+
+def nearest(
+    queries: NDArray[np.float32], base: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Squared distance to and index of each query's nearest base row, both (N,)."""
+    squared, index = ranked(queries, base, 1)
+    return squared[:, 0], index[:, 0]
+
+
+def ranked(
+    queries: NDArray[np.float32], base: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Squared distances to and indices of each query's k nearest base rows, both (N, k)."""
+    centre = base.mean(axis=0)
+    x, y = torch.from_numpy(queries - centre), torch.from_numpy(base - centre)
+    width, norms_x, norms_y = min(k + _SPARE, len(base)), _norms(x), _norms(y)
+    found = torch.cat(
+        [
+            _squared(x[lines], y, norms_x[lines], norms_y).topk(width, largest=False).indices
+            for lines in (slice(i, i + 256) for i in range(0, len(x), 256))
+        ]
+    ).numpy()
+    lines = np.arange(len(queries)).repeat(width)
+    exact = _exact(queries, base, lines, found.ravel()).reshape(found.shape)
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
+
+
+def _symmetric_nearest(
+    x: Tensor, norms: Tensor, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Index of and squared float32 distance to the k nearest other rows of each row, (N, k)."""
+    found = _Nearest(len(x), min(k, len(x) - 1))
+    blocks = [slice(i, i + _BLOCK) for i in range(0, len(x), _BLOCK)]
+    for lines in blocks:
+        own = _squared(x[lines], x[lines], norms[lines], norms[lines]).fill_diagonal_(_FAR)
+        found.start(own, lines.start)
+    for place, lines in enumerate(blocks):
+        for columns in blocks[place + 1 :]:
+            block = _squared(x[lines], x[columns], norms[lines], norms[columns])
+            found.add(block, lines.start, columns.start)
+    return found.sorted()
+
+
+class _Nearest:
+    """The k nearest of each row, of blocks that come one at a time.
+
+    A row's own block gives a bound on its k-th distance. Of other blocks only what lies below the
+    bound is kept, and sorted when there is much of it.
+    """
+
+    def __init__(self, count: int, k: int) -> None:
+        self.k, self.bounds = k, np.full(count, _FAR, np.float32)
+        self._parts: list[Pairs] = []
+        self._pending = 0
+
+    def start(self, block: Tensor, first: int) -> None:
+        """A row's own block, itself excluded by an infinite distance."""
+        width = min(self.k, block.shape[1] - 1)
+        if width == 0:
+            return
+        values, places = block.topk(width, largest=False)
+        rows = np.arange(first, first + len(block)).repeat(width)
+        pairs = Pairs(rows, places.numpy().ravel() + first, values.numpy().ravel())
+        if width == self.k:
+            self.bounds[first : first + len(block)] = values[:, -1].numpy()
+        self._keep(pairs)
+
+    def add(self, block: Tensor, row: int, column: int) -> None:
+        """A block of other rows against each other, for both."""
+        lines, columns = (slice(s, s + n) for s, n in zip((row, column), block.shape, strict=True))
+        self._keep(_below(block, self.bounds[lines, None], row, column))
+        pairs = _below(block, self.bounds[None, columns], row, column)
+        self._keep(Pairs(pairs.second, pairs.first, pairs.squared))
+
+    def sorted(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Index and squared distance, (N, k), nearest first."""
+        self._settle()
+        whole = self._parts[0]
+        return whole.second.reshape(-1, self.k), whole.squared.reshape(-1, self.k)
+
+    def _keep(self, pairs: Pairs) -> None:
+        self._parts.append(pairs)
+        self._pending += len(pairs.first)
+        if self._pending > _PENDING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Keeps the k nearest of each row."""
+        rows, others, squared = (
+            np.concatenate([getattr(part, name) for part in self._parts])
+            for name in ("first", "second", "squared")
+        )
+        # One key of a row and the bits of a distance: a float's bits, from 0 up, are in its order.
+        bits = np.maximum(squared, np.float32(0)).view(np.int32).astype(np.int64)
+        order = np.argsort((rows << 32) | bits)
+        rows = rows[order]
+        starts = np.searchsorted(rows, np.arange(len(self.bounds)))
+        place = np.arange(len(rows)) - starts[rows]
+        order, kept = order[place < self.k], rows[place < self.k]
+        self._parts = [Pairs(kept, others[order], squared[order])]
+        full = place == self.k - 1
+        self.bounds[rows[full]] = squared[order[place[place < self.k] == self.k - 1]]
+        self._pending = 0
+
+
+class _Decision:
+    """Which of the pairs lie in balls: those within `slack` of the rim in float64."""
+
+    def __init__(
+        self, a: NDArray[np.float32], b: NDArray[np.float32], slack: float, strict: bool
+    ) -> None:
+        self.a, self.b, self.slack, self.strict = a, b, slack, strict
+
+    def __call__(
+        self, pairs: Pairs, radii: NDArray[np.float64], side: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pairs inside the balls of the first (side 0) or second (1) rows."""
+        rims = radii[pairs.second if side else pairs.first]
+        inside = pairs.squared < rims - self.slack
+        near = np.flatnonzero(np.abs(pairs.squared - rims) <= self.slack)
+        exact = _exact(self.a, self.b, pairs.first[near], pairs.second[near])
+        inside[near] = exact < rims[near] if self.strict else exact <= rims[near]
+        return pairs.first[inside], pairs.second[inside]
+
+
+def _below(squared: Tensor, bounds: NDArray[np.floating], row: int, column: int) -> Pairs:
+    """The pairs of a block at or below the bounds, which may be rounded up."""
+    single = np.nextafter(bounds.astype(np.float32), np.float32(_FAR))
+    whole = squared.numpy()
+    # One flat search: by rows and columns it takes ten times as long.
+    places = np.flatnonzero(whole <= single)
+    i, j = np.divmod(places, whole.shape[1])
+    return Pairs(i + row, j + column, whole.ravel()[places])
+
+
+def _of_boxes(pairs: Pairs, counts: NDArray[np.int64]) -> Pairs:
+    """The pairs whose second row has few holders."""
+    few = counts[pairs.second] <= KEPT
+    return Pairs(pairs.first[few], pairs.second[few], pairs.squared[few])
+
+
+def _joined(parts: list[Pairs], counts: NDArray[np.int64]) -> Pairs:
+    whole = Pairs(
+        np.concatenate([p.first for p in parts]),
+        np.concatenate([p.second for p in parts]),
+        np.concatenate([p.squared for p in parts]),
+    )
+    return _of_boxes(whole, counts)
+
+
+def _norms(x: Tensor) -> Tensor:
+    rows = x.numpy()
+    return torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
+
+
+def _squared(x: Tensor, y: Tensor, norms_x: Tensor, norms_y: Tensor) -> Tensor:
+    return torch.addmm(norms_y[None, :], x, y.T, alpha=-2).add_(norms_x[:, None])
+
+
+def _exact(
+    a: NDArray[np.float32], b: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Squared distances of the pairs (P,), from differences in float64."""
+    result = np.empty(len(j))
+    for start in range(0, len(j), _EXACT):
+        some = slice(start, start + _EXACT)
+        gap = a[i[some]].astype(np.float64) - b[j[some]]
+        result[some] = np.einsum("ij,ij->i", gap, gap)
+    return result

@@ -1,0 +1,1 @@
+"""Files of reference statistics, and their formats."""

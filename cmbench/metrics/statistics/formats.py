@@ -1,0 +1,319 @@
+"""Statistics files of every evaluator in use, read and written: which format a file is, and what.
+
+cmbench: `mu/<layer>`, `sigma/<layer>`, `features/<layer>`; compact: float32 triangles, `made_of`.
+adm: `arr_0` images, `mu`, `sigma`, `mu_s`, `sigma_s` (Dhariwal and Nichol, 2021). edm: `mu`,
+`sigma` in .npz, or {"fid": {...}} in .pkl. pytorch-fid: `mu`, `sigma`. clean-fid: the same with a
+float32 mean, compressed; or `feats`. score-sde: raw activations `pool_3` (Song et al., 2021).
+"""
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import UserError, unknown_name
+from cmbench.core.files import atomic_file
+from cmbench.metrics._statistics_files import checked_moments
+from cmbench.metrics.base import Features, Moments, Reference
+from cmbench.metrics.frechet.moments import moments_of_rows
+from cmbench.metrics.statistics.file import (
+    load_reference,
+    read_made_of,
+    save_compact_reference,
+    save_reference,
+)
+from cmbench.metrics.statistics.pickled import read_pickled_arrays, write_pickled_arrays
+
+__all__ = ["FORMATS", "Format", "Statistics", "open_statistics", "save_statistics"]
+
+Format = Literal["cmbench", "compact", "adm", "edm", "pytorch-fid", "clean-fid", "score-sde"]
+FORMATS: tuple[str, ...] = get_args(Format)
+_PAIRS = {
+    "pool": ("mu", "sigma"),
+    "spatial": ("mu_s", "sigma_s"),
+    "clip": ("mu_clip", "sigma_clip"),
+}
+_ACTIVATIONS = ("pool_3", "feats")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a statistics file holds.
+
+    Args:
+        reference: Moments, and features where the file has them; its digest is the file's SHA-256.
+        form: The format it was recognised as: one of FORMATS, or "mu, sigma" where several
+            evaluators write the same.
+        images: Shape of the images inside (ADM's `arr_0`), or None.
+        made_of: Data set, extractor and weights, where the file says so (cmbench's own).
+        dtypes: Array name to its type.
+    """
+
+    reference: Reference
+    form: str
+    images: tuple[int, ...] | None = None
+    made_of: dict[str, Any] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """What `cmbench stats show` prints: numbers that tell a wrong file at a glance."""
+        layers = {name: _moment_summary(m) for name, m in self.reference.moments.items()}
+        for name, rows in (
+            self.reference.features.layers if self.reference.features else {}
+        ).items():
+            layers.setdefault(name, {})["features"] = list(rows.shape)
+        return {
+            "format": self.form,
+            "sha256": self.reference.digest,
+            "layers": layers,
+            "images": list(self.images) if self.images else None,
+            "made_of": self.made_of or None,
+            "arrays": self.dtypes,
+        }
+
+
+def open_statistics(path: Path, *, count: int = 0) -> Statistics:
+    """Reads a statistics file of any known format.
+
+    Args:
+        path: .npz or .pkl.
+        count: Images it was made from, where the file does not say (most don't); 0: unknown.
+
+    Raises:
+        UserError: If it is missing, truncated, of no known format, holds pickled objects, or its
+            arrays are not moments (shapes, symmetry, finiteness).
+    """
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        return _pickled(path, count)
+    names = _names(path)
+    if "digest" in names or "made_of" in names:
+        return _own(path, names)
+    if not (names & {"mu", "arr_0", *_ACTIVATIONS}):
+        raise UserError(
+            f"{path} has no statistics; it has: {', '.join(sorted(names)) or 'nothing'}",
+            expected="arrays mu and sigma, arr_0 (images), pool_3 or feats (activations)",
+        )
+    wanted = [n for pair in _PAIRS.values() for n in pair] + ["count", *_ACTIVATIONS]
+    arrays = _arrays(path, [n for n in wanted if n in names])
+    count = int(arrays.pop("count", np.array(count)))
+    shape, kind = _header(path, "arr_0") if "arr_0" in names else (None, "")
+    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
+    dtypes |= {"arr_0": kind} if shape else {}
+    rows = next((arrays[n] for n in _ACTIVATIONS if n in arrays), None)
+    features = _activations(rows, path) if rows is not None else None
+    moments = _pairs(arrays, count, path)
+    if features is not None and "pool" not in moments:
+        moments["pool"] = moments_of_rows(features.layers["pool"])
+    reference = Reference(file_sha256(path), features, moments)
+    return Statistics(reference, _form(names, arrays), shape, {}, dtypes)
+
+
+def save_statistics(
+    path: Path,
+    reference: Reference,
+    form: str,
+    *,
+    images: np.ndarray | None = None,
+    made_of: dict[str, Any] | None = None,
+    keep: int = 2000,
+) -> None:
+    """Writes a reference in one of FORMATS; `edm` is a pickle where the path ends in .pkl.
+
+    Args:
+        path: The file.
+        reference: Its moments (and features) are written.
+        form: The format.
+        images: uint8 (n, H, W, C), kept as `arr_0` by `adm`.
+        made_of: Data set, extractor and weights, kept by `compact`.
+        keep: Features that `compact` keeps.
+
+    Raises:
+        UserError: For an unknown format, or one that needs what the reference lacks.
+    """
+    if form not in _WRITERS:
+        raise unknown_name("format of statistics", form, FORMATS)
+    _WRITERS[form](path, reference, images, made_of or {}, keep)
+
+
+def _own(path: Path, names: set[str]) -> Statistics:
+    compact = "made_of" in names
+    made_of = read_made_of(path) if compact else {}
+    held = load_reference(path)
+    reference = Reference(file_sha256(path), held.features, held.moments)
+    return Statistics(reference, "compact" if compact else "cmbench", None, made_of)
+
+
+def _pickled(path: Path, count: int) -> Statistics:
+    groups = read_pickled_arrays(path)
+    count = int(groups[""].get("num_images", np.array(count)))
+    spaces = {"pool": groups.get("fid", groups[""]), "fd_dinov2": groups.get("fd_dinov2", {})}
+    moments = {
+        layer: checked_moments(held["mu"], held["sigma"], count, path)
+        for layer, held in spaces.items()
+        if "mu" in held and "sigma" in held
+    }
+    if not moments:
+        raise UserError(f"{path} has no statistics", expected="a dictionary with mu and sigma")
+    dtypes = {f"{g}/{n}": str(a.dtype) for g, held in groups.items() for n, a in held.items()}
+    return Statistics(Reference(file_sha256(path), None, moments), "edm", None, {}, dtypes)
+
+
+def _form(names: set[str], arrays: dict[str, np.ndarray]) -> str:
+    if "arr_0" in names or "mu_s" in names:
+        return "adm"
+    if "pool_3" in names:
+        return "score-sde"
+    if "feats" in names or arrays["mu"].dtype == np.float32:
+        return "clean-fid"
+    return "mu, sigma (pytorch-fid, edm)"
+
+
+def _pairs(arrays: dict[str, np.ndarray], count: int, path: Path) -> dict[str, Moments]:
+    for mean, covariance in _PAIRS.values():
+        if (mean in arrays) != (covariance in arrays):
+            raise UserError(f"{path} has one of '{mean}' and '{covariance}' without the other")
+    return {
+        layer: checked_moments(arrays[mean], arrays[covariance], count, path)
+        for layer, (mean, covariance) in _PAIRS.items()
+        if mean in arrays
+    }
+
+
+def _activations(rows: np.ndarray, path: Path) -> Features:
+    flat = rows.reshape(len(rows), -1)
+    if rows.dtype.kind != "f" or len(flat) < 2:
+        raise UserError(f"{path} holds activations {rows.shape} of {rows.dtype}, not features")
+    bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    if len(bad):
+        raise UserError(f"{path}: activations of image {bad[0]} are not finite")
+    return Features({"pool": flat.astype(np.float32)})
+
+
+def _moment_summary(moments: Moments) -> dict[str, Any]:
+    values = np.linalg.eigvalsh(moments.covariance)
+    return {
+        "width": len(moments.mean),
+        "count": moments.count or None,
+        "mean_norm": float(np.linalg.norm(moments.mean)),
+        "trace": float(np.trace(moments.covariance)),
+        "largest_eigenvalue": float(values[-1]),
+        "smallest_eigenvalue": float(values[0]),
+        "rank": int((values > values[-1] * len(values) * np.finfo(float).eps).sum()),
+    }
+
+
+def _names(path: Path) -> set[str]:
+    return set(_read(path, lambda file: list(file.files)))
+
+
+def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = _read(path, lambda file: {name: file[name] for name in names})
+    return found
+
+
+def _read(path: Path, take: Callable[[Any], Any]) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} is one array", expected="an .npz with named arrays")
+            return take(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError,
+            TypeError) as error:  # fmt: skip
+        raise UserError(f"can't read the statistics {path}: {error}") from None
+
+
+def _header(path: Path, name: str) -> tuple[tuple[int, ...], str]:
+    """Shape and type of a member, from its first bytes."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, kind = read(file)
+    return shape, str(kind)
+
+
+def _pool(reference: Reference, path: Path) -> Moments:
+    if "pool" not in reference.moments:
+        raise UserError(f"no moments of layer 'pool' to write to {path}")
+    return reference.moments["pool"]
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
+    with atomic_file(path) as file:
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
+
+
+def _to_cmbench(path: Path, reference: Reference, *_: Any) -> None:
+    save_reference(reference, path)
+
+
+def _to_compact(
+    path: Path, reference: Reference, images: Any, made_of: dict[str, Any], keep: int
+) -> None:
+    if not made_of:
+        raise UserError(
+            "a compact file says of what data and extractor it was made, which is not known here",
+            fix="cmbench stats build DATASET --features NAME --format compact",
+        )
+    save_compact_reference(reference, path, made_of=made_of, keep=keep)
+
+
+def _to_adm(path: Path, reference: Reference, images: np.ndarray | None, *_: Any) -> None:
+    arrays = {} if images is None else {"arr_0": images}
+    for layer, (mean, covariance) in _PAIRS.items():
+        if layer in reference.moments:
+            found = reference.moments[layer]
+            arrays[mean], arrays[covariance] = found.mean, found.covariance
+    _pool(reference, path)
+    _write(path, arrays | _count(reference, path))
+
+
+def _to_edm(path: Path, reference: Reference, *_: Any) -> None:
+    found = _pool(reference, path)
+    held: dict[str, np.ndarray] = {"mu": found.mean, "sigma": found.covariance}
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        write_pickled_arrays(path, {"fid": held}, found.count)
+    else:
+        _write(path, held | _count(reference, path))
+
+
+def _to_clean_fid(path: Path, reference: Reference, *_: Any) -> None:
+    found = _pool(reference, path)
+    held: dict[str, np.ndarray] = {
+        "mu": found.mean.astype(np.float32),
+        "sigma": found.covariance,
+    }
+    _write(path, held | _count(reference, path), compressed=True)
+
+
+def _to_score_sde(path: Path, reference: Reference, *_: Any) -> None:
+    if reference.features is None or "pool" not in reference.features.layers:
+        raise UserError(
+            "score-sde keeps raw activations, which moments can't be turned back into",
+            fix="cmbench stats build DATASET --format score-sde",
+        )
+    _write(path, {"pool_3": reference.features.layers["pool"].astype(np.float32)})
+
+
+def _count(reference: Reference, path: Path) -> dict[str, np.ndarray]:
+    count = _pool(reference, path).count
+    return {"count": np.array(count)} if count else {}
+
+
+_WRITERS: dict[str, Callable[[Path, Reference, Any, dict[str, Any], int], None]] = {
+    "cmbench": _to_cmbench,
+    "compact": _to_compact,
+    "adm": _to_adm,
+    "edm": _to_edm,
+    "pytorch-fid": lambda path, reference, *_: _to_edm(path.with_suffix(".npz"), reference),
+    "clean-fid": _to_clean_fid,
+    "score-sde": _to_score_sde,
+}

@@ -1,0 +1,249 @@
+"""For notebooks: three lines from a name to images, and from images to scores.
+
+import cmbench
+model = cmbench.load_model("edm/cifar10_long")
+samples = model.sample(64, nfe=17)
+cmbench.evaluate(samples, reference="suites/reference/cifar10_train.efficientnet_lite0.npz")
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from cmbench.cards.cards import PlacedCard, find_card
+from cmbench.cards.open import open_card
+from cmbench.core.environment import pick_device
+from cmbench.core.errors import UserError
+from cmbench.core.images import Quantisation, image_grid, to_pixels
+from cmbench.core.loader import create, load
+from cmbench.core.nfe import EvaluationCounter
+from cmbench.core.random import Noise
+from cmbench.engine.sampling import default_batch
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Features, Metric, Reference
+from cmbench.metrics.statistics.file import load_reference, reference_from_features
+from cmbench.record.schema import read_records
+from cmbench.samplers.base import BoundGenerator, Sampler
+
+__all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results"]
+
+_SHOWN = 64
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images with what made them.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        nfe: Network evaluations an image, counted.
+        model: `family/card`.
+        sampler: The sampler's specification.
+        seed: Seed of the noise; image i depends on (seed, i) alone.
+    """
+
+    pixels: NDArray[np.uint8]
+    nfe: float
+    model: str
+    sampler: dict[str, Any]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def grid(self, columns: int = 8) -> Image.Image:
+        """The first 64 as one picture."""
+        shown = torch.from_numpy(self.pixels[:_SHOWN])
+        return Image.fromarray(image_grid(shown, columns).numpy())
+
+    def save(self, path: Path | str) -> None:
+        """Writes all images as .npz for ADM's evaluator: `arr_0`, uint8 (N, H, W, C)."""
+        np.savez(Path(path), arr_0=self.pixels.transpose(0, 2, 3, 1))
+
+    def _repr_html_(self) -> str:
+        picture = self.grid()
+        zoom = max(1, 512 // picture.width)
+        picture = picture.resize(
+            (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
+        )
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        name = html.escape(f"{self.model}, {self.sampler['name']}, {self.nfe:g} NFE, {len(self)}")
+        return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name} images</figcaption></figure>'  # noqa: E501 - one element
+
+
+class LoadedModel:
+    """A model with its weights on a device."""
+
+    def __init__(self, placed: PlacedCard, module: nn.Module, device: torch.device) -> None:
+        self.placed, self.module, self.device = placed, module, device
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.module.parameters())
+        return f"LoadedModel({self.placed.full_name}, {count:,} parameters, {self.device})"
+
+    def sample(
+        self,
+        count: int,
+        *,
+        nfe: int | None = None,
+        sampler: str | dict[str, Any] | None = None,
+        seed: int = 0,
+        batch: int | None = None,
+        quantisation: Quantisation = "round",
+    ) -> Samples:
+        """Makes `count` images.
+
+        Args:
+            count: How many.
+            nfe: Evaluations an image; the sampler's own number of steps if none.
+            sampler: Another than the card's or family's own.
+            seed: Seed of the noise.
+            batch: Images at once; does not change them.
+            quantisation: How images become bytes.
+
+        Raises:
+            UserError: If the model has no sampler of its own and none is given.
+            ImpossibleNFEError: If the sampler can't spend exactly `nfe`.
+        """
+        chosen = self._sampler(sampler)
+        if nfe is not None:
+            chosen = chosen.with_nfe(nfe)
+        generator = BoundGenerator(self.module, chosen)  # type: ignore[arg-type]
+        size = batch or default_batch(generator.shape, self.device)
+        parts = []
+        with EvaluationCounter(generator.networks()) as counter:
+            for first in range(0, count, size):
+                indices = range(first, min(first + size, count))
+                noise = Noise(seed, indices, generator.shape, self.device)
+                labels = noise.labels(generator.classes) if generator.classes else None
+                parts.append(to_pixels(generator.generate(noise, labels), quantisation).cpu())
+        pixels = torch.cat(parts).numpy()
+        spent = counter.per_image(count)
+        return Samples(pixels, spent, self.placed.full_name, chosen.spec(), seed)
+
+    def _sampler(self, given: str | dict[str, Any] | None) -> Sampler:
+        spec = given or self.placed.card.sampler or load("model", self.placed.family).sampler
+        if spec is None:
+            raise UserError(
+                f"model '{self.placed.full_name}' has no sampler of its own",
+                fix="sampler='heun', or another",
+            )
+        chosen: Sampler = create("sampler", spec)
+        return chosen
+
+
+def load_model(
+    name: str, *, weights: Path | str | None = None, device: str = "auto"
+) -> LoadedModel:
+    """A model by its card, with shipped weights, an asset's, or those given.
+
+    Args:
+        name: `family/card`.
+        weights: A weights file, or the folder of a `cmbench train`.
+        device: A torch device, or auto.
+
+    Raises:
+        UserError: For an unknown card, or one that is trained and has no weights yet.
+        Pending: If official weights are not on this machine, with the command that brings them.
+    """
+    placed, place = find_card(name), pick_device(device)
+    adapter, file = open_card(placed, Path(weights) if weights is not None else None)
+    module = adapter.build()
+    if file is not None:
+        adapter.load(module, file)
+    return LoadedModel(placed, module.to(place).eval().requires_grad_(False), place)
+
+
+def evaluate(
+    images: Samples | NDArray[np.uint8],
+    *,
+    reference: str | Path | dict[str, Any],
+    features: str | dict[str, Any] = "efficientnet_lite0",
+    metrics: Sequence[str | dict[str, Any]] = ("frechet_distance", "precision_recall"),
+    data: Path | str | None = None,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Scores images: a table of value, standard error and 95% interval by metric.
+
+    Args:
+        images: Samples, or uint8 (N, C, H, W).
+        reference: A data set, or a file of statistics made in the same features.
+        features: The feature extractor.
+        metrics: Metrics with their parameters.
+        data: Where the data set is.
+        device: A torch device, or auto.
+
+    Raises:
+        UserError: For an unknown name, or images of another form.
+        Pending: If data or weights are not on this machine.
+    """
+    pixels = images.pixels if isinstance(images, Samples) else images
+    if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise UserError(
+            f"images of shape {pixels.shape} and type {pixels.dtype}",
+            expected="uint8 of shape (N, C, H, W)",
+        )
+    extractor: FeatureExtractor = create("features", features)
+    built = extractor.build(pick_device(device))
+
+    def extract(block: NDArray[np.uint8]) -> Features:
+        parts = [
+            {k: v.float().cpu().numpy() for k, v in built(torch.from_numpy(chunk)).items()}
+            for chunk in np.array_split(block, -(-len(block) // 64))
+        ]
+        return Features({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+
+    with torch.inference_mode():
+        generated = extract(pixels)
+        target = _reference(reference, extract, Path(data) if data else None)
+    rows = []
+    for spec in metrics:
+        metric: Metric = create("metric", spec)
+        for name, score in metric.scores(generated, target).items():
+            low, high = score.interval or (None, None)
+            title = extractor.distance_name if name == "frechet_distance" else name
+            rows.append({"metric": title, "value": score.value, "error": score.error,
+                         "low": low, "high": high, "images": score.count})  # fmt: skip
+    return pd.DataFrame(rows).set_index("metric")
+
+
+def _reference(given: str | Path | dict[str, Any], extract: Any, data: Path | None) -> Reference:
+    if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".npz")):
+        return load_reference(Path(given))
+    images = create("dataset", given).open(data)
+    return reference_from_features(extract(images.pixels(range(len(images)))), "")
+
+
+def results(folder: Path | str) -> pd.DataFrame:
+    """The scores of a results folder, a row for each cell and score.
+
+    Raises:
+        UserError: If it holds no records.
+    """
+    records = read_records(Path(folder))
+    if not records:
+        raise UserError(f"{folder} holds no results", fix="cmbench run SUITE")
+    rows = []
+    for record in records:
+        for score in record.scores:
+            low, high = score.interval or (None, None)
+            rows.append(
+                {"label": record.label, "model": record.model, "nfe": record.nfe,
+                 "seed": record.seed, "metric": score.title, "value": score.value,
+                 "error": score.error, "low": low, "high": high, "images": score.count,
+                 "fingerprint": score.fingerprint[:12]}
+            )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Readers of released weights: file formats, and the authors' names of parameters."""

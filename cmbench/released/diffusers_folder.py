@@ -1,0 +1,138 @@
+"""A diffusers pipeline folder: network, scheduler and weights, each read from its own file.
+
+Two layouts: `model_index.json` with `unet/` and `scheduler/`; or all in one folder, as google's
+DDPM repositories have it. A hub name (`google/ddpm-cifar10-32`) is looked for in Hugging Face's
+cache on this machine; nothing is downloaded here.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cmbench.core.errors import Pending, UserError
+from cmbench.released.torch_state import read_torch
+
+__all__ = ["DiffusersFolder", "find_diffusers", "read_diffusers_weights"]
+
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class DiffusersFolder:
+    """What a folder holds.
+
+    Args:
+        unet: `config.json` of the network.
+        scheduler: `scheduler_config.json`.
+        weights: The file of weights.
+    """
+
+    unet: dict[str, Any]
+    scheduler: dict[str, Any]
+    weights: Path
+
+
+def find_diffusers(given: Path | str) -> DiffusersFolder:
+    """The pipeline at `given`: a folder, a weights file in one, or a name on the hub.
+
+    Raises:
+        Pending: If it is a hub name that is not in the cache, with the command that brings it.
+        UserError: If the folder lacks a file, or a file is not JSON.
+    """
+    path = Path(given).expanduser()
+    if path.is_file():
+        return _folder(path.parent, weights=path)
+    if path.is_dir():
+        return _folder(path / "unet" if (path / "unet").is_dir() else path)
+    if len(path.parts) == 2 and not path.is_absolute() and not path.suffix:
+        return find_diffusers(_cached(path.as_posix()))
+    raise UserError(
+        f"{path} is neither a folder of diffusers nor a name on the hub",
+        expected="a folder with config.json, or OWNER/NAME",
+    )
+
+
+def read_diffusers_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name, from safetensors or a `torch.save` file (read as data, no code).
+
+    Raises:
+        UserError: If the file is broken or holds anything but tensors.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            raise UserError(f"weights file {path} does not exist") from None
+        except SafetensorError as error:
+            raise UserError(
+                f"the file is truncated or not safetensors ({error})", where=str(path)
+            ) from None
+    state = read_torch(path)
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(
+            "the file holds other things than tensors by name",
+            where=str(path),
+            expected="a state_dict",
+        )
+    return dict(state)
+
+
+def _folder(unet: Path, weights: Path | None = None) -> DiffusersFolder:
+    places = [unet.parent / "scheduler", unet]
+    scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), None)
+    if scheduler is None:
+        raise UserError(
+            f"{unet} has no scheduler_config.json, in it or beside it",
+            expected="a diffusers pipeline: the scheduler says what the noise levels are",
+        )
+    if weights is None:
+        found = [unet / name for name in _WEIGHTS if (unet / name).is_file()]
+        if not found:
+            raise UserError(f"{unet} holds no weights", expected=" or ".join(_WEIGHTS))
+        weights = found[0]
+    return DiffusersFolder(
+        _read(unet / "config.json"), _read(scheduler / "scheduler_config.json"), weights
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", expected="a folder of diffusers") from None
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise UserError("not a mapping of keys to values", where=str(path))
+    return found
+
+
+def _cached(name: str) -> Path:
+    """The snapshot of a hub repository that Hugging Face's cache holds."""
+    place = _hub_cache() / ("models--" + name.replace("/", "--"))
+    named = place / "refs" / "main"
+    revision = named.read_text("utf-8").strip() if named.is_file() else ""
+    snapshots = sorted((place / "snapshots").glob("*")) if place.is_dir() else []
+    whole = [s for s in snapshots if s.name == revision] or snapshots
+    if not whole:
+        raise Pending(
+            f"{name} is neither a folder here nor in Hugging Face's cache ({_hub_cache()})",
+            command=f"hf download {name}",
+        )
+    return whole[0]
+
+
+def _hub_cache() -> Path:
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / (
+        "huggingface"
+    )
+    return Path(home).expanduser() / "hub"

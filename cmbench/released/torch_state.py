@@ -1,0 +1,150 @@
+"""Reads `torch.save` files (.pt, .pth) as data: tensors, numbers, text, containers; no code.
+
+Both formats: the zip archive, and the older stream that EDM's pickles nest. Every size that a
+file claims is checked against the bytes that are there before anything is made of it.
+"""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmbench.core.errors import UserError
+from cmbench.core.safe_pickle import FAULTS, Refused, SafeUnpickler, Storage
+
+__all__ = ["read_torch", "read_torch_bytes"]
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+
+def read_torch(path: Path | str) -> Any:
+    """What a `torch.save` file holds, on the CPU.
+
+    Raises:
+        UserError: If the file is missing, truncated, holds anything but data (naming what it asks
+            for), or claims more than it holds.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                return _read_zip(path)
+        return _read_stream(io.BytesIO(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"weights file {path} does not exist") from None
+    except UserError as error:
+        raise error_at(error, path) from None
+    except (zipfile.BadZipFile, NotImplementedError, *FAULTS) as error:
+        raise _broken(path, error) from None
+
+
+def read_torch_bytes(data: bytes) -> Any:
+    """What the bytes of a `torch.save` file hold; for files nested in others.
+
+    Raises:
+        UserError: As `read_torch`.
+    """
+    if data[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _from_archive(archive, len(data))
+    return _read_stream(io.BytesIO(data))
+
+
+def error_at(error: UserError, path: Path) -> UserError:
+    """The same error with the file's path, unless it has a place."""
+    placed = UserError(error.what, where=error.where or str(path), expected=error.expected)
+    placed.fix = error.fix
+    return placed
+
+
+def _broken(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"the file is truncated or not a torch checkpoint ({type(error).__name__}: {error})",
+        where=str(path),
+        fix="delete it and bring a whole copy",
+    )
+
+
+def _read_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return _from_archive(archive, path.stat().st_size)
+
+
+def _from_archive(archive: zipfile.ZipFile, length: int) -> Any:
+    entries = archive.infolist()
+    packed = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
+    claimed = sum(entry.file_size for entry in entries)
+    if packed or claimed > length:
+        named = packed[0] if packed else max(entries, key=lambda e: e.file_size).filename
+        raise Refused(f"'{named}' unpacks to more than the file holds ({claimed:,} bytes)")
+    found = [e.filename for e in entries if e.filename.count("/") == 1]
+    main = next((name for name in found if name.endswith("/data.pkl")), None)
+    if main is None:
+        raise Refused("a zip archive without data.pkl, which torch.save never writes")
+    bring = _from_entries(archive, main.removesuffix("data.pkl"))
+    return SafeUnpickler(io.BytesIO(archive.read(main)), bring=bring).load()
+
+
+def _from_entries(
+    archive: zipfile.ZipFile, folder: str
+) -> Callable[[str, torch.dtype, int], Storage]:
+    kept: dict[str, Storage] = {}
+
+    def bring(key: str, kind: torch.dtype, count: int) -> Storage:
+        if key not in kept:
+            entry = archive.getinfo(f"{folder}data/{key}")
+            if count < 0 or entry.file_size != count * kind.itemsize:
+                raise Refused(
+                    f"a tensor storage '{key}' of {count * kind.itemsize:,} bytes, "
+                    f"of which the file holds {entry.file_size:,}"
+                )
+            kept[key] = _storage(archive.read(entry), kind)
+        return kept[key]
+
+    return bring
+
+
+def _storage(raw: bytes, kind: torch.dtype) -> Storage:
+    if not raw:
+        return Storage(torch.empty(0, dtype=kind))
+    return Storage(torch.frombuffer(bytearray(raw), dtype=kind))
+
+
+def _read_stream(file: io.BytesIO) -> Any:
+    """The older format: five pickles, then each storage as its length and its bytes."""
+    end = len(file.getbuffer())
+    if SafeUnpickler(file).load() != _MAGIC or SafeUnpickler(file).load() != _PROTOCOL:
+        raise UserError("not a torch checkpoint: it doesn't start as one does")
+    SafeUnpickler(file).load()
+    kept: dict[str, Storage] = {}
+
+    def bring(key: str, kind: torch.dtype, count: int) -> Storage:
+        if key not in kept:
+            used = sum(s.values.numel() * s.values.element_size() for s in kept.values())
+            if count < 0 or used + count * kind.itemsize > end:
+                raise Refused(
+                    f"a tensor storage '{key}' of {count * kind.itemsize:,} bytes "
+                    f"in a file of {end:,}"
+                )
+            kept[key] = Storage(torch.empty(count, dtype=kind))
+        return kept[key]
+
+    found = SafeUnpickler(file, bring=bring).load()
+    for key in SafeUnpickler(file).load():
+        _receive(file, kept[str(key)])
+    return found
+
+
+def _receive(file: io.BytesIO, storage: Storage) -> None:
+    values = storage.values
+    (count,) = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))
+    raw = file.read(values.numel() * values.element_size())
+    if count != values.numel() or len(raw) != values.numel() * values.element_size():
+        raise UserError("the file is truncated: a storage's bytes are missing")
+    if raw:
+        values.copy_(torch.frombuffer(bytearray(raw), dtype=values.dtype))

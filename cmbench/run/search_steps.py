@@ -1,0 +1,140 @@
+"""Searching the time points of multi-step consistency sampling.
+
+Consistency Models (https://arxiv.org/abs/2303.01469), section 3: points are added one at a time,
+each by a ternary search for the lowest distance, which is taken to have one valley; the two to
+four points that remain at the end are all tried. Every candidate shares the first evaluation,
+f(x, sigma_max), and none is scored twice. The search must use seeds of its own: the number that a
+board shows is then not the least of many noisy ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmbench.audit.selection import keep_search
+from cmbench.core.images import to_pixels
+from cmbench.core.loader import create
+from cmbench.core.paths import cache_folder
+from cmbench.core.random import Noise
+from cmbench.datasets.base import Dataset, ImageSet
+from cmbench.denoise.base import Denoiser
+from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Features, Metric
+from cmbench.metrics.statistics.file import reference_from_features
+
+__all__ = ["Search", "search_points", "search_steps"]
+
+
+@dataclass
+class Search:
+    """What a search found.
+
+    Args:
+        indices: Points of the grid, from 0 (sigma_max) to the grid's last (which ends the chain).
+        value: The distance there.
+        tried: Every index list that was scored, with its distance.
+    """
+
+    indices: tuple[int, ...]
+    value: float
+    tried: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+
+def search_points(score: Callable[[tuple[int, ...]], float], grid: int, nfe: int) -> Search:
+    """Adds `nfe` - 1 points between 0 and grid - 1, greedily, each by a ternary search.
+
+    Args:
+        score: Distance of the samples made with an index list; called once for each list.
+        grid: Points of the Karras grid that the indices refer to.
+        nfe: Evaluations an image; each new point is searched below (noise) the one before.
+
+    Raises:
+        ValueError: If the grid has no room for so many points.
+    """
+    if nfe < 1 or nfe > grid - 1:
+        raise ValueError(f"a grid of {grid} points has room for 1 to {grid - 1} evaluations")
+    tried: dict[tuple[int, ...], float] = {}
+
+    def scored(indices: tuple[int, ...]) -> float:
+        if indices not in tried:
+            tried[indices] = score(indices)
+        return tried[indices]
+
+    chosen: tuple[int, ...] = (0, grid - 1)
+    best = scored(chosen)
+    for added in range(1, nfe):
+        first, last = chosen[-2] + 1, grid - 1 - (nfe - added)
+        candidates = {p: (*chosen[:-1], p, chosen[-1]) for p in range(first, last + 1)}
+        chosen = candidates[_valley(_along(scored, candidates), first, last)]
+        best = scored(chosen)
+    return Search(chosen, best, tried)
+
+
+def _along(
+    scored: Callable[[tuple[int, ...]], float], candidates: dict[int, tuple[int, ...]]
+) -> Callable[[int], float]:
+    return lambda point: scored(candidates[point])
+
+
+def _valley(value: Callable[[int], float], left: int, right: int) -> int:
+    while right - left >= 3:
+        third = (right - left) // 3
+        low, high = left + third, right - third
+        if value(low) < value(high):
+            right = high
+        else:
+            left = low
+    return min(range(left, right + 1), key=value)
+
+
+@torch.inference_mode()
+def search_steps(
+    denoiser: Denoiser,
+    dataset: Dataset,
+    images: ImageSet,
+    features: str,
+    *,
+    nfe: int,
+    grid: int,
+    count: int,
+    seed: int,
+) -> Search:
+    """The time points of `nfe` evaluations with the lowest Frechet distance, by `search_points`.
+
+    Every candidate sees the same noise; the first evaluation is made once for all. The store
+    keeps how many were tried, for `cmbench disclose`.
+    """
+    extractor: FeatureExtractor = create("features", features)
+    module = extractor.build(torch.device("cpu"))
+    metric: Metric = create("metric", "frechet_distance")
+
+    def extracted(pixels: Tensor) -> Features:
+        parts = [module(block) for block in pixels.split(64)]
+        return Features({"pool": np.concatenate([p["pool"].numpy() for p in parts])})
+
+    known = min(len(images), 5000)
+    reference = reference_from_features(
+        extracted(torch.from_numpy(images.pixels(range(known)))), dataset.name
+    )
+    noise = Noise(seed, range(count), denoiser.shape, dtype=torch.float64)
+    levels = karras_grid(grid, denoiser.sigma_min, denoiser.sigma_max).tolist()
+    start = levels[0] * noise.normal(0)
+    first = denoiser(start, torch.full((count,), levels[0], dtype=torch.float64)).clamp(-1, 1)
+
+    def score(indices: tuple[int, ...]) -> float:
+        clean = first
+        for j, i in enumerate(indices[1:-1], start=1):
+            again = (levels[i] ** 2 - denoiser.sigma_min**2) ** 0.5
+            x = clean + again * noise.normal(j)
+            clean = denoiser(x, torch.full((count,), levels[i]).double()).clamp(-1, 1)
+        made = extracted(to_pixels(clean, "round"))
+        return metric.scores(made, reference)["frechet_distance"].value
+
+    found = search_points(score, grid, nfe)
+    told = {"indices": list(found.indices), "grid": grid, "tried": len(found.tried)}
+    keep_search(cache_folder(), told | {"seed": seed, "images": count, "value": found.value})
+    return found

@@ -1,0 +1,1 @@
+"""The cache of job outputs: content-addressed folders, leases, shared storage."""

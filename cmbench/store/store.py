@@ -1,0 +1,207 @@
+"""The content store: outputs of jobs by key, whole or absent, and leases on work in progress.
+
+    <cache>/objects/<kind>/<key[:2]>/<key>/   files of one output and manifest.json with checksums
+    <cache>/leases/<key>                      who works on it now
+    <cache>/work/<key>/                       where a long job keeps its checkpoints
+    <cache>/tmp/                              outputs being written
+
+An output is written under tmp/, fsynced, and renamed into place: kill -9 at any moment leaves
+either the whole output or none. Everything here can be made again and deleted at any time.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.files import fsync_folder, write_json
+from cmbench.store.leases import FileLeases, Leases, wait_for
+
+__all__ = ["Address", "Store", "is_intact"]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an output lies: the kind of job that makes it, and its key."""
+
+    kind: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.key[:12]}"
+
+
+class Store:
+    """The content store under one folder, shared by any number of processes.
+
+    Raises:
+        UserError: If the folder can't be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._whole: set[Address] = set()
+        self._leases: list[Leases] = [FileLeases(root / "leases", root / "tmp")]
+        try:
+            for name in ("objects", "leases", "work", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=root / "tmp"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"the cache {root} can't be written: {error.strerror or error}",
+                fix="set CMBENCH_CACHE to a folder with space that you may write",
+            ) from None
+
+    def folder(self, address: Address) -> Path:
+        """The folder of an output, there or not."""
+        return self._place(address)
+
+    def work_folder(self, address: Address) -> Path:
+        """A folder that outlives a killed process, for the checkpoints of a long job."""
+        folder = self.root / "work" / address.key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def has(self, address: Address) -> bool:
+        """Whether the whole output is there, every file checked against its SHA-256.
+
+        A corrupt or truncated output is removed, so that it is made again.
+        """
+        if address in self._whole:
+            return True
+        folder = self._place(address)
+        if not folder.is_dir():
+            return False
+        if is_intact(folder):
+            self._whole.add(address)
+            return True
+        self._remove(address)
+        return False
+
+    def present(self, address: Address) -> bool:
+        """Whether the output seems to be there; nothing is read or checked."""
+        # A plan of 10,000 cells asks 100,000 times: joined as text, which is many times as fast.
+        place = f"{self.root}/objects/{address.kind}/{address.key[:2]}/{address.key}"
+        return os.path.isfile(f"{place}/manifest.json")
+
+    def survey(self) -> Callable[[Address], bool]:
+        """`present`, for one who asks for many outputs at one moment."""
+        return self.present
+
+    def discard(self, address: Address) -> None:
+        """Removes an output, if it is there."""
+        self._remove(address)
+
+    def _remove(self, address: Address) -> None:
+        self._whole.discard(address)
+        folder = self._place(address)
+        if folder.exists():
+            doomed = (
+                self.root / "tmp" / f"discard-{address.key}-{os.getpid()}-{time.monotonic_ns()}"
+            )
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def writing(self, address: Address, spec: dict[str, Any]) -> Iterator[Path]:
+        """A folder to write an output into; it appears in the store when the block ends well.
+
+        Raises:
+            OSError: As the file system says; nothing is left in the store.
+        """
+        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=f"{address.key[:12]}-"))
+        try:
+            yield folder
+            self._publish(folder, address, spec)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def finish_work(self, address: Address) -> None:
+        """Removes the work folder of a job that is done."""
+        shutil.rmtree(self.root / "work" / address.key, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lease(
+        self, address: Address, waiting: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
+        """Holds the right to make an output; waits while another living process holds it.
+
+        Args:
+            address: The output.
+            waiting: Called once with who holds the lease, before waiting.
+        """
+        with contextlib.ExitStack() as held:
+            for leases in self._leases:
+                wait_for(leases, address.key, waiting)
+                held.enter_context(leases.held(address.key))
+            yield
+
+    @contextlib.contextmanager
+    def lease_if_free(self, address: Address) -> Iterator[bool]:
+        """Holds the right to make an output; yields False at once while another holds it.
+
+        A dead owner on another machine is known as such by who asks again and again for a minute.
+        """
+        with contextlib.ExitStack() as held:
+            for leases in self._leases:
+                if not leases.claim(address.key):
+                    yield False
+                    return
+                held.enter_context(leases.held(address.key))
+            yield True
+
+    def size(self, address: Address) -> int:
+        """Bytes of an output's files."""
+        return sum(f.stat().st_size for f in self.folder(address).iterdir() if f.is_file())
+
+    def _publish(self, folder: Path, address: Address, spec: dict[str, Any]) -> None:
+        files = sorted(f for f in folder.rglob("*") if f.is_file())
+        entries = {
+            str(f.relative_to(folder)): {"sha256": file_sha256(f), "bytes": f.stat().st_size}
+            for f in files
+        }
+        for file in files:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        manifest = {"kind": address.kind, "key": address.key, "spec": spec, "files": entries}
+        write_json(folder / "manifest.json", manifest)
+        self._put_in_place(folder, address)
+
+    def _place(self, address: Address) -> Path:
+        return self.root / "objects" / address.kind / address.key[:2] / address.key
+
+    def _put_in_place(self, folder: Path, address: Address) -> None:
+        final = self._place(address)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists() and not Store.has(self, address):
+            self._remove(address)
+        if not final.exists():
+            # Another process may have published the same bytes in between: then ours are dropped.
+            with contextlib.suppress(OSError):
+                os.replace(folder, final)
+            fsync_folder(final.parent)
+        if not Store.has(self, address):
+            raise OSError(f"{final} could not be put in place")
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds all that its manifest names, with those checksums."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        return all(
+            (folder / name).stat().st_size == entry["bytes"]
+            and file_sha256(folder / name) == entry["sha256"]
+            for name, entry in manifest["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

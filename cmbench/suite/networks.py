@@ -1,0 +1,181 @@
+"""Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cmbench.assets.download import asset_path
+from cmbench.cards.cards import PlacedCard, find_card
+from cmbench.cards.open import Network, _from_file, card_model
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.loader import create
+from cmbench.core.yaml_source import Source
+from cmbench.datasets.base import Dataset
+from cmbench.store.jobs import Cost, make_job
+from cmbench.suite.spec import RunEntry
+from cmbench.train.recipe import Recipe, read_recipe
+
+__all__ = ["DataLookup", "beside", "networks_of_run"]
+
+
+class DataLookup:
+    """Opens each data set once, and knows the paths given on the command line.
+
+    Args:
+        paths: Data set name to path (`--data NAME=PATH`).
+    """
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+        self._known: dict[str, tuple[str, int]] = {}
+
+    def path(self, dataset: Dataset) -> Path | None:
+        """The path given for this data set, if any."""
+        return self.paths.get(dataset.name)
+
+    def fingerprint(self, dataset: Dataset) -> str:
+        """SHA-256 of the data.
+
+        Raises:
+            Pending: If the data is not there.
+        """
+        return self._look(dataset)[0]
+
+    def count(self, dataset: Dataset) -> int:
+        """Images in the data set.
+
+        Raises:
+            Pending: If the data is not there.
+        """
+        return self._look(dataset)[1]
+
+    def _look(self, dataset: Dataset) -> tuple[str, int]:
+        key = str(dataset.spec())
+        if key not in self._known:
+            images = dataset.open(self.path(dataset))
+            self._known[key] = (images.fingerprint(), len(images))
+        return self._known[key]
+
+
+def networks_of_run(
+    run: RunEntry, index: int, source: Source, data: DataLookup, *, retrain: bool = False
+) -> list[Network]:
+    """The networks of one run of a suite: one for each point of its training axes.
+
+    Raises:
+        UserError: For an unknown card, recipe or override.
+        Pending: If data, weights or an asset can't be had now.
+    """
+    where = source.where(("runs", index, "model"))
+    placed = find_card(run.model, where=where)
+    if run.weights is not None:
+        return [_from_file(placed, beside(source, run.weights), source.where(("runs", index)))]
+    if run.train:
+        return _trained(placed, run.train, index, source, data, retrain)
+    return [_by_card(placed, data, retrain, where)]
+
+
+def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) -> Network:
+    if retrain and placed.recipe_file:
+        return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
+    if placed.weights_file is not None:
+        return _from_file(placed, placed.weights_file, where)
+    if placed.asset is not None:
+        path = asset_path(placed.asset)
+        return Network(placed, card_model(placed, where), {"sha256": file_sha256(path)}, path)
+    if placed.hub is not None:
+        return _from_file(placed, Path(placed.hub), where)
+    if placed.recipe_file is not None:
+        return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
+    return Network(placed, card_model(placed, where), {})
+
+
+def _trained(
+    placed: PlacedCard,
+    overrides: dict[str, Any],
+    index: int,
+    source: Source,
+    data: DataLookup,
+    retrain: bool,
+) -> list[Network]:
+    if placed.recipe_file is None:
+        raise UserError(
+            f"model '{placed.full_name}' has no recipe, so nothing can be trained",
+            where=source.where(("runs", index, "train")),
+            fix="leave `train` out, or name a card with a recipe",
+        )
+    base = read_recipe(placed.recipe_file)
+    names = list(overrides)
+    choices = [v if isinstance(v, list) else [v] for v in overrides.values()]
+    networks = []
+    for values in product(*choices):
+        given = dict(zip(names, values, strict=True))
+        where = source.where(("runs", index, "train", *names[:1]))
+        try:
+            recipe = base.with_overrides(given)
+        except UserError as error:
+            raise error.at(where) if not error.where else error from None
+        axes = {name: _short(value) for name, value in given.items()}
+        networks.append(_train(placed, recipe, axes, data, retrain, where))
+    return networks
+
+
+def _train(
+    placed: PlacedCard,
+    recipe: Recipe,
+    axes: dict[str, Any],
+    data: DataLookup,
+    retrain: bool,
+    where: str,
+) -> Network:
+    dataset = create("dataset", recipe.dataset, where=where)
+    teacher = _parent(recipe.teacher, data, retrain, where)
+    start = _parent(recipe.start, data, retrain, where)
+    spec = {
+        "recipe": recipe.identity(),
+        "data": data.fingerprint(dataset),
+        "teacher": _identity(teacher),
+        **({"start": _identity(start)} if start else {}),
+    }
+    path = data.path(dataset)
+    transport = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data_path": str(path) if path else None,
+        "teacher_file": str(teacher.file) if teacher and teacher.file else None,
+        "start_file": str(start.file) if start and start.file else None,
+    }
+    parents = [network for network in (teacher, start) if network]
+    detail = ", ".join(str(v) for v in axes.values())
+    job = make_job(
+        "train",
+        spec,
+        needs=tuple(network.jobs[-1].address for network in parents if network.jobs),
+        title=f"train {recipe.recipe}" + (f" ({detail})" if detail else ""),
+        transport=transport,
+        cost=Cost(training=recipe.forward_equivalents(), network=placed.full_name),
+    )
+    model = create("model", recipe.model, where=where)
+    jobs = (*(earlier for network in parents for earlier in network.jobs), job)
+    return Network(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
+
+
+def _parent(card: str | None, data: DataLookup, retrain: bool, where: str) -> Network | None:
+    if card is None:
+        return None
+    return _by_card(find_card(card, where=where), data, retrain, where)
+
+
+def _identity(network: Network | None) -> dict[str, Any] | None:
+    return {"model": network.model.spec(), "weights": network.weights} if network else None
+
+
+def beside(source: Source, name: str) -> Path:
+    """A file named in a suite: beside the suite if it is there, else as written."""
+    path = Path(name).expanduser()
+    near = source.path.parent / path
+    return near if not path.is_absolute() and near.exists() else path
+
+
+def _short(value: Any) -> Any:
+    return value.get("name", str(value)) if isinstance(value, dict) else value

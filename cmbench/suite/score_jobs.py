@@ -1,0 +1,170 @@
+"""The jobs behind a cell's numbers: features of its shards, reference statistics, scores."""
+
+from typing import Any
+
+from cmbench.core.digests import file_sha256
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.loader import create
+from cmbench.datasets.base import Dataset
+from cmbench.features.base import FeatureExtractor
+from cmbench.metrics.base import Metric
+from cmbench.metrics.statistics.file import read_made_of
+from cmbench.store.jobs import Cost, Job, make_job
+from cmbench.store.store import Address
+from cmbench.suite.networks import beside
+from cmbench.suite.plan import Cell, Plan, PlannedScore
+from cmbench.suite.spec import MetricEntry
+
+__all__ = ["Scoring"]
+
+
+class Scoring:
+    """Adds the feature, reference and score jobs of cells; resolves each extractor once.
+
+    Raises:
+        UserError: For a metric that can't be computed here as asked: file, line, key.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.entries = [self._resolve(i, entry) for i, entry in enumerate(plan.suite.metrics)]
+
+    def scored(self, cell: Cell) -> Cell:
+        """The cell with its planned scores, their jobs added to the plan."""
+        scores = tuple(self._score(cell, *entry) for entry in self.entries)
+        return Cell(**{**cell.__dict__, "scores": scores})
+
+    def _resolve(
+        self, index: int, entry: MetricEntry
+    ) -> tuple[Metric, FeatureExtractor, str | Pending, Job | None]:
+        suite, source = self.plan.suite, self.plan.source
+        where = source.where(("metrics", index))
+        metric: Metric = create("metric", {"name": entry.name, **entry.parameters}, where=where)
+        if suite.images.count < metric.least:
+            raise UserError(
+                f"metric '{metric.name}' needs at least {metric.least} images a cell, "
+                f"images.count is {suite.images.count}",
+                where=source.where(("images", "count")),
+            )
+        extractor: FeatureExtractor = create(
+            "features", entry.features or suite.features[0], where=where
+        )
+        missing = [layer for layer in metric.layers if layer not in extractor.layers]
+        if missing:
+            raise UserError(
+                f"metric '{metric.name}' reads layer '{missing[0]}', which '{extractor.name}' "
+                "does not give",
+                where=where,
+                expected=f"an extractor with it; {extractor.name} has: "
+                + ", ".join(extractor.layers),
+            )
+        try:
+            weights = extractor.weights_digest()
+            reference = self._reference(extractor, weights) if metric.needs_reference else None
+        except Pending as reason:
+            self.plan.waiting[extractor.name] = reason
+            return metric, extractor, reason, None
+        return metric, extractor, weights, reference
+
+    def _reference(self, extractor: FeatureExtractor, weights: str) -> Job:
+        suite, entry = self.plan.suite, self.plan.suite.reference
+        if extractor.name in entry.files:
+            return self._shipped_reference(extractor, weights, entry.files[extractor.name])
+        where = self.plan.source.where(("reference",))
+        dataset: Dataset = create("dataset", entry.dataset or suite.dataset, where=where)
+        fingerprint = self.plan.data.fingerprint(dataset)
+        self.plan.fingerprints[dataset.name] = fingerprint
+        path = self.plan.data.path(dataset)
+        job = make_job(
+            "reference",
+            {
+                "data": fingerprint,
+                "extractor": extractor.spec(),
+                "weights": weights,
+                "count": entry.count,
+            },
+            title=f"reference {dataset.name} in {extractor.name}",
+            transport={
+                "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
+                "data_path": str(path) if path else None,
+            },
+            cost=Cost(
+                extractions=entry.count or self.plan.data.count(dataset), network=extractor.name
+            ),
+        )
+        self.plan.add(job)
+        return job
+
+    def _shipped_reference(self, extractor: FeatureExtractor, weights: str, name: str) -> Job:
+        where = self.plan.source.where(("reference", "files", extractor.name))
+        path = beside(self.plan.source, name)
+        if not path.is_file():
+            raise UserError(f"statistics file {path} does not exist", where=where)
+        made_of = read_made_of(path)
+        for key, wanted in (("extractor", extractor.spec()), ("weights", weights)):
+            if made_of.get(key) != wanted:
+                raise UserError(
+                    f"statistics file {path} was made with another {key} ({made_of.get(key)})",
+                    where=where,
+                    expected=str(wanted),
+                )
+        self.plan.fingerprints[made_of["dataset"]["name"]] = made_of["data"]
+        job = make_job(
+            "reference",
+            {**made_of, "file": file_sha256(path)},
+            title=f"reference {made_of['dataset']['name']} in {extractor.name} (shipped)",
+            transport={"file": str(path)},
+        )
+        self.plan.add(job)
+        return job
+
+    def _score(
+        self,
+        cell: Cell,
+        metric: Metric,
+        extractor: FeatureExtractor,
+        weights: str | Pending,
+        reference: Job | None,
+    ) -> PlannedScore:
+        protocol = self._protocol(metric, extractor, weights, reference)
+        if isinstance(weights, Pending):
+            return PlannedScore(metric, extractor, None, protocol, weights)
+        features = tuple(
+            self.plan.add(self._features(shard, extractor, weights)) for shard in cell.shards
+        )
+        spec = {
+            "metric": metric.spec(),
+            "features": [a.key for a in features],
+            "reference": reference.address.key if reference else None,
+            **({"revision": metric.revision} if metric.revision > 1 else {}),
+        }
+        needs = (*features, *((reference.address,) if reference else ()))
+        job = make_job("score", spec, needs=needs, title=f"score {metric.name} {cell.label}")
+        return PlannedScore(metric, extractor, self.plan.add(job), protocol)
+
+    def _features(self, shard: Address, extractor: FeatureExtractor, weights: str) -> Job:
+        size = int(self.plan.jobs[shard].spec["count"])
+        width = sum(extractor.layers.values())
+        return make_job(
+            "features",
+            {"extractor": extractor.spec(), "weights": weights, "pixels": shard.key},
+            needs=(shard,),
+            title=f"features {extractor.name} of {shard.key[:8]}",
+            cost=Cost(extractions=size, network=extractor.name, bytes=size * width * 4),
+        )
+
+    def _protocol(
+        self,
+        metric: Metric,
+        extractor: FeatureExtractor,
+        weights: str | Pending,
+        reference: Job | None,
+    ) -> dict[str, Any]:
+        return {
+            "metric": metric.spec(),
+            "extractor": extractor.spec(),
+            "weights": None if isinstance(weights, Pending) else weights,
+            "reference": reference.spec if reference else None,
+            "images": self.plan.suite.images.count,
+            "quantisation": self.plan.suite.quantisation,
+        }
