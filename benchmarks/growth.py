@@ -25,9 +25,9 @@ from rich.console import Console
 
 from cmbench.core.digests import digest
 from cmbench.core.files import write_json
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import PlainBoard
+from cmbench.engine.progress import PlainProgress
 from cmbench.record.schema import Record, ScoreRecord
 from cmbench.report.write import write_report
 from cmbench.run.estimate import estimate_plan
@@ -178,8 +178,8 @@ def images(folder: Path, count: int) -> tuple[float, float]:
     """MiB at the peak of sampling with features, and of scoring."""
     (folder / "models" / "fake" / "cards.yaml").write_text("c0:\n  config: {}\n")
     plan = planned(folder, "  - {model: fake/c0, sampler: onestep}\n", count)
-    bench = Workbench(Store(folder / f"run{count}"), torch.device("cpu"))
-    engine = LocalEngine(bench, PlainBoard(Console(quiet=True), 0))
+    context = JobContext(Store(folder / f"run{count}"), torch.device("cpu"))
+    engine = LocalEngine(context, PlainProgress(Console(quiet=True), 0))
     with Peak() as making:
         for address in plan.jobs:
             if address.kind in ("sample", "features"):

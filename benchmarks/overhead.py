@@ -90,9 +90,9 @@ class Forwards:
 def suite(folder: Path, parts: dict[str, list[float]], seen: Forwards) -> None:
     """One run of the suite in a new cache, and its report; `seen` notes its forward passes."""
     from cmbench.engine import work
-    from cmbench.engine.context import Workbench
+    from cmbench.engine.context import JobContext
     from cmbench.engine.local_engine import LocalEngine
-    from cmbench.engine.progress import PlainBoard
+    from cmbench.engine.progress import PlainProgress
     from cmbench.report.write import write_report
     from cmbench.run.suite import run_suite
     from cmbench.store.store import Store
@@ -100,15 +100,15 @@ def suite(folder: Path, parts: dict[str, list[float]], seen: Forwards) -> None:
     from cmbench.suite.spec import read_suite
 
     with tempfile.TemporaryDirectory() as place:
-        bench = Workbench(Store(Path(place) / "cache"), torch.device("cpu"))
-        watch(bench, seen)
+        context = JobContext(Store(Path(place) / "cache"), torch.device("cpu"))
+        watch(context, seen)
         own = dict(work.WORK)
         for kind, does in own.items():
             work.WORK[kind] = apart(kind, does, parts)
         begun = time.process_time()
         plan = make_plan(*read_suite(str(folder / "overhead.yaml")))
         parts["plan"].append(time.process_time() - begun)
-        engine = LocalEngine(bench, PlainBoard(Console(quiet=True), 0))
+        engine = LocalEngine(context, PlainProgress(Console(quiet=True), 0))
         begun = time.process_time()
         outcome = run_suite(plan, engine, Path(place) / "results")
         parts["run"].append(time.process_time() - begun)
@@ -130,9 +130,9 @@ def apart(kind: str, does: Callable, parts: dict[str, list[float]]) -> Callable:
     return work
 
 
-def watch(bench, seen: Forwards) -> None:
+def watch(context, seen: Forwards) -> None:
     """Counts calls through hooks, as they come."""
-    module, extractor = bench.module, bench.extractor
+    module, extractor = context.module, context.extractor
     hooked: set[int] = set()
 
     def counted(*args: object) -> nn.Module:
@@ -157,7 +157,7 @@ def watch(bench, seen: Forwards) -> None:
 
         return extract
 
-    bench.module, bench.extractor = counted, extracted
+    context.module, context.extractor = counted, extracted
 
 
 def bare(seen: Forwards, net: nn.Module, extractor: Callable) -> None:

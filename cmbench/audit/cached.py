@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cmbench.core.loader import create
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.metrics.base import Features, Metric, Reference
 from cmbench.record.schema import ScoreRecord
 from cmbench.store.store import Address
 
-__all__ = ["Samples", "cached_samples", "differing_fields", "manifest_spec"]
+__all__ = ["CachedSamples", "cached_samples", "differing_fields", "manifest_spec"]
 
 
 @dataclass(frozen=True)
-class Samples:
+class CachedSamples:
     """What the cache still has of a score: how it was specified, its features and reference."""
 
     metric: Metric
@@ -35,10 +35,10 @@ def differing_fields(a: Any, b: Any, place: str = "") -> dict[str, tuple[Any, An
     return {} if a == b else {place: (a, b)}
 
 
-def cached_samples(score: ScoreRecord, bench: Workbench) -> Samples | None:
+def cached_samples(score: ScoreRecord, context: JobContext) -> CachedSamples | None:
     """Features and reference behind a score, if the cache still has all of them, whole."""
-    store = bench.store
-    spec = manifest_spec(bench, Address("score", score.key)) if score.key else None
+    store = context.store
+    spec = manifest_spec(context, Address("score", score.key)) if score.key else None
     if spec is None:
         return None
     needs = [Address("features", key) for key in spec["features"]]
@@ -46,14 +46,14 @@ def cached_samples(score: ScoreRecord, bench: Workbench) -> Samples | None:
     if not all(store.has(need) for need in needs):
         return None
     metric: Metric = create("metric", spec["metric"])
-    reference = bench.reference(spec["reference"]) if spec["reference"] else None
-    features = bench.features(spec["features"])
-    return Samples(metric, features, reference, spec["features"], spec["reference"])
+    reference = context.reference(spec["reference"]) if spec["reference"] else None
+    features = context.features(spec["features"])
+    return CachedSamples(metric, features, reference, spec["features"], spec["reference"])
 
 
-def manifest_spec(bench: Workbench, address: Address) -> dict[str, Any] | None:
+def manifest_spec(context: JobContext, address: Address) -> dict[str, Any] | None:
     """The specification of an output in the cache, or None if it is not there."""
-    path = bench.store.folder(address) / "manifest.json"
+    path = context.store.folder(address) / "manifest.json"
     try:
         spec: dict[str, Any] = json.loads(path.read_text("utf-8"))["spec"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ from scipy import stats
 
 from cmbench.audit.cached import cached_samples, differing_fields
 from cmbench.core.errors import UserError
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.metrics.base import BY_REFERENCE, MetricError, terms_of
 from cmbench.record.schema import Record, ScoreRecord, read_results
 from cmbench.stats.paired import holm, paired_difference
@@ -62,7 +62,7 @@ class Comparison:
         return {"comparable": self.comparable, **asdict(self)}
 
 
-def compare_runs(a: Path, b: Path, bench: Workbench) -> Comparison:
+def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
     """Compares the cells of two results folders that bear the same label, NFE and seed.
 
     Where labels differ, the same model at the same NFE and seed; else a single cell of each.
@@ -77,7 +77,7 @@ def compare_runs(a: Path, b: Path, bench: Workbench) -> Comparison:
             f"{a} and {b} have no cell in common (label, or model, with NFE and seed)",
             fix="cmbench explain A:CELL B:CELL, for two cells of your choice",
         )
-    rows = [row for x, y in pairs for row in _rows(x, y, bench)]
+    rows = [row for x, y in pairs for row in _rows(x, y, context)]
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     rows = [row if row.p is None else replace(row, p_corrected=next(adjusted)) for row in rows]
     names = [{x.cell for x, _ in pairs}, {y.cell for _, y in pairs}]
@@ -112,7 +112,7 @@ def _matched(one: Sequence[Record], two: Sequence[Record]) -> list[tuple[Record,
     return pairs
 
 
-def _rows(x: Record, y: Record, bench: Workbench) -> Iterator[Row]:
+def _rows(x: Record, y: Record, context: JobContext) -> Iterator[Row]:
     for mine in x.scores:
         other = _counterpart(mine, y)
         if other is None:
@@ -121,7 +121,7 @@ def _rows(x: Record, y: Record, bench: Workbench) -> Iterator[Row]:
         label = x.label if x.label == y.label else f"{x.label} / {y.label}"
         row = Row(label, x.nfe, mine.title, mine.value, other.value,
                   mine.fingerprint == other.fingerprint, fields)  # fmt: skip
-        yield _with_difference(row, (x, mine), (y, other), bench) if row.comparable else row
+        yield _with_difference(row, (x, mine), (y, other), context) if row.comparable else row
 
 
 def _counterpart(score: ScoreRecord, record: Record) -> ScoreRecord | None:
@@ -133,10 +133,10 @@ def _counterpart(score: ScoreRecord, record: Record) -> ScoreRecord | None:
 
 
 def _with_difference(
-    row: Row, one: tuple[Record, ScoreRecord], two: tuple[Record, ScoreRecord], bench: Workbench
+    row: Row, one: tuple[Record, ScoreRecord], two: tuple[Record, ScoreRecord], context: JobContext
 ) -> Row:
     mine, other = one[1], two[1]
-    terms, why = _paired_terms(one, two, bench)
+    terms, why = _paired_terms(one, two, context)
     if terms is not None:
         found = paired_difference(mine.value, terms[0], other.value, terms[1])
         return replace(row, difference=found.value, error=found.error, interval=found.interval,
@@ -152,7 +152,7 @@ def _with_difference(
 
 
 def _paired_terms(
-    one: tuple[Record, ScoreRecord], two: tuple[Record, ScoreRecord], bench: Workbench
+    one: tuple[Record, ScoreRecord], two: tuple[Record, ScoreRecord], context: JobContext
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]] | None, str]:
     (x, mine), (y, other) = one, two
     if (x.seed, x.images) != (y.seed, y.images):
@@ -161,7 +161,7 @@ def _paired_terms(
         return None, "this score's terms belong to reference images"
     terms = []
     for score in (mine, other):
-        held = cached_samples(score, bench)
+        held = cached_samples(score, context)
         if held is None:
             return None, "the cache no longer has the features"
         try:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmbench.audit.cached import Samples, cached_samples, differing_fields, manifest_spec
+from cmbench.audit.cached import CachedSamples, cached_samples, differing_fields, manifest_spec
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.metrics.base import Features, Metric, Reference, Score, terms_of
 from cmbench.record.schema import Record, ScoreRecord, read_results
 from cmbench.store.jobs import make_job
@@ -84,14 +84,14 @@ def find_cell(text: str) -> Record:
     return records[0]
 
 
-def explain(a: Record, b: Record, name: str, bench: Workbench) -> Explanation:
+def explain(a: Record, b: Record, name: str, context: JobContext) -> Explanation:
     """Explains the difference of a score in two cells.
 
     Args:
         a: The first cell; shifts are measured on its samples.
         b: The second.
         name: Name of the score, `frechet_distance`, or its title.
-        bench: Store with the cached samples, and a device.
+        context: Store with the cached samples, and a device.
 
     Raises:
         UserError: If a cell lacks the score.
@@ -99,7 +99,7 @@ def explain(a: Record, b: Record, name: str, bench: Workbench) -> Explanation:
     one, two = _score(a, name), _score(b, name)
     fields = differing_fields(one.protocol, two.protocol)
     own = differing_fields(_own(a), _own(b))
-    measure = _Measure(one, two, bench)
+    measure = _Measure(one, two, context)
     shifts = [
         measure.shift(group, {k: v for k, v in fields.items() if _group(k) == group})
         for group in dict.fromkeys(map(_group, fields))
@@ -132,9 +132,9 @@ def _group(place: str) -> str:
 
 
 class _Measure:
-    def __init__(self, one: ScoreRecord, two: ScoreRecord, bench: Workbench) -> None:
-        self.one, self.two, self.bench = one, two, bench
-        self.held, self.other = cached_samples(one, bench), cached_samples(two, bench)
+    def __init__(self, one: ScoreRecord, two: ScoreRecord, context: JobContext) -> None:
+        self.one, self.two, self.context = one, two, context
+        self.held, self.other = cached_samples(one, context), cached_samples(two, context)
 
     def shift(self, group: str, fields: dict[str, tuple[Any, Any]]) -> Shift:
         """One group's shift, measured if it can be."""
@@ -157,7 +157,7 @@ class _Measure:
         pair = (self.one.protocol, self.two.protocol)
         return bool(pair[0]["extractor"] == pair[1]["extractor"])
 
-    def _images(self, held: Samples) -> tuple[float, tuple[float, float] | None, str]:
+    def _images(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         fewer = min(self.one.count, self.two.count)
         grows = self.two.count > self.one.count
         source = self.other if grows else held
@@ -175,18 +175,18 @@ class _Measure:
             interval = _around(change, float(np.sqrt((weights**2).sum())))
         return change, interval, f"the first {fewer} of {max(self.one.count, self.two.count)}"
 
-    def _metric(self, held: Samples) -> tuple[float, tuple[float, float] | None, str]:
+    def _metric(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         metric: Metric = create("metric", self.two.protocol["metric"])
         return self._against(held, metric, held.features, held.reference, "same features")
 
-    def _reference(self, held: Samples) -> tuple[float, tuple[float, float] | None, str]:
+    def _reference(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         if self.other is None:
             raise CmbenchError("the cache no longer has the second's reference")
         return self._against(
             held, held.metric, held.features, self.other.reference, "same features"
         )
 
-    def _extractor(self, held: Samples) -> tuple[float, tuple[float, float] | None, str]:
+    def _extractor(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         if self.other is None:
             raise CmbenchError("the cache no longer has the second's reference")
         features = self._again(self._pixels(held), self.two.protocol["extractor"])
@@ -195,7 +195,7 @@ class _Measure:
             "same pixels, and the second's reference in its features",
         )  # fmt: skip
 
-    def _quantisation(self, held: Samples) -> tuple[float, tuple[float, float] | None, str]:
+    def _quantisation(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         rule = self.two.protocol["quantisation"]
         pixels, note = self._requantised(held, rule)
         features = self._again(pixels, self.one.protocol["extractor"])
@@ -203,7 +203,7 @@ class _Measure:
 
     def _against(
         self,
-        held: Samples,
+        held: CachedSamples,
         metric: Metric,
         features: Features,
         reference: Reference | None,
@@ -224,37 +224,37 @@ class _Measure:
         score: Score = metric.scores(features, reference)[self.one.name]
         return score.value, terms_of(metric, features, reference, self.one.name)
 
-    def _shards(self, held: Samples) -> list[dict[str, Any]]:
+    def _shards(self, held: CachedSamples) -> list[dict[str, Any]]:
         """Specifications of the sampling jobs behind the first's features."""
         found = []
         for key in held.feature_keys:
-            spec = manifest_spec(self.bench, Address("features", key))
-            pixels = spec and manifest_spec(self.bench, Address("sample", spec["pixels"]))
+            spec = manifest_spec(self.context, Address("features", key))
+            pixels = spec and manifest_spec(self.context, Address("sample", spec["pixels"]))
             if not spec or not pixels:
                 raise CmbenchError("the cache no longer has the first's pixels")
             found.append({"key": spec["pixels"], "spec": pixels})
         return found
 
-    def _pixels(self, held: Samples) -> NDArray[np.uint8]:
+    def _pixels(self, held: CachedSamples) -> NDArray[np.uint8]:
         return self._load([shard["key"] for shard in self._shards(held)])
 
     def _load(self, keys: list[str]) -> NDArray[np.uint8]:
         parts = []
         for key in keys:
             address = Address("sample", key)
-            if not self.bench.store.has(address):
+            if not self.context.store.has(address):
                 raise CmbenchError("the cache no longer has the pixels")
-            path = self.bench.store.folder(address) / "pixels.npy"
+            path = self.context.store.folder(address) / "pixels.npy"
             parts.append(np.load(path, allow_pickle=False))
         return np.concatenate(parts)
 
-    def _requantised(self, held: Samples, rule: str) -> tuple[NDArray[np.uint8], str]:
+    def _requantised(self, held: CachedSamples, rule: str) -> tuple[NDArray[np.uint8], str]:
         shards = self._shards(held)
         keys = []
         for shard in shards:
             spec = {k: v for k, v in shard["spec"].items() if k not in ("kind", "version")}
             keys.append(make_job("sample", {**spec, "quantisation": rule}).address.key)
-        if all(self.bench.store.has(Address("sample", key)) for key in keys):
+        if all(self.context.store.has(Address("sample", key)) for key in keys):
             return self._load(keys), f"the same samples, sampled with '{rule}'"
         # Rounding gives the level above truncation's for half of all values between two levels.
         pixels = self._load([shard["key"] for shard in shards])
@@ -265,11 +265,11 @@ class _Measure:
         return moved, "emulated: half of the inner pixels moved by one level"
 
     def _again(self, pixels: NDArray[np.uint8], spec: dict[str, Any]) -> Features:
-        net = self.bench.extractor(spec)
+        net = self.context.extractor(spec)
         parts: dict[str, list[NDArray[np.float32]]] = {}
         with torch.inference_mode():
             for first in range(0, len(pixels), 64):
-                block = torch.from_numpy(pixels[first : first + 64]).to(self.bench.device)
+                block = torch.from_numpy(pixels[first : first + 64]).to(self.context.device)
                 for name, rows in net(block).items():
                     parts.setdefault(name, []).append(rows.float().cpu().numpy())
         return Features({name: np.concatenate(rows) for name, rows in parts.items()})

@@ -17,7 +17,7 @@ from typing import Any
 from cmbench.audit.cached import manifest_spec
 from cmbench.core.digests import canonical, digest
 from cmbench.core.files import write_json
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.record.schema import Record, ScoreRecord
 from cmbench.stats.selection import expected_gain
 from cmbench.store.store import Address
@@ -83,17 +83,17 @@ class _Kept:
     searches: list[dict[str, Any]] = field(default_factory=list)
 
 
-def selections(records: Sequence[Record], bench: Workbench) -> list[Selection]:
+def selections(records: Sequence[Record], context: JobContext) -> list[Selection]:
     """For the first score of each finished cell that was chosen from a store like this one.
 
     Cells whose score the store no longer has are left out: nothing is known of them.
     """
-    kept = _Kept(list(_all_scored(bench)), list(_searches(bench.store.root)))
+    kept = _Kept(list(_all_scored(context)), list(_searches(context.store.root)))
     found = []
     for record in records:
         if record.status != "done" or not record.scores or record.nfe is None:
             continue
-        own = _scored(bench, record.scores[0].key)
+        own = _scored(context, record.scores[0].key)
         if own is not None:
             found.append(_selection(record, record.scores[0], own, kept))
     return found
@@ -138,22 +138,22 @@ def _searches(root: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(path.read_text("utf-8"))
 
 
-def _all_scored(bench: Workbench) -> Iterator[_Scored]:
-    for path in sorted((bench.store.root / "objects" / "score").glob("*/*/manifest.json")):
-        found = _scored(bench, path.parent.name)
+def _all_scored(context: JobContext) -> Iterator[_Scored]:
+    for path in sorted((context.store.root / "objects" / "score").glob("*/*/manifest.json")):
+        found = _scored(context, path.parent.name)
         if found is not None:
             yield found
 
 
-def _scored(bench: Workbench, key: str) -> _Scored | None:
-    spec = manifest_spec(bench, Address("score", key)) if key else None
+def _scored(context: JobContext, key: str) -> _Scored | None:
+    spec = manifest_spec(context, Address("score", key)) if key else None
     if spec is None or not spec.get("features"):
         return None
-    features = manifest_spec(bench, Address("features", spec["features"][0]))
-    sample = features and manifest_spec(bench, Address("sample", features["pixels"]))
+    features = manifest_spec(context, Address("features", spec["features"][0]))
+    sample = features and manifest_spec(context, Address("sample", features["pixels"]))
     if not features or not sample or "model" not in sample:
         return None
-    folder = bench.store.folder(Address("sample", features["pixels"]))
+    folder = context.store.folder(Address("sample", features["pixels"]))
     try:
         nfe = float(json.loads((folder / "facts.json").read_text("utf-8"))["nfe"])
     except (OSError, ValueError, KeyError):
@@ -161,7 +161,7 @@ def _scored(bench: Workbench, key: str) -> _Scored | None:
     weights, sampler = sample.get("weights") or {}, sample.get("sampler")
     protocol = [spec["metric"], features["extractor"], spec.get("reference")]
     return _Scored(
-        line=canonical([sample["model"], _objective(bench, weights)]),
+        line=canonical([sample["model"], _objective(context, weights)]),
         protocol=canonical(protocol),
         weights=canonical(weights),
         sampler=canonical(sampler),
@@ -170,8 +170,10 @@ def _scored(bench: Workbench, key: str) -> _Scored | None:
     )
 
 
-def _objective(bench: Workbench, weights: dict[str, Any]) -> Any:
+def _objective(context: JobContext, weights: dict[str, Any]) -> Any:
     """Name of the objective and the distance that trained the weights, where they were trained."""
-    spec = manifest_spec(bench, Address("train", weights["train"])) if "train" in weights else None
+    spec = (
+        manifest_spec(context, Address("train", weights["train"])) if "train" in weights else None
+    )
     recipe = (spec or {}).get("recipe", {})
     return [(recipe.get("objective") or {}).get("name"), recipe.get("distance")]

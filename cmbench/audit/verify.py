@@ -26,10 +26,10 @@ from cmbench.core.digests import digest, pixels_digest, text_sha256
 from cmbench.core.errors import CmbenchError, Pending, UserError
 from cmbench.core.images import image_grid
 from cmbench.core.yaml_source import Source, read_yaml, validate
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.record.schema import Record, read_results
 from cmbench.store.store import Address, Store
 from cmbench.suite.networks import DataLookup
@@ -72,7 +72,7 @@ def verify_results(
     folder: Path,
     store: Store,
     device: torch.device,
-    board: Board,
+    progress: Progress,
     *,
     options: Options | None = None,
     suite: Path | None = None,
@@ -84,7 +84,7 @@ def verify_results(
         folder: What `cmbench run` wrote.
         store: The cache, for trained weights.
         device: Where the samples are made again.
-        board: Progress.
+        progress: Progress.
         options: What is checked and how strictly.
         suite: The suite's file, where it names files beside it; found by name otherwise.
         data: Paths of data sets.
@@ -112,7 +112,7 @@ def verify_results(
         if cell is not None and cell.pending is None and finding is None:
             known.append((record, cell))
     with tempfile.TemporaryDirectory(prefix="cmbench-verify-") as scratch:
-        again = _Again(plan, store, Store(Path(scratch)), device, board, chosen, folder)
+        again = _Again(plan, store, Store(Path(scratch)), device, progress, chosen, folder)
         again.check(known, verdict)
     return verdict
 
@@ -170,13 +170,13 @@ class _Again:
         kept: Store,
         fresh: Store,
         device: torch.device,
-        board: Board,
+        progress: Progress,
         options: Options,
         folder: Path,
     ) -> None:
         self.plan, self.kept, self.fresh, self.folder = plan, kept, fresh, folder
         self.options = options
-        self.engine = LocalEngine(Workbench(fresh, device), board)
+        self.engine = LocalEngine(JobContext(fresh, device), progress)
 
     def check(self, cells: Sequence[tuple[Record, Cell]], verdict: Verdict) -> None:
         """Chooses shards, makes them again, and compares."""

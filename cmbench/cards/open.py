@@ -13,11 +13,11 @@ from cmbench.denoise.model import Model
 from cmbench.store.jobs import Job
 from cmbench.train.recipe import Recipe, read_recipe
 
-__all__ = ["Network", "card_model", "open_card", "weights_of"]
+__all__ = ["SourcedModel", "card_model", "open_card", "weights_of"]
 
 
 @dataclass(frozen=True)
-class Network:
+class SourcedModel:
     """A network to sample from.
 
     Args:
@@ -39,7 +39,7 @@ class Network:
     recipe: Recipe | None = None
 
 
-def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
+def _from_file(placed: PlacedCard, given: Path, where: str) -> SourcedModel:
     path, told = load("model", placed.family, where=where).opened(given)
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist", where=where)
@@ -54,7 +54,7 @@ def _from_file(placed: PlacedCard, given: Path, where: str) -> Network:
         )
     recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
     model = card_model(placed, where, told)
-    return Network(placed, model, {"sha256": sha256}, path, recipe=recipe)
+    return SourcedModel(placed, model, {"sha256": sha256}, path, recipe=recipe)
 
 
 def weights_of(given: Path) -> Path:

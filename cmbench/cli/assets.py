@@ -86,11 +86,11 @@ def assets_fetch(
     One that can't be had doesn't keep the others; the exit code then is 2.
     """
     from cmbench.assets.download import Patience, fetch
-    from cmbench.engine.progress import board
+    from cmbench.engine.progress import show_progress
 
     patience = Patience(attempts=attempts, timeout=timeout)
     faults: list[str] = []
-    with board(len(names)) as shown:
+    with show_progress(len(names)) as shown:
         for name in names:
             shown.start_job(f"fetch {name}")
             try:

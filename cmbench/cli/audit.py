@@ -27,10 +27,10 @@ def compare(
     import torch
 
     from cmbench.audit.compare import compare_runs
-    from cmbench.engine.context import Workbench
+    from cmbench.engine.context import JobContext
     from cmbench.store.shared import open_store
 
-    found = compare_runs(run_a, run_b, Workbench(open_store(), torch.device("cpu")))
+    found = compare_runs(run_a, run_b, JobContext(open_store(), torch.device("cpu")))
     if as_json:
         print_json(found.as_dict())
     else:
@@ -84,11 +84,11 @@ def explain(
     from cmbench.audit.explain import explain as explained
     from cmbench.audit.explain import find_cell
     from cmbench.core.environment import pick_device
-    from cmbench.engine.context import Workbench
+    from cmbench.engine.context import JobContext
     from cmbench.store.shared import open_store
 
-    bench = Workbench(open_store(), pick_device(device))
-    found = explained(find_cell(a), find_cell(b), score_name, bench)
+    context = JobContext(open_store(), pick_device(device))
+    found = explained(find_cell(a), find_cell(b), score_name, context)
     if as_json:
         print_json(found.as_dict())
         return
@@ -141,7 +141,7 @@ def verify(
     from cmbench.audit.claims import Options
     from cmbench.audit.verify import verify_results
     from cmbench.core.environment import pick_device
-    from cmbench.engine.progress import board
+    from cmbench.engine.progress import show_progress
     from cmbench.store.shared import open_store
     from cmbench.suite.networks import DataLookup
 
@@ -150,7 +150,7 @@ def verify(
         name, separator, path = item.rpartition("=")
         paths[name if separator else _own_data(folder)] = Path(path)
     options = Options(fraction, seed, levels, of_error=of_error, retrain=retrain)
-    with board(1, quiet=quiet or as_json) as shown:
+    with show_progress(1, quiet=quiet or as_json) as shown:
         found = verify_results(
             folder, open_store(), pick_device(device), shown,
             options=options, suite=suite, data=DataLookup(paths),
@@ -200,13 +200,13 @@ def disclose(
 
     from cmbench.audit.selection import selections
     from cmbench.core.files import write_json
-    from cmbench.engine.context import Workbench
+    from cmbench.engine.context import JobContext
     from cmbench.record.schema import read_results
     from cmbench.report.write import write_report
     from cmbench.store.shared import open_store
 
     records = read_results(folder)
-    found = selections(records, Workbench(open_store(), torch.device("cpu")))
+    found = selections(records, JobContext(open_store(), torch.device("cpu")))
     write_json(folder / "selection.json", [s.as_dict() for s in found])
     write_report(folder)
     if as_json:

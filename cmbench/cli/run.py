@@ -66,9 +66,9 @@ def run(
     if dry_run:
         plan(suite, data, device, retrain, tag, as_json)
         return
-    from cmbench.engine.context import Workbench
+    from cmbench.engine.context import JobContext
     from cmbench.engine.open import EngineOptions, open_engine
-    from cmbench.engine.progress import board
+    from cmbench.engine.progress import show_progress
     from cmbench.engine.schedule import needed_jobs
     from cmbench.run.suite import run_suite
     from cmbench.run.waiting import waiting_lines
@@ -83,8 +83,8 @@ def run(
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
-        board(to_do, quiet=quiet) as shown,
-        open_engine(engine, Workbench(store, chosen), shown, options) as opened,
+        show_progress(to_do, quiet=quiet) as shown,
+        open_engine(engine, JobContext(store, chosen), shown, options) as opened,
     ):
         if race:
             from cmbench.run.race import race_suite

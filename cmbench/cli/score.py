@@ -54,16 +54,16 @@ def score(
 ) -> None:
     """Scores images made elsewhere, without loading them all; what is wrong with any is named."""
     from cmbench.core.environment import pick_device
-    from cmbench.engine.context import Workbench
-    from cmbench.engine.progress import board
+    from cmbench.engine.context import JobContext
+    from cmbench.engine.progress import show_progress
     from cmbench.external.score import metric_specs, score_images
     from cmbench.store.shared import open_store
 
-    bench = Workbench(open_store(), pick_device(device))
-    with board(1, quiet=quiet or as_json) as shown:
+    context = JobContext(open_store(), pick_device(device))
+    with show_progress(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"score {images}")
         found = score_images(
-            images, reference, bench,
+            images, reference, context,
             features=[name.strip() for name in features.split(",") if name.strip()],
             metrics=metric_specs(metrics or []), size=_size(size), skip_bad=skip_bad,
             per_class=per_class, data=data, batch=batch, tick=shown.tick,
@@ -135,16 +135,16 @@ def neighbours(
     Suspicious: nearer to a training image than any other training image is to that one.
     """
     from cmbench.core.environment import pick_device
-    from cmbench.engine.context import Workbench
-    from cmbench.engine.progress import board
+    from cmbench.engine.context import JobContext
+    from cmbench.engine.progress import show_progress
     from cmbench.external.neighbours import nearest_training_images
     from cmbench.store.shared import open_store
 
-    bench = Workbench(open_store(), pick_device(device))
-    with board(1, quiet=quiet or as_json) as shown:
+    context = JobContext(open_store(), pick_device(device))
+    with show_progress(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"neighbours of {images}")
         found = nearest_training_images(
-            images, reference, bench, features=features, show=show, near=near, data=data,
+            images, reference, context, features=features, show=show, near=near, data=data,
             batch=batch, out=out, tick=shown.tick,
         )  # fmt: skip
         shown.end_job()

@@ -61,18 +61,18 @@ def stats_build(
 ) -> None:
     """Computes reference statistics of a data set, in the format of any evaluator."""
     from cmbench.core.environment import pick_device
-    from cmbench.engine.context import Workbench
-    from cmbench.engine.progress import board
+    from cmbench.engine.context import JobContext
+    from cmbench.engine.progress import show_progress
     from cmbench.external.build_statistics import build_statistics
     from cmbench.store.shared import open_store
 
     if backend not in ("torch", "tensorflow"):
         raise UserError(f"no backend named '{backend}'", expected="torch or tensorflow")
-    bench = Workbench(open_store(), pick_device(device))
-    with board(1, quiet=quiet) as shown:
+    context = JobContext(open_store(), pick_device(device))
+    with show_progress(1, quiet=quiet) as shown:
         shown.start_job(f"statistics of {dataset}")
         built = build_statistics(
-            dataset, out, bench, features=features, form=form, data=data, count=count, seed=seed,
+            dataset, out, context, features=features, form=form, data=data, count=count, seed=seed,
             images=images, keep=keep, batch=batch, backend=backend, graph=graph, python=python,  # type: ignore[arg-type]
             tick=shown.tick,
         )  # fmt: skip

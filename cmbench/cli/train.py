@@ -36,13 +36,13 @@ def train(
     together: one teacher's passes serve them all, and each gets the weights it would get alone.
     """
     from cmbench.core.environment import pick_device
-    from cmbench.engine.progress import board
+    from cmbench.engine.progress import show_progress
     from cmbench.run.train import run_recipes
     from cmbench.train.recipe import read_recipe
 
     total = sum(read_recipe(recipe).images for recipe in recipes)
     seen: dict[str, int] = {}
-    with board(1, quiet=quiet) as shown:
+    with show_progress(1, quiet=quiet) as shown:
 
         def progress(state: "TrainState") -> None:
             seen[state.recipe] = state.images

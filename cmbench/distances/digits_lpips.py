@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cmbench.core.errors import UserError
 from cmbench.distances.base import Distance
-from cmbench.nets.digits_cnn import DigitsClassifier
+from cmbench.nets.digits_cnn import DigitsConvNet
 
 __all__ = ["DigitsLPIPS"]
 
@@ -28,13 +28,13 @@ class DigitsLPIPS(Distance):
     def build(self, device: torch.device) -> nn.Module:
         """The distance with its frozen classifier."""
         state = load_file(_WEIGHTS)
-        net = DigitsClassifier(len(state["convolutions.0.weight"]))
+        net = DigitsConvNet(len(state["convolutions.0.weight"]))
         net.load_state_dict(state)
         return _DigitsLPIPS(net.eval().requires_grad_(False), self.pixels).to(device)
 
 
 class _DigitsLPIPS(nn.Module):
-    def __init__(self, net: DigitsClassifier, pixels: float) -> None:
+    def __init__(self, net: DigitsConvNet, pixels: float) -> None:
         super().__init__()
         self.net, self.pixels = net, pixels
 

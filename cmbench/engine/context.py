@@ -20,7 +20,7 @@ from cmbench.metrics.statistics.file import load_reference
 from cmbench.store.jobs import Job
 from cmbench.store.store import Address, Store
 
-__all__ = ["Tick", "Workbench"]
+__all__ = ["JobContext", "Tick"]
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Tick(Protocol):
 _KEPT = {"module": 2, "flops": 64, "extractor": 1, "features": 2, "reference": 2}
 
 
-class Workbench:
+class JobContext:
     """Builds modules, extractors and features on demand and keeps the last few of each.
 
     Args:

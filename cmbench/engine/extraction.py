@@ -11,7 +11,7 @@ import torch
 from cmbench.core.errors import CmbenchError
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.metrics.base import Features
 from cmbench.metrics.statistics.file import load_reference, reference_from_features, save_reference
 from cmbench.store.jobs import Job
@@ -20,25 +20,25 @@ from cmbench.store.store import Address
 __all__ = ["extract_features", "extract_reference"]
 
 
-def extract_features(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def extract_features(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     """Writes the features of a shard, one array per layer."""
-    source = bench.store.folder(Address("sample", job.needs[0].key))
+    source = context.store.folder(Address("sample", job.needs[0].key))
     pixels = np.load(source / "pixels.npy", allow_pickle=False)
-    layers = _extract(lambda a, b: pixels[a:b], len(pixels), job, bench, tick)
+    layers = _extract(lambda a, b: pixels[a:b], len(pixels), job, context, tick)
     for name, rows in layers.items():
         np.save(folder / f"{name}.npy", rows)
 
 
 def _extract(
-    read: Callable[[int, int], Any], count: int, job: Job, bench: Workbench, tick: Tick
+    read: Callable[[int, int], Any], count: int, job: Job, context: JobContext, tick: Tick
 ) -> dict[str, Any]:
-    extractor = bench.extractor(job.spec["extractor"])
+    extractor = context.extractor(job.spec["extractor"])
     parts: dict[str, list[Any]] = {}
-    batch = 64 if bench.device.type == "cpu" else 256
+    batch = 64 if context.device.type == "cpu" else 256
     with torch.inference_mode():
         for first in range(0, count, batch):
             block = torch.from_numpy(np.ascontiguousarray(read(first, min(first + batch, count))))
-            for name, rows in extractor(block.to(bench.device)).items():
+            for name, rows in extractor(block.to(context.device)).items():
                 if not bool(torch.isfinite(rows).all()):
                     bad = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
                     raise CmbenchError(f"feature '{name}' of image {bad} is not finite")
@@ -47,7 +47,7 @@ def _extract(
     return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
-def extract_reference(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def extract_reference(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     """Writes reference statistics: a shipped file, or the features of the data set."""
     if "file" in job.transport:
         shipped = load_reference(Path(job.transport["file"]))
@@ -57,6 +57,6 @@ def extract_reference(job: Job, bench: Workbench, folder: Path, tick: Tick) -> N
     path = job.transport["data_path"]
     images = dataset.open(Path(path) if path else None)
     count = min(len(images), job.spec["count"] or len(images))
-    layers = _extract(lambda a, b: images.pixels(range(a, b)), count, job, bench, tick)
+    layers = _extract(lambda a, b: images.pixels(range(a, b)), count, job, context, tick)
     reference = reference_from_features(Features(layers), job.address.key)
     save_reference(reference, folder / "reference.npz")

@@ -5,7 +5,7 @@ import traceback
 
 from cmbench.core.errors import CmbenchError, disk_error
 from cmbench.core.files import write_text
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.work import WORK
 from cmbench.store.jobs import Job
 from cmbench.store.store import Store
@@ -25,17 +25,17 @@ class JobFailedError(CmbenchError):
         return type(self), (self.job, self.reason, self.log)
 
 
-def run_job(job: Job, bench: Workbench, tick: Tick) -> None:
+def run_job(job: Job, context: JobContext, tick: Tick) -> None:
     """Does one job whose needs are in the store, and puts its output there.
 
     Raises:
         JobFailedError: If it can't be done; an unforeseen fault leaves its log in the cache.
         OSError: If the disk is full or may not be written.
     """
-    store = bench.store
+    store = context.store
     try:
         with store.writing(job.address, job.spec) as folder:
-            WORK[job.address.kind](job, bench, folder, tick)
+            WORK[job.address.kind](job, context, folder, tick)
     except CmbenchError as error:
         raise JobFailedError(job, str(error)) from error
     # A plugin that calls sys.exit must not end the run.
@@ -46,7 +46,7 @@ def run_job(job: Job, bench: Workbench, tick: Tick) -> None:
         write_text(log, traceback.format_exc())
         raise JobFailedError(job, f"{type(error).__name__}: {error}", str(log)) from error
     store.finish_work(job.address)
-    bench.release(job)
+    context.release(job)
 
 
 def _is_of_the_store(error: OSError, store: Store) -> bool:

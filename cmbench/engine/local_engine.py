@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError, run_job
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.store.jobs import Job
 from cmbench.store.store import Address
 from cmbench.suite.planner import Plan
@@ -16,12 +16,12 @@ class LocalEngine:
     """Makes outputs on demand: what is in the store and whole is not made again.
 
     Args:
-        bench: Store, device and caches.
-        board: Where progress is shown.
+        context: Store, device and caches.
+        progress: Where progress is shown.
     """
 
-    def __init__(self, bench: Workbench, board: Board) -> None:
-        self.bench, self.board = bench, board
+    def __init__(self, context: JobContext, progress: Progress) -> None:
+        self.context, self.progress = context, progress
         self._failed: dict[Address, JobFailedError] = {}
 
     def begin(self, plan: Plan) -> None:
@@ -39,27 +39,27 @@ class LocalEngine:
         """
         if address in self._failed:
             raise self._failed[address]
-        if self.bench.store.has(address):
+        if self.context.store.has(address):
             return
         job = plan.jobs[address]
         for need in job.needs:
             self.make(plan, need)
-        with self.bench.store.lease(address, waiting=self._waiting(job)):
-            if not self.bench.store.has(address):
+        with self.context.store.lease(address, waiting=self._waiting(job)):
+            if not self.context.store.has(address):
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        self.board.start_job(job.title)
+        self.progress.start_job(job.title)
         try:
             self._work(job)
         except JobFailedError as failure:
             self._failed[job.address] = failure
-            self.board.end_job("FAILED")
+            self.progress.end_job("FAILED")
             raise
-        self.board.end_job()
+        self.progress.end_job()
 
     def _work(self, job: Job) -> None:
-        run_job(job, self.bench, self.board.tick)
+        run_job(job, self.context, self.progress.tick)
 
     def _waiting(self, job: Job) -> Callable[[str], None]:
-        return lambda owner: self.board.say(f"waiting for {owner}, which works on: {job.title}")
+        return lambda owner: self.progress.say(f"waiting for {owner}, which works on: {job.title}")

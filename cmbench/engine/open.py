@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cmbench.core.errors import unknown_name
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.engine.ray_engine import RayEngine, RayOptions
 from cmbench.engine.slurm_engine import SlurmEngine, SlurmOptions
-from cmbench.engine.supervised_engine import WatchedEngine
+from cmbench.engine.supervised_engine import SupervisedEngine
 
 __all__ = ["EngineOptions", "open_engine"]
 
@@ -39,7 +39,7 @@ class EngineOptions:
 
 @contextmanager
 def open_engine(
-    name: str, bench: Workbench, board: Board, options: EngineOptions
+    name: str, context: JobContext, progress: Progress, options: EngineOptions
 ) -> Iterator[LocalEngine]:
     """The engine called `local`, `ray` or `slurm`, closed at the end, however it came.
 
@@ -47,23 +47,25 @@ def open_engine(
         UserError: For another name, a Ray cluster that does not answer, or no Slurm here.
         Pending: If Ray or submitit is not installed.
     """
-    engine = _engine(name, bench, board, options)
+    engine = _engine(name, context, progress, options)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def _engine(name: str, bench: Workbench, board: Board, options: EngineOptions) -> LocalEngine:
+def _engine(
+    name: str, context: JobContext, progress: Progress, options: EngineOptions
+) -> LocalEngine:
     if name == "local":
         if options.timeout is None:
-            return LocalEngine(bench, board)
-        return WatchedEngine(bench, board, options.timeout)
+            return LocalEngine(context, progress)
+        return SupervisedEngine(context, progress, options.timeout)
     if name == "ray":
         chosen = RayOptions(options.address, options.cpus, options.gpus, options.timeout)
-        return RayEngine(bench, board, chosen)
+        return RayEngine(context, progress, chosen)
     if name == "slurm":
-        return SlurmEngine(bench, board, _slurm(options))
+        return SlurmEngine(context, progress, _slurm(options))
     raise unknown_name("engine", name, ("local", "ray", "slurm"))
 
 

@@ -10,19 +10,21 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import (
+    Progress as RichProgress,
+)
 from rich.text import Text
 
-__all__ = ["Board", "LiveBoard", "PlainBoard", "board"]
+__all__ = ["LiveProgress", "PlainProgress", "Progress", "show_progress"]
 
 
-class Board(Protocol):
+class Progress(Protocol):
     """Where a run shows what it does."""
 
     def start_job(self, title: str) -> None:
@@ -48,10 +50,10 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
 
-class LiveBoard:
+class LiveProgress:
     """Two bars: the whole run in jobs, and the running job with its rate and time left."""
 
-    def __init__(self, progress: Progress, jobs: int) -> None:
+    def __init__(self, progress: RichProgress, jobs: int) -> None:
         self.progress = progress
         self.whole = progress.add_task("whole run", total=jobs)
         self.current = progress.add_task("", total=None, visible=False)
@@ -82,7 +84,7 @@ class LiveBoard:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class PlainBoard:
+class PlainProgress:
     """A line when a job ends, and one now and then while it lasts: for logs and pipes."""
 
     def __init__(self, console: Console, jobs: int, every: float = 30.0) -> None:
@@ -129,11 +131,11 @@ class PlainBoard:
 
 
 @contextmanager
-def board(jobs: int, *, quiet: bool = False) -> Iterator[Board]:
+def show_progress(jobs: int, *, quiet: bool = False) -> Iterator[Progress]:
     """A board for a run of so many jobs, on standard error."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal or quiet or not sys.stderr.isatty():
-        yield PlainBoard(console, jobs)
+        yield PlainProgress(console, jobs)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -144,5 +146,5 @@ def board(jobs: int, *, quiet: bool = False) -> Iterator[Board]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield LiveBoard(progress, jobs)
+    with RichProgress(*columns, console=console, transient=True) as progress:
+        yield LiveProgress(progress, jobs)

@@ -19,10 +19,10 @@ import torch
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError, run_job
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.engine.schedule import Schedule, needed_jobs
 from cmbench.engine.supervised_engine import TRIES
 from cmbench.engine.watchdog import hang_log, hung, watched
@@ -62,9 +62,9 @@ class RayEngine(LocalEngine):
     """Runs the jobs of a plan as Ray tasks; `make` waits for the one that is asked for.
 
     Args:
-        bench: The driver's store and device; workers open the same store by its path, or with
+        context: The driver's store and device; workers open the same store by its path, or with
             `CMBENCH_STORE` each a folder of its own node (`CMBENCH_CACHE` there) on that storage.
-        board: Where progress is shown.
+        progress: Where progress is shown.
         options: The cluster and what a job gets.
 
     Raises:
@@ -72,8 +72,8 @@ class RayEngine(LocalEngine):
         UserError: If the cluster can't be reached.
     """
 
-    def __init__(self, bench: Workbench, board: Board, options: RayOptions) -> None:
-        super().__init__(bench, board)
+    def __init__(self, context: JobContext, progress: Progress, options: RayOptions) -> None:
+        super().__init__(context, progress)
         self.options = options
         self._ray = _connect(options.address)
         self._task = self._ray.remote(_work)
@@ -86,7 +86,7 @@ class RayEngine(LocalEngine):
     def begin(self, plan: Plan) -> None:
         """Hands over what the plan needs and the store lacks, as far as its needs are there."""
         self._plan = plan
-        listed = needed_jobs(plan, self.bench.store)
+        listed = needed_jobs(plan, self.context.store)
         self._schedule = Schedule(plan.jobs, (a for a, there in listed.items() if not there))
         self._submit()
 
@@ -129,8 +129,8 @@ class RayEngine(LocalEngine):
             name=job.title[:100],
         )
         threads = max(1, int(self.options.cpus))
-        shared = isinstance(self.bench.store, SharedStore)
-        root = None if shared else self.bench.store.root
+        shared = isinstance(self.context.store, SharedStore)
+        root = None if shared else self.context.store.root
         handle = task.remote(job, root, threads, self.options.timeout)
         self._running[handle] = (job.address, time.monotonic())
 
@@ -148,31 +148,31 @@ class RayEngine(LocalEngine):
             self._take(handle, self._plan.jobs[address], time.monotonic() - began)
 
     def _take(self, handle: Any, job: Job, seconds: float) -> None:
-        self.board.start_job(job.title)
+        self.progress.start_job(job.title)
         try:
             self._ray.get(handle)
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, OSError):
-                self.board.end_job("FAILED")
+                self.progress.end_job("FAILED")
                 raise cause from None
             if not isinstance(cause, JobFailedError):
                 cause = JobFailedError(job, repr(cause))
             self._give_up(job, cause)
         except self._ray.exceptions.RayError as error:
-            stuck = hung(self.bench.store, job)
+            stuck = hung(self.context.store, job)
             why = f"no sign of life for {self.options.timeout:g} s" if stuck else ""
-            log = str(hang_log(self.bench.store, job)) if stuck else ""
+            log = str(hang_log(self.context.store, job)) if stuck else ""
             self._again(job, why or f"its worker died ({type(error).__name__})", log)
         else:
             self._schedule.done(job.address)
-            self.board.end_job(f"{seconds:.1f} s with its queue")
+            self.progress.end_job(f"{seconds:.1f} s with its queue")
 
     def _give_up(self, job: Job, failure: JobFailedError) -> None:
         self._failed[job.address] = failure
         for address in self._schedule.failed(job.address):
             self._failed[address] = failure
-        self.board.end_job("FAILED")
+        self.progress.end_job("FAILED")
 
     def _again(self, job: Job, why: str, log: str) -> None:
         tries = self._tries.get(job.address, 0) + 1
@@ -181,7 +181,7 @@ class RayEngine(LocalEngine):
             self._give_up(job, JobFailedError(job, f"{why}, {tries} times", log))
             return
         self._schedule.again(job.address)
-        self.board.end_job(f"{why}; it is tried again")
+        self.progress.end_job(f"{why}; it is tried again")
 
 
 def _connect(address: str | None) -> Any:
@@ -232,19 +232,19 @@ def _silent(address: str | None, error: Exception) -> UserError:
 
 
 @lru_cache(maxsize=1)
-def _bench(root: Path | None, device: torch.device) -> Workbench:
+def _bench(root: Path | None, device: torch.device) -> JobContext:
     """One for each worker process: it keeps the last networks and extractors built."""
-    return Workbench(open_store(root), device)
+    return JobContext(open_store(root), device)
 
 
 def _work(job: Job, root: Path | None, threads: int, limit: float | None) -> None:
     """What a worker does: one job, under its lease, on the device that Ray gave it."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = _bench(root, device)
-    with bench.store.lease(job.address), watched(bench.store, job, limit, _quiet) as alive:
-        if not bench.store.has(job.address):
-            run_job(job, bench, alive)
+    context = _bench(root, device)
+    with context.store.lease(job.address), watched(context.store, job, limit, _quiet) as alive:
+        if not context.store.has(job.address):
+            run_job(job, context, alive)
 
 
 def _quiet(done: int, total: int, note: str = "") -> None:

@@ -17,7 +17,7 @@ from cmbench.core.images import to_pixels
 from cmbench.core.loader import create
 from cmbench.core.nfe import EvaluationCounter
 from cmbench.core.random import Noise
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.replay import NotKeptError, Recorder, read_calls, replaying
 from cmbench.samplers.base import BoundGenerator
 from cmbench.store.jobs import Job
@@ -33,32 +33,32 @@ def default_batch(shape: tuple[int, ...], device: torch.device) -> int:
     return max(1, min(500, budget // values))
 
 
-def sample(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def sample(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     """Writes a shard: its pixels, the counted evaluations, and its speed."""
-    generator = _generator(job, bench)
+    generator = _generator(job, context)
     networks = generator.networks()
     count = job.spec["count"]
     with EvaluationCounter(networks) as counter:
-        pixels, speed = _made(job, bench, generator, tick, None)
+        pixels, speed = _made(job, context, generator, tick, None)
     np.save(folder / "pixels.npy", pixels.numpy())
     facts = {
         "nfe": counter.per_image(count),
         "parameters": sum(p.numel() for net in networks for p in net.parameters()),
-        "flops_per_evaluation": _flops(generator, job.spec, bench),
+        "flops_per_evaluation": _flops(generator, job.spec, context),
         "shape": list(generator.shape),
     }
     write_json(folder / "facts.json", facts)
     write_json(folder / "speed.json", speed)
 
 
-def sample_prefix(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def sample_prefix(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     """The network's outputs that several samplings begin with; without files if they can't be
     kept, in which case each makes them itself.
     """
     write_json(folder / "serves.json", [[a.kind, a.key] for a in job.transport["serves"]])
     recorder = Recorder()
     try:
-        _, speed = _made(job, bench, _generator(job, bench), tick, recorder)
+        _, speed = _made(job, context, _generator(job, context), tick, recorder)
     except NotKeptError as error:
         write_json(folder / "not_kept.json", {"why": str(error)})
         return
@@ -66,23 +66,23 @@ def sample_prefix(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
     write_json(folder / "speed.json", speed)
 
 
-def _generator(job: Job, bench: Workbench) -> BoundGenerator:
+def _generator(job: Job, context: JobContext) -> BoundGenerator:
     spec = job.spec
-    module = bench.module(spec["model"], spec["weights"], job.transport["weights_file"])
+    module = context.module(spec["model"], spec["weights"], job.transport["weights_file"])
     return BoundGenerator(module, create("sampler", spec["sampler"]))  # type: ignore[arg-type]
 
 
 def _made(
     job: Job,
-    bench: Workbench,
+    context: JobContext,
     generator: BoundGenerator,
     tick: Tick,
     recorder: Recorder | None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Pixels of a job's images, batch by batch, and how fast they came."""
     spec, count = job.spec, job.spec["count"]
-    batch = job.transport.get("batch") or default_batch(generator.shape, bench.device)
-    before = [bench.store.folder(Address("prefix", k)) for k in job.transport.get("chain", ())]
+    batch = job.transport.get("batch") or default_batch(generator.shape, context.device)
+    before = [context.store.folder(Address("prefix", k)) for k in job.transport.get("chain", ())]
     calls = read_calls(before)
     seconds: list[float] = []
     pixels: list[Tensor] = []
@@ -92,7 +92,7 @@ def _made(
         kept: list[Tensor] | None = None if recorder is None else []
         images = range(spec["first"] + done, spec["first"] + done + size)
         with replaying(generator.networks(), calls, done, size, kept):
-            made, spent = _generate(generator, spec, images, bench.device)
+            made, spent = _generate(generator, spec, images, context.device)
         if made is None:
             batch = max(1, size // 2)
             continue
@@ -103,7 +103,7 @@ def _made(
         done += size
         tick(done, count)
     steady = float(np.median(seconds[1:] or seconds))
-    return torch.cat(pixels), _speed(steady + _earlier(before[-1:]), batch, bench.device)
+    return torch.cat(pixels), _speed(steady + _earlier(before[-1:]), batch, context.device)
 
 
 def _earlier(last: list[Path]) -> float:
@@ -136,7 +136,7 @@ def _generate(
     return pixels, time.perf_counter() - start
 
 
-def _flops(generator: BoundGenerator, spec: dict[str, Any], bench: Workbench) -> float | None:
+def _flops(generator: BoundGenerator, spec: dict[str, Any], context: JobContext) -> float | None:
     """Floating-point operations of one network evaluation of one image, by torch's counter."""
     captured: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
 
@@ -146,7 +146,7 @@ def _flops(generator: BoundGenerator, spec: dict[str, Any], bench: Workbench) ->
 
     handles = [n.register_forward_pre_hook(keep, with_kwargs=True) for n in generator.networks()]
     try:
-        _generate(generator, spec, range(1), bench.device)
+        _generate(generator, spec, range(1), context.device)
     except _FirstCallError:
         pass
     finally:
@@ -159,7 +159,7 @@ def _flops(generator: BoundGenerator, spec: dict[str, Any], bench: Workbench) ->
     number = [n is module for n in generator.networks()].index(True)
     form = [str(_form(a)) for a in (*args, *kwargs.values())]
     key = canonical([spec["model"], spec["weights"], number, form])
-    return bench.flops(key, lambda: _counted(module, args, kwargs))
+    return context.flops(key, lambda: _counted(module, args, kwargs))
 
 
 def _form(value: Any) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.engine.schedule import Schedule, needed_jobs
 from cmbench.engine.slurm_worker import Notes, SlurmWorker
 from cmbench.engine.supervised_engine import TRIES
@@ -56,8 +56,8 @@ class SlurmEngine(LocalEngine):
     """Has a plan's jobs done by an array; `make` waits for the one that is asked for.
 
     Args:
-        bench: The driver's store; workers open it by its path.
-        board: Where progress is shown.
+        context: The driver's store; workers open it by its path.
+        progress: Where progress is shown.
         options: The array.
 
     Raises:
@@ -65,10 +65,10 @@ class SlurmEngine(LocalEngine):
         UserError: If there is no Slurm here, or it knows no such parameter.
     """
 
-    def __init__(self, bench: Workbench, board: Board, options: SlurmOptions) -> None:
-        super().__init__(bench, board)
+    def __init__(self, context: JobContext, progress: Progress, options: SlurmOptions) -> None:
+        super().__init__(context, progress)
         self.options = options
-        place = bench.store.root / "slurm"
+        place = context.store.root / "slurm"
         place.mkdir(exist_ok=True)
         self._notes = Notes(Path(tempfile.mkdtemp(dir=place)))
         self._executor = _executor(options, self._notes.folder / "logs")
@@ -82,7 +82,7 @@ class SlurmEngine(LocalEngine):
     def begin(self, plan: Plan) -> None:
         """Submits the array, if the store lacks anything."""
         self._plan = plan
-        missing = [a for a, there in needed_jobs(plan, self.bench.store).items() if not there]
+        missing = [a for a, there in needed_jobs(plan, self.context.store).items() if not there]
         self._schedule = Schedule(plan.jobs, missing)
         self._by_key = {address.key: address for address in missing}
         if missing:
@@ -117,7 +117,7 @@ class SlurmEngine(LocalEngine):
             self._done(self._by_key[key], f"{seconds:.1f} s on a worker")
         for key, told in self._notes.failures().items():
             self._give_up(self._by_key[key], told["reason"], told["log"])
-        if address in self._schedule and self.bench.store.present(address):
+        if address in self._schedule and self.context.store.present(address):
             self._done(address, "done by another run")
         if address not in self._schedule:
             return True
@@ -127,8 +127,8 @@ class SlurmEngine(LocalEngine):
     def _done(self, address: Address, note: str) -> None:
         if address in self._schedule:
             self._schedule.done(address)
-            self.board.start_job(self._plan.jobs[address].title)
-            self.board.end_job(note)
+            self.progress.start_job(self._plan.jobs[address].title)
+            self.progress.end_job(note)
 
     def _give_up(self, address: Address, reason: str, log: str) -> None:
         if address not in self._schedule:
@@ -136,8 +136,8 @@ class SlurmEngine(LocalEngine):
         failure = JobFailedError(self._plan.jobs[address], reason, log)
         for lost in (address, *self._schedule.failed(address)):
             self._failed[lost] = failure
-        self.board.start_job(failure.job.title)
-        self.board.end_job("FAILED")
+        self.progress.start_job(failure.job.title)
+        self.progress.end_job("FAILED")
 
     def _keep_workers(self) -> None:
         """Submits another array when no task of the last is left, as when all were cancelled."""
@@ -160,7 +160,7 @@ class SlurmEngine(LocalEngine):
         search = os.pathsep.join(map(str, roots()))
         made = [
             SlurmWorker(
-                self.bench.store.root,
+                self.context.store.root,
                 self._notes.folder,
                 index,
                 workers,
@@ -175,7 +175,9 @@ class SlurmEngine(LocalEngine):
         self._arrays += 1
         self._looked = time.monotonic()
         number = self._tasks[0].job_id.partition("_")[0]
-        self.board.say(f"Slurm job {number}: {workers} workers, logs in {self._notes.folder}/logs")
+        self.progress.say(
+            f"Slurm job {number}: {workers} workers, logs in {self._notes.folder}/logs"
+        )
 
 
 def _ended(task: Any) -> bool:

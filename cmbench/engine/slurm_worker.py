@@ -22,7 +22,7 @@ import torch
 
 from cmbench.core.errors import Interrupted
 from cmbench.core.files import write_bytes, write_json
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError, run_job
 from cmbench.engine.schedule import Schedule
 from cmbench.engine.supervised_engine import TRIES
@@ -134,7 +134,7 @@ class SlurmWorker:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         stop = _Stop()
         with suppress(Interrupted):
-            _Worker(self, Workbench(open_store(self.store), device), stop).work()
+            _Worker(self, JobContext(open_store(self.store), device), stop).work()
         stop.leave()
 
     def checkpoint(self) -> Any:
@@ -167,8 +167,8 @@ class _Stop:
 
 
 class _Worker:
-    def __init__(self, told: SlurmWorker, bench: Workbench, stop: _Stop) -> None:
-        self.bench, self.stop, self.limit = bench, stop, told.limit
+    def __init__(self, told: SlurmWorker, context: JobContext, stop: _Stop) -> None:
+        self.context, self.stop, self.limit = context, stop, told.limit
         self.notes = Notes(told.notes)
         self.task = f"{told.index}-{os.getpid()}"
         jobs = self.notes.jobs()
@@ -201,7 +201,7 @@ class _Worker:
             return "failed"
         if self._is_there(job):
             return "done"
-        with self.bench.store.lease_if_free(job.address) as mine:
+        with self.context.store.lease_if_free(job.address) as mine:
             if not mine:
                 return "held"
             if self._is_there(job):
@@ -211,12 +211,12 @@ class _Worker:
     def _is_there(self, job: Job) -> bool:
         """Whether the output is there, or was and has been dropped when all had it."""
         serves = job.transport.get("serves")
-        if serves and all(self.bench.store.present(address) for address in serves):
+        if serves and all(self.context.store.present(address) for address in serves):
             return True
-        return self.bench.store.has(job.address)
+        return self.context.store.has(job.address)
 
     def _done(self, job: Job) -> Literal["done", "failed"]:
-        store, key = self.bench.store, job.address.key
+        store, key = self.context.store, job.address.key
         lost = self.notes.begin(key)
         if lost >= TRIES:
             stuck = hung(store, job)
@@ -227,7 +227,7 @@ class _Worker:
         start = time.monotonic()
         try:
             with watched(store, job, self.limit, _quiet) as alive:
-                run_job(job, self.bench, alive)
+                run_job(job, self.context, alive)
         except JobFailedError as failure:
             self.notes.fail(job, failure.reason, failure.log)
             return "failed"

@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 
 from cmbench.core.errors import CmbenchError
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import JobFailedError, run_job
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import Board
+from cmbench.engine.progress import Progress
 from cmbench.engine.watchdog import hang_log, hung, watched
 from cmbench.store.jobs import Job
 from cmbench.store.shared import open_store
 from cmbench.store.store import Store
 
-__all__ = ["TRIES", "Child", "ChildEndedError", "WatchedEngine"]
+__all__ = ["TRIES", "Child", "ChildEndedError", "SupervisedEngine"]
 
 TRIES = 3
 """How often a job is tried that hangs, or whose process dies."""
@@ -89,17 +89,17 @@ class Child:
         return ChildEndedError(f"its process died ({how})")
 
 
-class WatchedEngine(LocalEngine):
+class SupervisedEngine(LocalEngine):
     """Does jobs in a child process, with a limit to the time without a sign of life.
 
     Args:
-        bench: Store, device and caches.
-        board: Where progress is shown.
+        context: Store, device and caches.
+        progress: Where progress is shown.
         limit: Seconds without a sign of life after which a job counts as hung.
     """
 
-    def __init__(self, bench: Workbench, board: Board, limit: float) -> None:
-        super().__init__(bench, board)
+    def __init__(self, context: JobContext, progress: Progress, limit: float) -> None:
+        super().__init__(context, progress)
         self.limit = limit
         self._child: Child | None = None
 
@@ -112,18 +112,18 @@ class WatchedEngine(LocalEngine):
     def _work(self, job: Job) -> None:
         for attempt in range(1, TRIES + 1):
             try:
-                self._started().run(job, self.board.tick)
+                self._started().run(job, self.progress.tick)
                 return
             except ChildEndedError as ended:
                 self.close()
                 if attempt == TRIES:
                     reason = f"{ended.reason}, {TRIES} times"
                     raise JobFailedError(job, reason, ended.log) from None
-                self.board.say(f"    {job.title}: {ended.reason}; it is tried again")
+                self.progress.say(f"    {job.title}: {ended.reason}; it is tried again")
 
     def _started(self) -> Child:
         if self._child is None:
-            self._child = Child(self.bench.store, self.bench.device, self.limit)
+            self._child = Child(self.context.store, self.context.device, self.limit)
         return self._child
 
 
@@ -134,22 +134,22 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    bench = Workbench(open_store(root), torch.device(device))
+    context = JobContext(open_store(root), torch.device(device))
     while True:
         try:
             job: Job = pipe.recv()
         except EOFError:
             return
-        pipe.send(_did(job, bench, limit, pipe))
+        pipe.send(_did(job, context, limit, pipe))
 
 
-def _did(job: Job, bench: Workbench, limit: float | None, pipe: Connection) -> Exception | None:
+def _did(job: Job, context: JobContext, limit: float | None, pipe: Connection) -> Exception | None:
     def tick(done: int, total: int, note: str = "") -> None:
         pipe.send((done, total, note))
 
     try:
-        with watched(bench.store, job, limit, tick) as alive:
-            run_job(job, bench, alive)
+        with watched(context.store, job, limit, tick) as alive:
+            run_job(job, context, alive)
     except (JobFailedError, OSError) as error:
         return error
     return None

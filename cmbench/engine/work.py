@@ -10,7 +10,7 @@ from cmbench.core.errors import CmbenchError
 from cmbench.core.files import write_json
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.extraction import extract_features, extract_reference
 from cmbench.engine.sampling import sample, sample_prefix
 from cmbench.metrics.base import Metric
@@ -21,7 +21,7 @@ from cmbench.train.recipe import Recipe
 __all__ = ["WORK"]
 
 
-def _train(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def _train(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     recipe = Recipe.model_validate(job.transport["recipe"])
     dataset: Dataset = create("dataset", recipe.dataset)
     path = job.transport["data_path"]
@@ -29,28 +29,28 @@ def _train(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
     result = train(
         recipe,
         dataset_images=images,
-        teacher=_parent(job, bench, "teacher"),
-        start=_parent(job, bench, "start"),
-        folder=bench.store.work_folder(job.address),
-        device=bench.device,
+        teacher=_parent(job, context, "teacher"),
+        start=_parent(job, context, "start"),
+        folder=context.store.work_folder(job.address),
+        device=context.device,
         progress=lambda state: tick(state.images, recipe.images, f"loss {state.loss:.4f}"),
     )
     (folder / "weights.safetensors").write_bytes(result.weights.read_bytes())
     (folder / "log.json").write_bytes(result.log.read_bytes())
 
 
-def _parent(job: Job, bench: Workbench, role: str) -> nn.Module | None:
+def _parent(job: Job, context: JobContext, role: str) -> nn.Module | None:
     given = job.spec.get(role)
     if not given:
         return None
-    return bench.module(given["model"], given["weights"], job.transport[f"{role}_file"])
+    return context.module(given["model"], given["weights"], job.transport[f"{role}_file"])
 
 
-def _score(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
+def _score(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     metric: Metric = create("metric", job.spec["metric"])
     key = job.spec["reference"]
-    reference = bench.reference(key) if key else None
-    scores = metric.scores(bench.features(job.spec["features"]), reference)
+    reference = context.reference(key) if key else None
+    scores = metric.scores(context.features(job.spec["features"]), reference)
     rows = {
         name: {
             "value": s.value,
@@ -71,7 +71,7 @@ def _score(job: Job, bench: Workbench, folder: Path, tick: Tick) -> None:
     tick(1, 1)
 
 
-WORK: dict[str, Callable[[Job, Workbench, Path, Tick], None]] = {
+WORK: dict[str, Callable[[Job, JobContext, Path, Tick], None]] = {
     "train": _train,
     "prefix": sample_prefix,
     "sample": sample,

@@ -14,7 +14,7 @@ from cmbench.core.digests import file_sha256
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.datasets.base import ImageSet
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.external.references import dataset_of
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Reference
@@ -42,7 +42,7 @@ class Built:
 def build_statistics(
     dataset: str,
     out: Path,
-    bench: Workbench,
+    context: JobContext,
     *,
     features: str | dict[str, Any] = "inception",
     form: str = "cmbench",
@@ -62,7 +62,7 @@ def build_statistics(
     Args:
         dataset: A data set's name (`cifar10:split=test`), or a path of images.
         out: The file.
-        bench: Device, and the store.
+        context: Device, and the store.
         features: The extractor; with TensorFlow always the graph's own layers.
         form: A format of `cmbench.metrics.statistics.formats`.
         data: Where the data set is.
@@ -92,7 +92,7 @@ def build_statistics(
         else:
             extractor: FeatureExtractor = create("features", features)
             told, weights = extractor.spec(), extractor.weights_digest()
-            extract = _Torch(bench, told)
+            extract = _Torch(context, told)
         rows = _Rows(keep_rows=form in _KEPT)
         for done, block in _blocks(source, order, batch):
             rows.add(extract(block))
@@ -133,12 +133,12 @@ def _blocks(
 
 
 class _Torch:
-    def __init__(self, bench: Workbench, spec: dict[str, Any]) -> None:
-        self.bench, self.net = bench, bench.extractor(spec)
+    def __init__(self, context: JobContext, spec: dict[str, Any]) -> None:
+        self.context, self.net = context, context.extractor(spec)
 
     @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        found = self.net(torch.from_numpy(pixels).to(self.bench.device))
+        found = self.net(torch.from_numpy(pixels).to(self.context.device))
         return {name: rows.float().cpu().numpy() for name, rows in found.items()}
 
 

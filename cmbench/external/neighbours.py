@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.external.containers import ImageStream
 from cmbench.external.references import DataTarget, features_of, find_target
 from cmbench.features.base import FeatureExtractor
@@ -86,7 +86,7 @@ class NeighbourReport:
 def nearest_training_images(
     images: Path,
     reference: str,
-    bench: Workbench,
+    context: JobContext,
     *,
     features: str | dict[str, Any] = "efficientnet_lite0",
     show: int = 16,
@@ -101,7 +101,7 @@ def nearest_training_images(
     Args:
         images: The container.
         reference: A data set; a file of statistics has no images.
-        bench: Store, where the data set's features are kept, and device.
+        context: Store, where the data set's features are kept, and device.
         features: Extractor.
         show: Samples in the report and the sheet, the most suspicious ones.
         near: Training images beside each.
@@ -122,14 +122,14 @@ def nearest_training_images(
         )
     extractor: FeatureExtractor = create("features", features)
     stream = ImageStream(images, target.shape[1:], target.shape[0])
-    built = {extractor.name: bench.extractor(extractor.spec())}
-    parts = features_of(stream, built, bench, batch, False, tick)
+    built = {extractor.name: context.extractor(extractor.spec())}
+    parts = features_of(stream, built, context, batch, False, tick)
     if stream.bad or not parts:
         named = stream.bad[0].name if stream.bad else str(images)
         raise UserError(f"{len(stream.bad)} of {stream.total} images can't be compared: {named}",
                         fix="cmbench score --skip-bad names them all")  # fmt: skip
     rows = np.concatenate(parts[extractor.name]["pool"])
-    found = _neighbours(rows, target, extractor, bench, batch, near)
+    found = _neighbours(rows, target, extractor, context, batch, near)
     order = sorted(range(len(found)), key=lambda i: (found[i].ratio, found[i].distances[0], i))
     chosen = [found[i] for i in order[:show]]
     samples = _chosen_pixels(images, target, [n.sample for n in chosen], batch)
@@ -148,11 +148,11 @@ def _neighbours(
     rows: NDArray[np.float32],
     target: DataTarget,
     extractor: FeatureExtractor,
-    bench: Workbench,
+    context: JobContext,
     batch: int,
     near: int,
 ) -> list[Neighbour]:
-    reference, _ = target.reference(extractor, bench, batch)
+    reference, _ = target.reference(extractor, context, batch)
     if reference.features is None:
         raise UserError(f"{target.words}: its features were not kept")
     known = reference.features.layers["pool"].astype(np.float32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import run_job
 from cmbench.external.containers import ImageStream
 from cmbench.features.base import FeatureExtractor
@@ -39,14 +39,14 @@ class DataTarget:
         return f"data set {self.dataset.spec()}, {self.count} images"
 
     def reference(
-        self, extractor: FeatureExtractor, bench: Workbench, batch: int
+        self, extractor: FeatureExtractor, context: JobContext, batch: int
     ) -> tuple[Reference, dict[str, Any]]:
         """The reference in these features and the specification it is made by."""
         job = self._job(extractor)
-        with bench.store.lease(job.address):
-            if not bench.store.has(job.address):
-                run_job(job, bench, lambda done, total, note="": None)
-        return bench.reference(job.address.key), job.spec
+        with context.store.lease(job.address):
+            if not context.store.has(job.address):
+                run_job(job, context, lambda done, total, note="": None)
+        return context.reference(job.address.key), job.spec
 
     def _job(self, extractor: FeatureExtractor) -> Job:
         # The same specification as a suite's, so that both share the output and the fingerprint.
@@ -81,7 +81,7 @@ class FileTarget:
         return f"{self.path} ({self.held.form}, SHA-256 {self.held.reference.digest[:12]})"
 
     def reference(
-        self, extractor: FeatureExtractor, bench: Workbench, batch: int
+        self, extractor: FeatureExtractor, context: JobContext, batch: int
     ) -> tuple[Reference, dict[str, Any]]:
         """The reference and what stands for it in a protocol."""
         made_of = self.held.made_of
@@ -96,14 +96,16 @@ class FileTarget:
                 )
         reference = self.held.reference
         if self.held.images and reference.features is None:
-            reference = self._with_images(extractor, bench, batch)
+            reference = self._with_images(extractor, context, batch)
         return reference, {"file": reference.digest, "format": self.held.form, **made_of}
 
-    def _with_images(self, extractor: FeatureExtractor, bench: Workbench, batch: int) -> Reference:
+    def _with_images(
+        self, extractor: FeatureExtractor, context: JobContext, batch: int
+    ) -> Reference:
         """ADM's evaluator takes precision and recall against the images inside of the file."""
         stream = ImageStream(self.path)
-        built = {extractor.name: bench.extractor(extractor.spec())}
-        parts = features_of(stream, built, bench, batch, False, None)[extractor.name]
+        built = {extractor.name: context.extractor(extractor.spec())}
+        parts = features_of(stream, built, context, batch, False, None)[extractor.name]
         features = Features({k: np.concatenate(v) for k, v in parts.items()})
         held = self.held.reference
         return Reference(held.digest, features, dict(held.moments))
@@ -143,7 +145,7 @@ def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTa
 def features_of(
     stream: ImageStream,
     built: dict[str, Any],
-    bench: Workbench,
+    context: JobContext,
     batch: int,
     skip_bad: bool,
     tick: Tick | None,
@@ -159,7 +161,7 @@ def features_of(
         for block in stream.batches(batch):
             if stream.bad and not skip_bad:
                 continue  # They will be refused: the rest is only read, to name and count.
-            pixels = torch.from_numpy(block).to(bench.device)
+            pixels = torch.from_numpy(block).to(context.device)
             for name, extractor in built.items():
                 for layer, rows in extractor(pixels).items():
                     found = rows.float().cpu().numpy()

@@ -16,7 +16,7 @@ import yaml
 from cmbench.core.digests import digest
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
-from cmbench.engine.context import Tick, Workbench
+from cmbench.engine.context import JobContext, Tick
 from cmbench.external.by_class import Scorer, class_labels, scores_by_class, target_labels
 from cmbench.external.containers import BadImage, ImageStream
 from cmbench.external.references import DataTarget, features_of, find_target
@@ -91,7 +91,7 @@ def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
 def score_images(
     images: Path,
     reference: str | Path,
-    bench: Workbench,
+    context: JobContext,
     *,
     features: Sequence[Spec] = ("efficientnet_lite0",),
     metrics: Sequence[tuple[Spec, str | None]] = (),
@@ -107,7 +107,7 @@ def score_images(
     Args:
         images: The container.
         reference: A data set's name (`digits`, `cifar10:split=test`) or a file of statistics.
-        bench: Store (references of data sets are kept there) and device.
+        context: Store (references of data sets are kept there) and device.
         features: Extractors; each image goes once through each.
         metrics: Metrics and the extractor of each, or None for every one that has its layers;
             by default those that the reference allows.
@@ -128,8 +128,8 @@ def score_images(
     target = find_target(reference, data)
     own = target.shape if isinstance(target, DataTarget) else None
     stream = ImageStream(images, size or (own[1:] if own else None), own[0] if own else None)
-    built = {e.name: bench.extractor(e.spec()) for e in extractors}
-    parts = features_of(stream, built, bench, batch, skip_bad, tick)
+    built = {e.name: context.extractor(e.spec()) for e in extractors}
+    parts = features_of(stream, built, context, batch, skip_bad, tick)
     if stream.bad and not skip_bad:
         raise _refusal(stream, own)
     if not parts:
@@ -142,7 +142,7 @@ def score_images(
         generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
         mine = [m for m, name in chosen if name == extractor.name]
         needed = any(metric.needs_reference for metric in mine)
-        other = target.reference(extractor, bench, batch) if needed else None
+        other = target.reference(extractor, context, batch) if needed else None
         for metric in mine:
             lacks = other is not None and other[0].features is None and _wants_rows(metric)
             if lacks and not metrics:

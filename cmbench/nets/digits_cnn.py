@@ -18,10 +18,10 @@ from torch.nn import functional as nnf
 from cmbench.core.images import to_images
 from cmbench.nets.base import Network
 
-__all__ = ["DigitsCNN", "DigitsClassifier", "train_classifier"]
+__all__ = ["DigitsCNN", "DigitsConvNet", "train_classifier"]
 
 
-class DigitsClassifier(nn.Module):
+class DigitsConvNet(nn.Module):
     """Three 3x3 convolutions, one hidden layer of 64 and ten logits, for images (B, 1, 8, 8)."""
 
     def __init__(self, width: int) -> None:
@@ -59,10 +59,10 @@ class DigitsCNN(Network):
         """The classifier with random weights; the shape must be (1, 8, 8)."""
         if tuple(shape) != (1, 8, 8):
             raise ValueError(f"digits_cnn is made for (1, 8, 8), not {tuple(shape)}")
-        return DigitsClassifier(self.width)
+        return DigitsConvNet(self.width)
 
 
-def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[DigitsClassifier, float]:
+def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[DigitsConvNet, float]:
     """Trains on the training split with noise; returns it and its test accuracy."""
     from cmbench.datasets.digits import Digits
 
@@ -70,7 +70,7 @@ def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[Digits
     images = to_images(torch.from_numpy(train.pixels(range(len(train)))))
     labels = torch.from_numpy(train.labels())
     torch.manual_seed(seed)
-    net = DigitsClassifier(width)
+    net = DigitsConvNet(width)
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for _ in range(epochs):

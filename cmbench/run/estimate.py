@@ -16,7 +16,7 @@ from cmbench.store.jobs import Job
 from cmbench.store.store import Store
 from cmbench.suite.planner import Cell, Plan
 
-__all__ = ["Estimate", "KindEstimate", "estimate_plan"]
+__all__ = ["KindEstimate", "PlanCost", "estimate_plan"]
 
 _EXTRACTED = 16
 
@@ -34,7 +34,7 @@ class KindEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PlanCost:
     """What a plan will cost on this machine, by kind of job."""
 
     kinds: list[KindEstimate]
@@ -59,7 +59,7 @@ class Estimate:
         return sum(k.bytes for k in self.kinds)
 
 
-def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
+def estimate_plan(plan: Plan, store: Store, device: torch.device) -> PlanCost:
     """Estimates a plan's cost: each network (random weights) and extractor runs short batches."""
     listed = needed_jobs(plan, store)
     missing = [plan.jobs[a] for a, cached in listed.items() if not cached]
@@ -72,7 +72,7 @@ def estimate_plan(plan: Plan, store: Store, device: torch.device) -> Estimate:
         if count:
             kinds.append(_kind(kind, count, mine, probes))
     unprobed = sorted(name for name in wanted if probes.get(name) is None)
-    return Estimate(kinds, unprobed, estimate_waiting(plan, device), _saved(missing))
+    return PlanCost(kinds, unprobed, estimate_waiting(plan, device), _saved(missing))
 
 
 def _saved(missing: list[Job]) -> float:

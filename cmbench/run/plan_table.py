@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cmbench.run.estimate import Estimate
+from cmbench.run.estimate import PlanCost
 from cmbench.run.waiting import Waiting
 from cmbench.store.store import Address, Store
 from cmbench.suite.planner import Cell, Plan
@@ -15,7 +15,7 @@ from cmbench.suite.planner import Cell, Plan
 __all__ = ["plan_as_json", "print_plan"]
 
 
-def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -> None:
+def print_plan(plan: Plan, store: Store, estimate: PlanCost, console: Console) -> None:
     """Prints the cells, then the jobs by kind with evaluations, time and disk."""
     cells = Table(title=plan.suite.title or plan.suite.suite, title_justify="left")
     for heading in ("model", "sampler", "NFE", "seed", "images", "state"):
@@ -63,7 +63,7 @@ def print_plan(plan: Plan, store: Store, estimate: Estimate, console: Console) -
     _print_waiting(estimate.waiting, console)
 
 
-def _spared(estimate: Estimate) -> str:
+def _spared(estimate: PlanCost) -> str:
     if estimate.saved <= 0:
         return ""
     apart = estimate.evaluations + estimate.saved
@@ -91,7 +91,7 @@ def _print_waiting(waiting: Waiting, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def plan_as_json(plan: Plan, store: Store, estimate: Estimate) -> dict[str, Any]:
+def plan_as_json(plan: Plan, store: Store, estimate: PlanCost) -> dict[str, Any]:
     """The same for machines."""
     there = store.survey()
     return {

@@ -50,7 +50,7 @@ def race_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Plan:
     _write(plan, folder, name, settled)
     told = [_stopped(plan, c, name, *settled[c.id]) if c.id in settled else c for c in plan.cells]
     spent, whole = _evaluations(plan, settled)
-    engine.board.say(
+    engine.progress.say(
         f"race by {name}: {len(settled)} of {len(plan.cells)} cells settled early, "
         f"{whole - spent:,} of {whole:,} evaluations saved"
     )
@@ -101,7 +101,7 @@ class _Runner:
             images = shards * self.plan.suite.images.shard
             if images >= score.metric.least:
                 self._round(race, by_id, shards)
-                self.engine.board.say(
+                self.engine.progress.say(
                     f"round of {images:,} images: {len(race.settled)} of {len(cells)} settled"
                 )
             shards *= 2
@@ -128,8 +128,8 @@ class _Runner:
         reference = None
         if spec["reference"]:
             self.engine.make(self.plan, Address("reference", spec["reference"]))
-            reference = self.engine.bench.reference(spec["reference"])
-        features = self.engine.bench.features(keys)
+            reference = self.engine.context.reference(spec["reference"])
+        features = self.engine.context.features(keys)
         value = score.metric.scores(features, reference)[self.name].value
         return value, terms_of(score.metric, features, reference, self.name)
 

@@ -18,7 +18,7 @@ from cmbench.core.environment import device_name, git_state, package_versions
 from cmbench.core.errors import Pending
 from cmbench.core.files import atomic_file, sweep, write_json, write_text
 from cmbench.core.images import image_grid
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
 from cmbench.engine.local_engine import LocalEngine
 from cmbench.record.schema import (
@@ -47,7 +47,7 @@ class ResultsWriter:
 
     def __init__(self, plan: Plan, engine: LocalEngine, folder: Path) -> None:
         self.plan, self.engine, self.folder = plan, engine, folder
-        self.bench: Workbench = engine.bench
+        self.context: JobContext = engine.context
         self.speeds: dict[str, dict[str, object]] = {}
 
     def open(self) -> None:
@@ -74,7 +74,7 @@ class ResultsWriter:
         try:
             record = self._done(cell)
         except JobFailedError as error:
-            self.engine.board.say(f"FAILED {cell.label}: {error}")
+            self.engine.progress.say(f"FAILED {cell.label}: {error}")
             self._write(self._record(cell, status="failed", reason=str(error)))
             return "failed"
         write_json(self.folder / "speed.json", self.speeds)
@@ -95,7 +95,7 @@ class ResultsWriter:
             git_dirty=dirty,
             python=sys.version.split()[0],
             platform=sys.platform,
-            device=device_name(self.bench.device),
+            device=device_name(self.context.device),
             threads=torch.get_num_threads(),
             packages=package_versions(),
             data=self.plan.fingerprints,
@@ -182,7 +182,7 @@ class ResultsWriter:
 
     def _scores(self, planned: PlannedScore) -> list[ScoreRecord]:
         assert planned.job is not None
-        path = self.bench.store.folder(planned.job) / "scores.json"
+        path = self.context.store.folder(planned.job) / "scores.json"
         rows = json.loads(path.read_text("utf-8"))
         return [
             ScoreRecord(
@@ -198,13 +198,13 @@ class ResultsWriter:
         ]
 
     def _digest(self, shard: Address) -> str:
-        source = self.bench.store.folder(shard) / "pixels.npy"
+        source = self.context.store.folder(shard) / "pixels.npy"
         return pixels_digest(np.load(source, mmap_mode="r", allow_pickle=False))
 
     def _facts(self, shards: Sequence[Address]) -> dict[str, Any]:
         """Facts of the shards: equal, but for the evaluations of adaptive samplers (averaged)."""
         read = [
-            json.loads((self.bench.store.folder(s) / "facts.json").read_text("utf-8"))
+            json.loads((self.context.store.folder(s) / "facts.json").read_text("utf-8"))
             for s in shards
         ]
         sizes = [self.plan.jobs[s].spec["count"] for s in shards]
@@ -213,7 +213,7 @@ class ResultsWriter:
 
     def _speed(self, shards: Sequence[Address]) -> dict[str, object]:
         read = [
-            json.loads((self.bench.store.folder(s) / "speed.json").read_text("utf-8"))
+            json.loads((self.context.store.folder(s) / "speed.json").read_text("utf-8"))
             for s in shards
         ]
         median = float(np.median([r["seconds_per_image"] for r in read]))
@@ -222,7 +222,7 @@ class ResultsWriter:
     def _write_samples(self, cell: Cell) -> None:
         pixels: list[NDArray[np.uint8]] = []
         for shard in cell.shards:
-            source = self.bench.store.folder(shard) / "pixels.npy"
+            source = self.context.store.folder(shard) / "pixels.npy"
             pixels.append(np.load(source, mmap_mode="r", allow_pickle=False)[:_SHOWN])
             if sum(map(len, pixels)) >= _SHOWN:
                 break
@@ -232,7 +232,7 @@ class ResultsWriter:
 
     def _write_log(self, cell: Cell) -> None:
         for job in cell.network.jobs if cell.network else ():
-            source = self.bench.store.folder(job.address) / "log.json"
+            source = self.context.store.folder(job.address) / "log.json"
             target = self.folder / "training" / f"{job.address.key[:16]}.json"
             if source.is_file() and not target.is_file():
                 log = TrainingLog.model_validate_json(source.read_text("utf-8"))

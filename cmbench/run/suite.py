@@ -49,7 +49,7 @@ def run_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Outcome:
     except OSError as error:
         told = disk_error(
             error,
-            place=f"{folder} or {engine.bench.store.root}",
+            place=f"{folder} or {engine.context.store.root}",
             then=" (--results, CMBENCH_CACHE), then run the same command again; "
             "finished cells are kept",
         )

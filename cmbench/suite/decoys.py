@@ -3,7 +3,7 @@
 from typing import Any
 
 from cmbench.cards.cards import find_card
-from cmbench.cards.open import Network
+from cmbench.cards.open import SourcedModel
 from cmbench.core.errors import Pending
 from cmbench.core.loader import create
 from cmbench.suite.networks import DataLookup
@@ -20,7 +20,7 @@ def decoy_runs(suite: Suite) -> list[tuple[str, RunEntry]]:
     ]
 
 
-def decoy_network(form: str, suite: Suite, data: DataLookup) -> Network:
+def decoy_network(form: str, suite: Suite, data: DataLookup) -> SourcedModel:
     """The network of one decoy; the data's fingerprint stands for its weights.
 
     Raises:
@@ -46,4 +46,6 @@ def decoy_network(form: str, suite: Suite, data: DataLookup) -> Network:
             )
         fingerprint = held
     model = create("model", {"name": "decoy", "form": form, "dataset": dataset.spec()})
-    return Network(find_card(f"decoy/{form}"), model, {"data": fingerprint}, data.path(dataset))
+    return SourcedModel(
+        find_card(f"decoy/{form}"), model, {"data": fingerprint}, data.path(dataset)
+    )

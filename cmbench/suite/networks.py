@@ -6,7 +6,7 @@ from typing import Any
 
 from cmbench.assets.download import asset_path
 from cmbench.cards.cards import PlacedCard, find_card
-from cmbench.cards.open import Network, _from_file, card_model
+from cmbench.cards.open import SourcedModel, _from_file, card_model
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
@@ -60,7 +60,7 @@ class DataLookup:
 
 def networks_of_run(
     run: RunEntry, index: int, source: Source, data: DataLookup, *, retrain: bool = False
-) -> list[Network]:
+) -> list[SourcedModel]:
     """The networks of one run of a suite: one for each point of its training axes.
 
     Raises:
@@ -76,19 +76,19 @@ def networks_of_run(
     return [_by_card(placed, data, retrain, where)]
 
 
-def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) -> Network:
+def _by_card(placed: PlacedCard, data: DataLookup, retrain: bool, where: str) -> SourcedModel:
     if retrain and placed.recipe_file:
         return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
     if placed.weights_file is not None:
         return _from_file(placed, placed.weights_file, where)
     if placed.asset is not None:
         path = asset_path(placed.asset)
-        return Network(placed, card_model(placed, where), {"sha256": file_sha256(path)}, path)
+        return SourcedModel(placed, card_model(placed, where), {"sha256": file_sha256(path)}, path)
     if placed.hub is not None:
         return _from_file(placed, Path(placed.hub), where)
     if placed.recipe_file is not None:
         return _train(placed, read_recipe(placed.recipe_file), {}, data, retrain, where)
-    return Network(placed, card_model(placed, where), {})
+    return SourcedModel(placed, card_model(placed, where), {})
 
 
 def _trained(
@@ -98,7 +98,7 @@ def _trained(
     source: Source,
     data: DataLookup,
     retrain: bool,
-) -> list[Network]:
+) -> list[SourcedModel]:
     if placed.recipe_file is None:
         raise UserError(
             f"model '{placed.full_name}' has no recipe, so nothing can be trained",
@@ -128,7 +128,7 @@ def _train(
     data: DataLookup,
     retrain: bool,
     where: str,
-) -> Network:
+) -> SourcedModel:
     dataset = create("dataset", recipe.dataset, where=where)
     teacher = _parent(recipe.teacher, data, retrain, where)
     start = _parent(recipe.start, data, retrain, where)
@@ -157,16 +157,16 @@ def _train(
     )
     model = create("model", recipe.model, where=where)
     jobs = (*(earlier for network in parents for earlier in network.jobs), job)
-    return Network(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
+    return SourcedModel(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
 
 
-def _parent(card: str | None, data: DataLookup, retrain: bool, where: str) -> Network | None:
+def _parent(card: str | None, data: DataLookup, retrain: bool, where: str) -> SourcedModel | None:
     if card is None:
         return None
     return _by_card(find_card(card, where=where), data, retrain, where)
 
 
-def _identity(network: Network | None) -> dict[str, Any] | None:
+def _identity(network: SourcedModel | None) -> dict[str, Any] | None:
     return {"model": network.model.spec(), "weights": network.weights} if network else None
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cmbench.cards.cards import PlacedCard
-from cmbench.cards.open import Network
+from cmbench.cards.open import SourcedModel
 from cmbench.core.errors import Pending
 from cmbench.core.yaml_source import Source
 from cmbench.features.base import FeatureExtractor
@@ -55,7 +55,7 @@ class Cell:
     seed: int
     images: int
     identity: dict[str, Any]
-    network: Network | None = None
+    network: SourcedModel | None = None
     shards: tuple[Address, ...] = ()
     scores: tuple[PlannedScore, ...] = ()
     pending: Pending | None = None

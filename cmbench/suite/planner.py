@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from cmbench.cards.cards import PlacedCard, find_card
-from cmbench.cards.open import Network
+from cmbench.cards.open import SourcedModel
 from cmbench.core.digests import digest
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create, load
@@ -151,7 +151,7 @@ def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
         raise error.at(where) from None
 
 
-def _cell(plan: Plan, run: RunEntry, network: Network, sampler: Sampler, seed: int) -> Cell:
+def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, seed: int) -> Cell:
     suite = plan.suite
     identity = {
         "model": network.model.spec(),
@@ -177,7 +177,7 @@ def _cell(plan: Plan, run: RunEntry, network: Network, sampler: Sampler, seed: i
 
 
 def _sampling(
-    plan: Plan, network: Network, sampler: Sampler, seed: int, identity: dict[str, Any]
+    plan: Plan, network: SourcedModel, sampler: Sampler, seed: int, identity: dict[str, Any]
 ) -> list[Job]:
     count, shard = plan.suite.images.count, plan.suite.images.shard
     jobs = []

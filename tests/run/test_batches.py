@@ -7,10 +7,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import PlainBoard
+from cmbench.engine.progress import PlainProgress
 from cmbench.samplers.base import BoundGenerator
 from cmbench.store.store import Store
 from cmbench.suite.planner import make_plan
@@ -32,12 +32,12 @@ def pixels(folder: Path) -> list[np.ndarray]:
     """All samples of the suite, in the plan's order."""
     (folder / "batches.yaml").write_text(SUITE)
     plan = make_plan(*read_suite(str(folder / "batches.yaml")))
-    bench = Workbench(Store(folder / "cache"), torch.device("cpu"))
-    engine = LocalEngine(bench, PlainBoard(Console(quiet=True), 0))
+    context = JobContext(Store(folder / "cache"), torch.device("cpu"))
+    engine = LocalEngine(context, PlainProgress(Console(quiet=True), 0))
     shards = [a for cell in plan.cells for a in cell.shards]
     for shard in shards:
         engine.make(plan, shard)
-    return [np.load(bench.store.folder(a) / "pixels.npy") for a in shards]
+    return [np.load(context.store.folder(a) / "pixels.npy") for a in shards]
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:

@@ -6,13 +6,13 @@ import pytest
 from rich.console import Console
 
 from cmbench.engine import progress
-from cmbench.engine.progress import PlainBoard
+from cmbench.engine.progress import PlainProgress
 
 
 def test_what_was_done_before_counts_in_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     told, clock = io.StringIO(), [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    board = PlainBoard(Console(file=told, width=200), 1, every=10)
+    board = PlainProgress(Console(file=told, width=200), 1, every=10)
     board.start_job("train")
     board.tick(80_000, 100_000)  # a training that goes on
     clock[0] += 50
@@ -23,7 +23,7 @@ def test_what_was_done_before_counts_in_no_rate(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_is_told_of_a_rate_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     told, clock = io.StringIO(), [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    board = PlainBoard(Console(file=told, width=200), 1, every=10)
+    board = PlainProgress(Console(file=told, width=200), 1, every=10)
     board.start_job("train")
     clock[0] += 60
     board.tick(0, 100)

@@ -15,9 +15,9 @@ from rich.console import Console
 from cmbench.core.loader import available, create
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.engine.local_engine import LocalEngine
-from cmbench.engine.progress import PlainBoard
+from cmbench.engine.progress import PlainProgress
 from cmbench.engine.replay import NotKeptError, read_calls, replaying
 from cmbench.run.estimate import estimate_plan
 from cmbench.run.plan_table import plan_as_json, print_plan
@@ -129,15 +129,15 @@ def planned(folder: Path) -> Plan:
 def run(folder: Path) -> Plan:
     """All that the suite's records are made of."""
     plan = planned(folder)
-    engine = LocalEngine(bench(folder), PlainBoard(Console(quiet=True), 0))
+    engine = LocalEngine(context(folder), PlainProgress(Console(quiet=True), 0))
     for cell in plan.cells:
         for wanted in (*(s.job for s in cell.scores), *cell.shards):
             engine.make(plan, wanted)
     return plan
 
 
-def bench(folder: Path) -> Workbench:
-    return Workbench(Store(folder / "cache"), torch.device("cpu"))
+def context(folder: Path) -> JobContext:
+    return JobContext(Store(folder / "cache"), torch.device("cpu"))
 
 
 def split(runs: list[str]) -> list[str]:
@@ -173,7 +173,7 @@ def apart(tmp_path_factory) -> dict[str, bytes]:
 
 def test_shared_samplings_are_the_separate_ones_to_the_byte(apart, folder):
     plan = planned(folder)
-    told = estimate_plan(plan, bench(folder).store, torch.device("cpu"))
+    told = estimate_plan(plan, context(folder).store, torch.device("cpu"))
     counted(folder)
     run(folder)
     assert made(folder) == apart
@@ -190,7 +190,7 @@ FLOPS = 1
 
 
 def test_the_plan_says_what_is_saved(folder):
-    plan, store = planned(folder), bench(folder).store
+    plan, store = planned(folder), context(folder).store
     told = estimate_plan(plan, store, torch.device("cpu"))
     console = Console(record=True, width=200, file=io.StringIO())
     print_plan(plan, store, told, console)

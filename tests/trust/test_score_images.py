@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cmbench.cli.main import app
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
-from cmbench.engine.context import Workbench
+from cmbench.engine.context import JobContext
 from cmbench.external.containers import ImageStream
 from cmbench.external.score import metric_specs, score_images
 from cmbench.metrics.frechet.distance import moment_distance
@@ -30,8 +30,8 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Workbench:
-    return Workbench(Store(tmp_path / "cache"), CPU)
+def context(tmp_path: Path) -> JobContext:
+    return JobContext(Store(tmp_path / "cache"), CPU)
 
 
 def _folder(root: Path, pixels: np.ndarray) -> Path:
@@ -67,7 +67,7 @@ def test_every_container_streams_the_same_pixels(tmp_path, pixels, batch):
 
 
 @pytest.mark.parametrize("fault", ["size", "mode", "corrupt", "transparent", "16-bit"])
-def test_a_bad_image_is_named_counted_refused_and_skipped(tmp_path, pixels, bench, fault):
+def test_a_bad_image_is_named_counted_refused_and_skipped(tmp_path, pixels, context, fault):
     folder = _folder(tmp_path / "f", pixels)
     bad = folder / "00007.png"
     if fault == "size":
@@ -84,9 +84,9 @@ def test_a_bad_image_is_named_counted_refused_and_skipped(tmp_path, pixels, benc
     arguments = {"features": ["pixels"], "metrics": metric_specs(["vendi"])}
     kind = fault if fault in ("size", "corrupt") else "mode"
     with pytest.raises(UserError, match=rf"1 of 40 images .*\(1 {kind}\)") as told:
-        score_images(folder, _reference(tmp_path, pixels), bench, **arguments)
+        score_images(folder, _reference(tmp_path, pixels), context, **arguments)
     assert "00007.png" in str(told.value)
-    found = score_images(folder, _reference(tmp_path, pixels), bench, skip_bad=True, **arguments)
+    found = score_images(folder, _reference(tmp_path, pixels), context, skip_bad=True, **arguments)
     assert [(b.name, b.fault) for b in found.bad] == [("00007.png", kind)]
     assert (found.images, found.ignored, found.scores[0].count) == (39, 1, 39)
     alone = create("metric", "vendi").scores(_features(np.delete(pixels, 7, 0)), None)["vendi"]
@@ -110,7 +110,7 @@ def _reference(root: Path, pixels: np.ndarray) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
-def test_the_numbers_are_those_of_peers_on_the_same_features(tmp_path, bench):
+def test_the_numbers_are_those_of_peers_on_the_same_features(tmp_path, context):
     """Fewer dimensions than images, so that pytorch-fid's root is at its best."""
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_peers_on_the_same_features(tmp_path, bench):
     folder = _folder(tmp_path / "f", own)
     np.savez(tmp_path / "adm.npz", arr_0=other.transpose(0, 2, 3, 1))
     found = score_images(
-        folder, tmp_path / "adm.npz", bench, features=["pixels"],
+        folder, tmp_path / "adm.npz", context, features=["pixels"],
         metrics=metric_specs(["frechet_distance", "kid:subsets=3,subset_size=100", "precision_recall"]),
         batch=37,
     )  # fmt: skip
@@ -170,10 +170,10 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert held["scores"][0]["protocol"]["reference"]["data"] == images.fingerprint()
 
 
-def test_what_can_t_be_scored_is_told(tmp_path, bench, pixels):
+def test_what_can_t_be_scored_is_told(tmp_path, context, pixels):
     np.save(tmp_path / "f.npy", pixels / 255)
     with pytest.raises(UserError, match="float64"):
-        score_images(tmp_path / "f.npy", "digits", bench, features=["pixels"])
+        score_images(tmp_path / "f.npy", "digits", context, features=["pixels"])
     np.savez(tmp_path / "a.npz", arr_0=pixels)
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
@@ -181,16 +181,16 @@ def test_what_can_t_be_scored_is_told(tmp_path, bench, pixels):
         list(ImageStream(tmp_path / "a.npz").batches(8))
     np.save(tmp_path / "o.npy", pixels)
     with pytest.raises(UserError, match="1 of|images are"):
-        score_images(tmp_path / "o.npy", "digits", bench, features=["pixels"])
+        score_images(tmp_path / "o.npy", "digits", context, features=["pixels"])
     with pytest.raises(UserError, match="does not exist"):
-        score_images(tmp_path / "none", "digits", bench, features=["pixels"])
+        score_images(tmp_path / "none", "digits", context, features=["pixels"])
     with pytest.raises(UserError, match="reads layer 'logits'"):
-        score_images(tmp_path / "o.npy", "digits", bench, features=["pixels"],
+        score_images(tmp_path / "o.npy", "digits", context, features=["pixels"],
                      metrics=metric_specs(["inception_score"]))  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["npz", "folders", "numbers"])
-def test_a_class_is_scored_against_its_own_reference(tmp_path, bench, form):
+def test_a_class_is_scored_against_its_own_reference(tmp_path, context, form):
     train, test = (
         create("dataset", {"name": "digits", "split": split}).open() for split in ("train", "test")
     )
@@ -203,7 +203,7 @@ def test_a_class_is_scored_against_its_own_reference(tmp_path, bench, form):
             folder = path / (f"{label}" if form == "numbers" else f"class {label}")
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[0]).save(folder / f"{i:04}.png")
-    found = score_images(path, "digits", bench, features=["digits_classifier"], per_class=True)
+    found = score_images(path, "digits", context, features=["digits_classifier"], per_class=True)
     assert sorted(found.classes) == list(range(10))
     net = create("features", "digits_classifier").build(torch.device("cpu"))
 
@@ -222,15 +222,15 @@ def test_a_class_is_scored_against_its_own_reference(tmp_path, bench, form):
     assert not prints & {r.fingerprint for r in found.scores}
 
 
-def test_classes_without_labels_are_told(tmp_path, bench):
+def test_classes_without_labels_are_told(tmp_path, context):
     images = create("dataset", "digits").open().pixels(range(20)).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "a.npz", arr_0=images)
     with pytest.raises(UserError, match="holds no labels"):
-        score_images(tmp_path / "a.npz", "digits", bench, features=["pixels"], per_class=True)
+        score_images(tmp_path / "a.npz", "digits", context, features=["pixels"], per_class=True)
     np.savez(tmp_path / "b.npz", arr_0=images, arr_1=np.arange(20) % 11)
     with pytest.raises(UserError, match="no class 10"):
-        score_images(tmp_path / "b.npz", "digits", bench, features=["pixels"], per_class=True,
+        score_images(tmp_path / "b.npz", "digits", context, features=["pixels"], per_class=True,
                      metrics=metric_specs(["frechet_distance"]))  # fmt: skip
     folder = _folder(tmp_path / "flat", images.transpose(0, 3, 1, 2))
     with pytest.raises(UserError, match="class's folder"):
-        score_images(folder, "digits", bench, features=["pixels"], per_class=True)
+        score_images(folder, "digits", context, features=["pixels"], per_class=True)
