@@ -22,13 +22,12 @@ from PIL import Image
 from torch import nn
 
 from cmbench.cards.cards import PlacedCard, find_card
-from cmbench.cards.open import open_card
+from cmbench.cards.open import open_card, open_module
 from cmbench.core.environment import pick_device
 from cmbench.core.errors import UserError
-from cmbench.core.images import Quantisation, image_grid, to_pixels
+from cmbench.core.images import Quantisation, image_grid
 from cmbench.core.loader import create, load
 from cmbench.core.nfe import EvaluationCounter
-from cmbench.core.random import Noise
 from cmbench.engine.sampling import default_batch
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference
@@ -127,9 +126,7 @@ class LoadedModel:
         with EvaluationCounter(generator.networks()) as counter:
             for first in range(0, count, size):
                 indices = range(first, min(first + size, count))
-                noise = Noise(seed, indices, generator.shape, self.device)
-                labels = noise.labels(generator.classes) if generator.classes else None
-                parts.append(to_pixels(generator.generate(noise, labels), quantisation).cpu())
+                parts.append(generator.pixels(seed, indices, self.device, quantisation))
         pixels = torch.cat(parts).numpy()
         spent = counter.per_image(count)
         return Samples(pixels, spent, self.placed.full_name, chosen.spec(), seed)
@@ -161,10 +158,7 @@ def load_model(
     """
     placed, place = find_card(name), pick_device(device)
     adapter, file = open_card(placed, Path(weights) if weights is not None else None)
-    module = adapter.build()
-    if file is not None:
-        adapter.load(module, file)
-    return LoadedModel(placed, module.to(place).eval().requires_grad_(False), place)
+    return LoadedModel(placed, open_module(adapter, file, place), place)
 
 
 def evaluate(
@@ -197,18 +191,14 @@ def evaluate(
             expected="uint8 of shape (N, C, H, W)",
         )
     extractor: FeatureExtractor = create("features", features)
-    built = extractor.build(pick_device(device))
+    place = pick_device(device)
+    built = extractor.build(place)
 
     def extract(block: NDArray[np.uint8]) -> Features:
-        parts = [
-            {k: v.float().cpu().numpy() for k, v in built(torch.from_numpy(chunk)).items()}
-            for chunk in np.array_split(block, -(-len(block) // 64))
-        ]
-        return Features({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+        return Features(built.rows(np.array_split(block, -(-len(block) // 64)), place))
 
-    with torch.inference_mode():
-        generated = extract(pixels)
-        target = _reference(reference, extract, Path(data) if data else None)
+    generated = extract(pixels)
+    target = _reference(reference, extract, Path(data) if data else None)
     rows = []
     for spec in metrics:
         metric: Metric = create("metric", spec)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmbench.audit.cached import CachedSamples, cached_samples, differing_fields, manifest_spec
@@ -265,14 +264,8 @@ class _Measure:
         return moved, "emulated: half of the inner pixels moved by one level"
 
     def _again(self, pixels: NDArray[np.uint8], spec: dict[str, Any]) -> Features:
-        net = self.context.extractor(spec)
-        parts: dict[str, list[NDArray[np.float32]]] = {}
-        with torch.inference_mode():
-            for first in range(0, len(pixels), 64):
-                block = torch.from_numpy(pixels[first : first + 64]).to(self.context.device)
-                for name, rows in net(block).items():
-                    parts.setdefault(name, []).append(rows.float().cpu().numpy())
-        return Features({name: np.concatenate(rows) for name, rows in parts.items()})
+        batches = (pixels[first : first + 64] for first in range(0, len(pixels), 64))
+        return Features(self.context.extractor(spec).rows(batches, self.context.device))
 
 
 def _around(value: float, error: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cmbench.cli.complete import ENGINES, one_of
+from cmbench.cli.complete import complete_engine
 from cmbench.cli.options import (
     AsJson,
     DataPaths,
@@ -40,14 +40,20 @@ def run(
     ] = True,
     engine: Annotated[
         str,
-        typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=one_of(ENGINES)),
+        typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=complete_engine),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a job or worker gets.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs a job or worker gets.")] = 0.0,
-    workers: Annotated[int, typer.Option(min=1, help="Workers of the Slurm array.")] = 1,
+    cpus: Annotated[
+        float | None, typer.Option(min=0.1, help="CPUs per job (Ray) or worker (Slurm): 1.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs per job (Ray) or worker (Slurm): 0.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of the Slurm array: 1.")
+    ] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE of the Slurm array: partition, time (minutes), account."),
@@ -67,7 +73,7 @@ def run(
         plan(suite, data, device, retrain, tag, as_json)
         return
     from cmbench.engine.context import JobContext
-    from cmbench.engine.open import EngineOptions, open_engine
+    from cmbench.engine.open import open_engine
     from cmbench.engine.progress import show_progress
     from cmbench.engine.schedule import needed_jobs
     from cmbench.run.suite import run_suite
@@ -77,9 +83,15 @@ def run(
         raise UserError(
             f"--race --engine {engine}: a race runs in one process", fix="--engine local"
         )
-    options = EngineOptions(
-        address, cpus, gpus, timeout, workers, key_values("--slurm", slurm or [])
-    )
+    asked = {
+        "address": address,
+        "cpus": cpus,
+        "gpus": gpus,
+        "workers": workers,
+        "slurm": key_values("--slurm", slurm) if slurm else None,
+        "timeout": timeout,
+    }
+    options = {key: value for key, value in asked.items() if value is not None}
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (

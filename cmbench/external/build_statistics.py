@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmbench.core.digests import file_sha256
@@ -136,10 +135,8 @@ class _Torch:
     def __init__(self, context: JobContext, spec: dict[str, Any]) -> None:
         self.context, self.net = context, context.extractor(spec)
 
-    @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        found = self.net(torch.from_numpy(pixels).to(self.context.device))
-        return {name: rows.float().cpu().numpy() for name, rows in found.items()}
+        return self.net.features(pixels, self.context.device)
 
 
 @dataclass

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 
-from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
@@ -18,7 +17,8 @@ from cmbench.external.containers import ImageStream
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Reference
 from cmbench.metrics.statistics.formats import Statistics, open_statistics
-from cmbench.store.jobs import Job, make_job
+from cmbench.store.jobs import Job
+from cmbench.suite.score_jobs import reference_job
 
 __all__ = ["DataTarget", "FileTarget", "dataset_of", "features_of", "find_target"]
 
@@ -49,21 +49,8 @@ class DataTarget:
         return context.reference(job.address.key), job.spec
 
     def _job(self, extractor: FeatureExtractor) -> Job:
-        # The same specification as a suite's, so that both share the output and the fingerprint.
-        return make_job(
-            "reference",
-            {
-                "data": self.fingerprint,
-                "extractor": extractor.spec(),
-                "weights": extractor.weights_digest(),
-                "count": None,
-            },
-            title=f"reference {self.dataset.name} in {extractor.name}",
-            transport={
-                "dataset": self.dataset.model_dump(mode="json") | {"name": self.dataset.name},
-                "data_path": str(self.path) if self.path else None,
-            },
-        )
+        weights = extractor.weights_digest()
+        return reference_job(self.dataset, self.path, self.fingerprint, extractor, weights)
 
 
 @dataclass
@@ -157,23 +144,13 @@ def features_of(
     """
     parts: dict[str, dict[str, list[NDArray[np.float32]]]] = {}
     done = 0
-    with torch.inference_mode():
-        for block in stream.batches(batch):
-            if stream.bad and not skip_bad:
-                continue  # They will be refused: the rest is only read, to name and count.
-            pixels = torch.from_numpy(block).to(context.device)
-            for name, extractor in built.items():
-                for layer, rows in extractor(pixels).items():
-                    found = rows.float().cpu().numpy()
-                    _require_finite(found, layer, done)
-                    parts.setdefault(name, {}).setdefault(layer, []).append(found)
-            done += len(block)
-            if tick is not None:
-                tick(done, 0)
+    for block in stream.batches(batch):
+        if stream.bad and not skip_bad:
+            continue  # They will be refused: the rest is only read, to name and count.
+        for name, extractor in built.items():
+            for layer, rows in extractor.features(block, context.device, done).items():
+                parts.setdefault(name, {}).setdefault(layer, []).append(rows)
+        done += len(block)
+        if tick is not None:
+            tick(done, 0)
     return parts
-
-
-def _require_finite(rows: NDArray[np.float32], layer: str, first: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise CmbenchError(f"feature '{layer}' of image {first + bad[0]} is not finite")

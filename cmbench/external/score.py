@@ -23,6 +23,7 @@ from cmbench.external.references import DataTarget, features_of, find_target
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference
 from cmbench.record.schema import ScoreRecord
+from cmbench.suite.score_jobs import protocol
 
 __all__ = ["ImageScores", "metric_specs", "score_images"]
 
@@ -230,14 +231,10 @@ def _score(
     other: tuple[Reference, dict[str, Any]] | None,
 ) -> list[ScoreRecord]:
     reference, told = other if other is not None and metric.needs_reference else (None, None)
-    protocol = {
-        "metric": metric.spec(),
-        "extractor": extractor.spec(),
-        "weights": extractor.weights_digest(),
-        "reference": told,
-        "images": len(generated),
-        "quantisation": "as given",
-    }
+    weights = extractor.weights_digest()
+    hashed = protocol(
+        metric, extractor, weights, told, images=len(generated), quantisation="as given"
+    )
     space = extractor.distance_name
     return [
         ScoreRecord(
@@ -248,8 +245,8 @@ def _score(
             interval=score.interval,
             count=score.count,
             higher_is_better=metric.higher_is_better,
-            fingerprint=digest(protocol),
-            protocol=protocol,
+            fingerprint=digest(hashed),
+            protocol=hashed,
             details=score.details,
         )
         for name, score in metric.scores(generated, reference).items()

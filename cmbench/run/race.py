@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import write_json
+from cmbench.engine.base import Engine
 from cmbench.engine.job import JobFailedError
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.metrics.base import MetricError, terms_of
 from cmbench.stats.race import Race, Settled
 from cmbench.store.store import Address
@@ -27,7 +27,7 @@ from cmbench.suite.planner import Cell, Plan, PlannedScore
 __all__ = ["race_suite"]
 
 
-def race_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Plan:
+def race_suite(plan: Plan, engine: Engine, folder: Path) -> Plan:
     """The plan with the cells that a race settles waiting; writes `race.json`.
 
     Cells that have their number, decoys, and cells that fail are left to the run itself.
@@ -85,7 +85,7 @@ def _may_race(cell: Cell, place: int, folder: Path) -> bool:
 @dataclass
 class _Runner:
     plan: Plan
-    engine: LocalEngine
+    engine: Engine
     place: int
     name: str
 

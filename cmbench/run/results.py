@@ -18,9 +18,9 @@ from cmbench.core.environment import device_name, git_state, package_versions
 from cmbench.core.errors import Pending
 from cmbench.core.files import atomic_file, sweep, write_json, write_text
 from cmbench.core.images import image_grid
+from cmbench.engine.base import Engine
 from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.record.schema import (
     PendingScore,
     Provenance,
@@ -45,7 +45,7 @@ _TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
 class ResultsWriter:
     """Writes the records of a plan's cells, and what stands beside them, into one folder."""
 
-    def __init__(self, plan: Plan, engine: LocalEngine, folder: Path) -> None:
+    def __init__(self, plan: Plan, engine: Engine, folder: Path) -> None:
         self.plan, self.engine, self.folder = plan, engine, folder
         self.context: JobContext = engine.context
         self.speeds: dict[str, dict[str, object]] = {}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cmbench.cards.cards import find_card
-from cmbench.cards.open import open_card
+from cmbench.cards.open import open_card, open_module
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.train.loop import Student, TrainResult, TrainState, train_in_step
@@ -76,7 +76,4 @@ def _module_of(recipe: Recipe, role: str, given: Path | None, device: torch.devi
             fix=f"--{role} WEIGHTS.safetensors, or the folder it was trained in",
         )
     model, file = open_card(placed, given)
-    module = model.build()
-    if file is not None:
-        model.load(module, file)
-    return module.to(device).eval()
+    return open_module(model, file, device)

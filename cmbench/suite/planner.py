@@ -153,14 +153,8 @@ def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
 
 def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, seed: int) -> Cell:
     suite = plan.suite
-    identity = {
-        "model": network.model.spec(),
-        "weights": network.weights,
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": suite.images.count,
-        "quantisation": suite.quantisation,
-    }
+    of_network = {"model": network.model.spec(), "weights": network.weights}
+    identity = _identity(suite, of_network, sampler, seed)
     shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
     return Cell(
         id=digest(identity)[:16],
@@ -174,6 +168,19 @@ def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, se
         network=network,
         shards=shards,
     )
+
+
+def _identity(
+    suite: Suite, network: dict[str, Any], sampler: Sampler, seed: int
+) -> dict[str, Any]:
+    """What a cell's id is the hash of; `network` says which network, or which card waits."""
+    return {
+        **network,
+        "sampler": sampler.spec(),
+        "seed": seed,
+        "images": suite.images.count,
+        "quantisation": suite.quantisation,
+    }
 
 
 def _sampling(
@@ -208,14 +215,11 @@ def _sampling(
 def _waiting(
     plan: Plan, run: RunEntry, placed: PlacedCard, sampler: Sampler, seed: int, reason: Pending
 ) -> Cell:
-    identity = {
+    of_card = {
         "card": placed.full_name,
         "train": {k: str(v) for k, v in run.train.items()},
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": plan.suite.images.count,
-        "quantisation": plan.suite.quantisation,
     }
+    identity = _identity(plan.suite, of_card, sampler, seed)
     return Cell(
         id=digest(identity)[:16],
         label=_label(run, placed, {}, sampler),

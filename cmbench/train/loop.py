@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from cmbench.core.digests import digest
 from cmbench.core.errors import CmbenchError, Interrupted, UserError
 from cmbench.core.files import atomic_file, write_bytes, write_json
-from cmbench.core.images import image_grid, to_images, to_pixels
+from cmbench.core.images import image_grid, to_images
 from cmbench.core.loader import create
-from cmbench.core.random import Noise
 from cmbench.datasets.base import ImageSet
 from cmbench.denoise.model import Model
 from cmbench.record.schema import TrainingLog, TrainingPoint
@@ -338,9 +337,7 @@ class _Trainer:
         if self.sampler is None or not self.ranks.is_first:
             return
         generator = BoundGenerator(self.average.module, self.sampler)  # type: ignore[arg-type]
-        noise = Noise(0, range(64), generator.shape, self.device)
-        labels = noise.labels(generator.classes) if generator.classes else None
-        pixels = to_pixels(generator.generate(noise, labels), "round").cpu()
+        pixels = generator.pixels(0, range(64), self.device)
         with atomic_file(self.folder / f"samples-{seen:09d}.png") as file:
             Image.fromarray(image_grid(pixels, 8).numpy()).save(file, format="PNG")
 

@@ -16,6 +16,7 @@ from cmbench.cli.main import app
 from cmbench.core.digests import digest
 from cmbench.core.loader import bundled_root, create
 from cmbench.report.board import read_board
+from cmbench.report.leaderboard import as_csv
 from cmbench.train.recipe import read_recipe
 
 SUITE = """\
@@ -48,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                   "--no-report", "--device", "cpu"],
         )  # fmt: skip
     assert done.exit_code == 0, done.output
-    (folder / "small" / "leaderboard.csv").write_text(read_board(folder / "small").csv())
+    (folder / "small" / "leaderboard.csv").write_text(as_csv(read_board(folder / "small")))
     return folder
 
 
