@@ -15,7 +15,7 @@ import cmbench
 
 MODELS = {
     "edm/cifar10_long": "dpmpp_2m",  # the teacher, under a solver that can spend any NFE
-    "consistency/cifar10_cd_stlpips": "multistep",  # its student, by consistency distillation
+    "consistency/cifar10_cd_l2": "multistep",  # its student, by consistency distillation
 }
 EVALUATIONS = (1, 2, 35)
 REFERENCE = Path(__file__).parents[1] / "suites/reference/cifar10_train.efficientnet_lite0.npz"
