@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,10 @@ def test_the_notebook_is_shipped_without_outputs_and_compiles():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not (find_spec("nbclient") and find_spec("ipykernel")),
+    reason="no nbclient or ipykernel here: pip install -e '.[test]'",
+)
 def test_the_notebook_runs_in_a_kernel_of_its_own(tmp_path):
     """In another process, where warnings of Jupyter's packages are not this project's errors."""
     code = (
