@@ -92,8 +92,8 @@ A run's `label` may hold placeholders in braces. Each cell fills in its own:
 | `{sampler}` | the name of the cell's sampler |
 | `{KEY}` | the cell's value of `KEY` under the run's `train`: `{objective}`, `{distance}`, ...; a component gives its name |
 
-A label with any other name in braces, or a key with a dot, is kept as it is written. Without `label`, the line is called by its model, the values
-under `train` and, where the run has several, its sampler.
+A label with any other name in braces, or a key with a dot, is kept as it is written. Without `label`, the line is called by its
+model, the values under `train` and, where the run has several, its sampler.
 
 ## Paths
 
