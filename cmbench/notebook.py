@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from cmbench.cards.cards import PlacedCard, find_card
@@ -35,7 +35,7 @@ from cmbench.metrics.statistics.file import load_reference, reference_from_featu
 from cmbench.record.schema import read_records
 from cmbench.samplers.base import BoundGenerator, Sampler
 
-__all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results"]
+__all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results", "strip"]
 
 _SHOWN = 64
 
@@ -215,6 +215,44 @@ def _reference(given: str | Path | dict[str, Any], extract: Any, data: Path | No
         return load_reference(Path(given))
     images = create("dataset", given).open(data)
     return reference_from_features(extract(images.pixels(range(len(images)))), "")
+
+
+def strip(rows: Sequence[Samples], *, columns: int = 10, zoom: int = 2) -> Image.Image:
+    """Draws one labelled row per sampling; equal seeds give a column the same starting noise.
+
+    Args:
+        rows: Samples of images of one size.
+        columns: Images per row: the first ones of each sampling.
+        zoom: Side of a drawn pixel.
+
+    Raises:
+        UserError: If there are no rows, or their images differ in size.
+    """
+    sizes = {samples.pixels.shape[1:] for samples in rows}
+    if len(sizes) != 1:
+        raise UserError(
+            f"a strip of {len(rows)} samplings with {len(sizes)} image sizes",
+            expected="one or more samplings, their images of one size",
+        )
+    labels = [f"{samples.model}, {samples.nfe:g} NFE" for samples in rows]
+    font = ImageFont.load_default(14)
+    left = 16 + int(max(font.getlength(label) for label in labels))
+    pictures = [_row(samples, columns, zoom) for samples in rows]
+    pitch = pictures[0].height + zoom
+    width = left + max(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width, pitch * len(rows) - zoom), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
+        draw.text((8, i * pitch + picture.height // 2), label, "black", font, anchor="lm")
+        sheet.paste(picture, (left, i * pitch))
+    return sheet
+
+
+def _row(samples: Samples, columns: int, zoom: int) -> Image.Image:
+    shown = torch.from_numpy(samples.pixels[:columns])
+    picture = Image.fromarray(image_grid(shown, len(shown)).numpy())
+    size = (picture.width * zoom, picture.height * zoom)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def results(folder: Path | str) -> pd.DataFrame:

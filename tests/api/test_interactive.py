@@ -40,6 +40,27 @@ def test_saved_samples_are_as_adm_reads_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(held["arr_0"][..., 0], made.pixels[:, 0])
 
 
+def test_a_strip_has_a_row_for_each_sampling_and_a_column_for_each_image() -> None:
+    model = cmbench.load_model("oracle/digits", device="cpu")
+    rows = [model.sample(5, nfe=nfe, sampler="euler") for nfe in (1, 4, 9)]
+    picture = np.asarray(cmbench.strip(rows, columns=4, zoom=2))
+    pitch = 2 * (8 + 1)  # eight pixels and a gap, each drawn twice as wide and high
+    assert picture.shape[0] == 3 * pitch - 2
+    drawn = picture[:, picture.shape[1] - (4 * pitch - 2) :]
+    for i, samples in enumerate(rows):
+        for j in range(4):
+            tile = drawn[i * pitch : i * pitch + 16 : 2, j * pitch : j * pitch + 16 : 2, 0]
+            np.testing.assert_array_equal(tile, samples.pixels[j, 0])
+
+
+def test_a_strip_of_unlike_images_or_of_none_is_refused() -> None:
+    small = cmbench.Samples(np.zeros((2, 1, 8, 8), np.uint8), 1, "a", {"name": "euler"}, 0)
+    large = cmbench.Samples(np.zeros((2, 3, 32, 32), np.uint8), 1, "b", {"name": "euler"}, 0)
+    for rows in ([], [small, large]):
+        with pytest.raises(UserError, match="one size"):
+            cmbench.strip(rows)
+
+
 def test_evaluate_gives_the_metrics_own_numbers() -> None:
     images = create("dataset", "digits").open()
     half = images.pixels(range(0, 400))
