@@ -5,6 +5,7 @@ from cmbench.core.errors import Pending, UserError
 from cmbench.core.generator import Generator
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
+from cmbench.core.tensor_files import read_safetensors
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets.base import Dataset, ImageSet
 from cmbench.degradations.base import Degradation
@@ -131,6 +132,7 @@ __all__ = [
     "read_diffusers_weights",
     "read_edm",
     "read_flax",
+    "read_safetensors",
     "read_torch",
     "score_sde_states",
 ]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing, read_regular
+from cmbench.core.tensor_files import read_safetensors
 from cmbench.released.torch_state import read_torch
 
 __all__ = ["DiffusersFolder", "find_diffusers", "read_diffusers_weights"]
@@ -66,14 +66,7 @@ def read_diffusers_weights(path: Path) -> dict[str, Tensor]:
         UserError: If the file is broken or holds anything but tensors.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except FileNotFoundError:
-            raise UserError(f"weights file {path} does not exist") from None
-        except SafetensorError as error:
-            raise UserError(
-                f"the file is truncated or not safetensors ({error})", where=str(path)
-            ) from None
+        return read_safetensors(path)
     state = read_torch(path)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(
@@ -103,12 +96,9 @@ def _folder(unet: Path, weights: Path | None = None) -> DiffusersFolder:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", expected="a folder of diffusers") from None
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=str(path)) from None
+    data = read_regular(path, "configuration")
+    with parsing(path, "JSON", fix="bring the folder's own file again"):
+        found = json.loads(data.decode("utf-8"))
     if not isinstance(found, dict):
         raise UserError("not a mapping of keys to values", where=str(path))
     return found
