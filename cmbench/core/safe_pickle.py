@@ -75,9 +75,9 @@ def check_keys(keys: list[Any]) -> None:
     """
     for key in keys:
         if not isinstance(key, str | int | float | bytes | None):
-            raise Refused("a key or a set's member that is not text or a number")
+            raise Refused("a dictionary or set whose key is not text or a number")
         if isinstance(key, int) and abs(key) >= _WIDEST_KEY:
-            raise Refused("a key or a set's member that is a huge number")
+            raise Refused("a dictionary or set whose key is a huge number")
 
 
 def plain_set(items: Any = ()) -> set[Any]:

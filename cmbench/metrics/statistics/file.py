@@ -138,7 +138,7 @@ def check_moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> None:
         raise UserError(f"{path}: mu {mean.shape} and sigma {covariance.shape} don't fit")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: statistics that are not finite")
-    if max(np.abs(mean).max(), np.abs(covariance).max()) > _LARGEST:
+    if max(float(np.abs(mean).max()), float(np.abs(covariance).max())) > _LARGEST:
         raise UserError(f"{path}: statistics above {_LARGEST:g}, whose squares overflow")
 
 
