@@ -263,9 +263,12 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
         packed = file.suffix == ".gz"
         stream = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
         head = stream.read(4)
-        axes = head[3]
-        shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(axes))
+        if len(head) < 4 or head[:3] != b"\0\0\x08":
+            raise UserError("not an idx file of bytes: it doesn't start as one does")
+        shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(head[3]))
         size = math.prod(shape)
+        if not size:
+            raise UserError("the idx file holds no images or labels")
         check_unpacked(size, len(data), "the array")
         found = np.frombuffer(stream.read(size + 1), np.uint8)
         return found.reshape(shape)
