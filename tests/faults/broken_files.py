@@ -111,7 +111,7 @@ def intact_files():
         "own.npz": _npz(digest=np.array("d"), **{"sigma/pool": np.eye(3)}, **_own_statistics()),
         "compact.npz": _npz(
             made_of=made_of, **{"triangle/pool": np.ones(6, np.float32)}, **_own_statistics()
-        ),  # fmt: skip
+        ),
         "moments.pkl": pickle.dumps(statistics, 4),
         "moments5.pkl": pickle.dumps(statistics, 5),
         "data_batch_1": _cifar(4),
