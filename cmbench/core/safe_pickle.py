@@ -97,7 +97,7 @@ class _NumpyType:
     def take_state(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
         if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+            self.dtype = self.dtype.newbyteorder("<" if order == "<" else ">")
 
 
 def _checked_array(kind: Any, shape: Any, raw: Any) -> tuple[np.dtype[Any], bytes]:
@@ -129,7 +129,7 @@ def _array_from_buffer(
     raw: Any, kind: Any, shape: Any, order: str = "C"
 ) -> np.ndarray[Any, np.dtype[Any]]:
     dtype, data = _checked_array(kind, shape, raw)
-    return np.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[arg-type]
+    return np.frombuffer(data, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def _numpy_scalar(kind: Any, raw: Any) -> Any:
@@ -318,7 +318,7 @@ def _fill(array: np.ndarray[Any, Any], state: Any) -> None:
         raise Refused("an array without its state")
     shape, kind, fortran, raw = state[-4:]
     dtype, data = _checked_array(kind, shape, raw)
-    array.__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[attr-defined]
+    array.__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
 
 def _measure(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:

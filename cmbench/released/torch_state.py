@@ -7,18 +7,19 @@ file claims is checked against the bytes that are there before anything is made 
 import io
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular, regular_file
 from cmbench.core.safe_pickle import Refused, SafeUnpickler
 from cmbench.released.torch_pickle import Storage, TensorUnpickler
 
-__all__ = ["read_torch", "read_torch_bytes"]
+__all__ = ["read_state_dict", "read_torch", "read_torch_bytes"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -39,6 +40,31 @@ def read_torch(path: Path | str) -> Any:
             return _read_stream(io.BytesIO(read_regular(path, "weights file")))
         with zipfile.ZipFile(path) as archive:
             return _from_archive(archive, path.stat().st_size)
+
+
+def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """The tensors by name of a `torch.save` file that holds one state_dict.
+
+    The prefix `module.`, which DataParallel gives to all names, is taken off.
+
+    Raises:
+        UserError: As `read_torch`; or if the file holds an optimiser's state, several things of
+            which one may be a state_dict, or anything else.
+    """
+    found, where = read_torch(path), str(path)
+    expected = "a state_dict: tensors by name"
+    if not isinstance(found, Mapping):
+        raise UserError(f"the file holds a {type(found).__name__}", where=where, expected=expected)
+    if {"state", "param_groups"} <= set(found):
+        raise UserError("this is an optimiser's state", where=where, expected=expected)
+    others = [name for name, value in found.items() if not isinstance(value, Tensor)]
+    if others or not all(isinstance(name, str) for name in found):
+        held = ", ".join(str(name) for name in list(found)[:6])
+        inner = next((name for name in others if isinstance(found[name], Mapping)), None)
+        fix = f"torch.save(torch.load(FILE)[{str(inner)[:40]!r}], 'weights.pt')" if inner else ""
+        raise UserError(f"the file holds {held[:200]}", where=where, expected=expected, fix=fix)
+    wrapped = bool(found) and all(name.startswith("module.") for name in found)
+    return {name.removeprefix("module.") if wrapped else name: v for name, v in found.items()}
 
 
 def read_torch_bytes(data: bytes) -> Any:

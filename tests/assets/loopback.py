@@ -127,7 +127,7 @@ def serving():
     """The server's address and what it does."""
     faults = Faults()
     server = Quiet(("127.0.0.1", 0), handler(faults))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", faults
     finally:
