@@ -11,7 +11,7 @@ from cmbench.cli.complete import (
     complete_component,
     complete_features,
 )
-from cmbench.cli.options import AsJson, DataPath, Device, Quiet, print_json
+from cmbench.cli.options import AsJson, DataPath, Device, Overwrite, Quiet, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["neighbours", "score"]
@@ -118,7 +118,7 @@ def neighbours(
     reference: Annotated[
         str, typer.Option(help="The training set: digits, cifar10:split=train, a folder.")
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("neighbours.png"),
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("neighbours.png"),
     features: Annotated[
         str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
     ] = "efficientnet_lite0",
@@ -127,6 +127,7 @@ def neighbours(
     data: DataPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -145,7 +146,7 @@ def neighbours(
         shown.start_job(f"neighbours of {images}")
         found = nearest_training_images(
             images, reference, context, features=features, show=show, near=near, data=data,
-            batch=batch, out=out, tick=shown.tick,
+            batch=batch, out=out, overwrite=overwrite, tick=shown.tick,
         )  # fmt: skip
         shown.end_job()
     if as_json:

@@ -1,16 +1,34 @@
-"""Files written whole or not at all: temporary name, fsync, rename."""
+"""Files written whole or not at all (temporary name, fsync, rename), and read with care.
+
+Whoever reads a file that cmbench did not write opens it by `regular_file` or `read_regular`, and
+parses it inside `parsing`, so that every fault of it is a UserError with its path.
+"""
 
 import contextlib
 import json
 import os
 import re
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["atomic_file", "fsync_folder", "sweep", "write_bytes", "write_json", "write_text"]
+from cmbench.core.errors import CmbenchError, UserError
+
+__all__ = [
+    "atomic_file",
+    "fsync_folder",
+    "new_file",
+    "parsing",
+    "read_regular",
+    "regular_file",
+    "sweep",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 _OWNER = re.compile(r"\.(?P<pid>\d+)@(?P<host>.+)\.[^.]+\.tmp$")
 
@@ -73,6 +91,141 @@ def fsync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def regular_file(path: Path, kind: str = "file") -> Path:
+    """Returns `path` if it is a regular file, or a link to one.
+
+    A FIFO or a device would be waited for, or read, without end.
+
+    Args:
+        path: The file.
+        kind: The word for it in the error: `weights file`.
+
+    Raises:
+        UserError: If it is missing, a folder, a FIFO, a socket or a device, or if its name leads
+            nowhere (a dangling link, links in a circle, a name too long).
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            target = os.readlink(path)
+            raise UserError(f"{kind} {path} is a link to {target}, which does not exist") from None
+        raise UserError(f"{kind} {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{kind} {_printable(path)} can't be opened: {_reason(error)}") from None
+    if not stat.S_ISREG(mode):
+        known = [name for test, name in _KINDS if test(mode)]
+        raise UserError(
+            f"{path} is {known[0] if known else 'no regular file'}", expected=f"a {kind}"
+        )
+    return path
+
+
+def read_regular(path: Path, kind: str = "file") -> bytes:
+    """Reads a regular file, and of it no more bytes than its size says.
+
+    Raises:
+        UserError: As `regular_file`, or if it can't be read.
+    """
+    regular_file(path, kind)
+    try:
+        with path.open("rb") as file:
+            return file.read(os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise UserError(f"{kind} {path} can't be read: {_reason(error)}") from None
+    except MemoryError:
+        raise UserError(f"{kind} {path} is larger than this machine's memory") from None
+
+
+@contextlib.contextmanager
+def parsing(
+    path: Path, form: str, *, fix: str = "replace it with an intact copy"
+) -> Iterator[None]:
+    """Turns whatever a parser raises over the bytes of `path` into a UserError with the path.
+
+    Libraries raise more kinds of exceptions for broken files than any list of them has, so that
+    all are taken, but for an interrupt.
+
+    Args:
+        path: The file.
+        form: What it should have been: `a torch checkpoint`.
+        fix: What to do.
+
+    Raises:
+        UserError: In place of any exception.
+    """
+    try:
+        yield
+    except UserError as error:
+        mistaken = _mistaken(path)
+        if mistaken is not None:
+            raise mistaken from None
+        placed = error.where or str(path) in error.what
+        raise (error if placed else error.at(str(path))) from None
+    except CmbenchError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} asks for more memory than this machine has") from error
+    except Exception as error:
+        raise (
+            _mistaken(path)
+            or UserError(
+                f"the file is truncated or not {form} ({type(error).__name__}: {_reason(error)})",
+                where=str(path),
+                fix=fix,
+            )
+        ) from error
+
+
+def new_file(path: Path, *, overwrite: bool) -> Path:
+    """Returns `path` if nothing is lost by writing it.
+
+    Raises:
+        UserError: If a file is there and `overwrite` is false, or a folder is.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", expected="the name of a file to write")
+    if not overwrite and (path.exists() or path.is_symlink()):
+        raise UserError(f"{path} exists already", fix="give another name, or --overwrite")
+    return path
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _mistaken(path: Path) -> UserError | None:
+    """The error for a file that is known to be saved in place of what was wanted."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).lstrip().lower()
+    except OSError:
+        return None
+    if head.startswith((b"<!doctype", b"<html")):
+        return UserError(
+            f"{path} is a web page that was saved in place of the file",
+            fix="download it again, from the link to the raw file",
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return UserError(f"{path} is a pointer of Git LFS, not the file", fix="git lfs pull")
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """The first words of an error, printable: a parser may repeat a part of the file."""
+    told = (isinstance(error, OSError) and error.strerror) or str(error)
+    return _printable(" ".join(str(told).split())[:200])
+
+
+def _printable(text: object) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
 def _lives(pid: int) -> bool:

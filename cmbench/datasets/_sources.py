@@ -6,7 +6,7 @@ What a container holds is decoded once into one array; every fault names the mem
 import gzip
 import io
 import json
-import pickle
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from cmbench.core.array_files import check_unpacked
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing, read_regular
+from cmbench.core.safe_pickle import SafeUnpickler
 
 __all__ = ["Fit", "Pictures", "read_cifar_batches", "read_idx", "read_pictures"]
 
@@ -238,48 +241,34 @@ def _bytes(cell: Any) -> bytes:
     return cell["bytes"] if isinstance(cell, dict) else bytes(cell)
 
 
-_ARRAY_PARTS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _CifarUnpickler(pickle.Unpickler):
-    """Reads CIFAR's pickled batches: arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what rebuilds an array; anything else is refused and named."""
-        if (module, name) in _ARRAY_PARTS:
-            return super().find_class(module, name)
-        raise UserError(f"the pickle calls {module}.{name}, which is not data; it was not run")
-
-
 def read_cifar_batches(folder: Path, names: list[str]) -> Pictures:
     """Reads the python version of CIFAR-10 (`data_batch_1`, ..., as torchvision unpacks it)."""
     pixels, labels = [], []
     for name in names:
         file = folder / name
-        try:
-            with file.open("rb") as handle:
-                batch = _CifarUnpickler(handle, encoding="bytes").load()
-            pixels.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32))
-            labels.append(np.asarray(batch[b"labels"], np.int64))
-        except FileNotFoundError:
-            raise UserError(f"{file} is missing from the CIFAR-10 folder") from None
-        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError) as error:
-            raise UserError(f"{file} is not a whole CIFAR-10 batch: {error}") from None
+        data = read_regular(file, "CIFAR-10 batch")
+        with parsing(file, "a CIFAR-10 batch"):
+            batch = SafeUnpickler(io.BytesIO(data)).load()
+            # Python 2 wrote the names as text, Python 3 as bytes.
+            held = {n.decode() if isinstance(n, bytes) else n: v for n, v in batch.items()}
+            pixels.append(np.asarray(held["data"], np.uint8).reshape(-1, 3, 32, 32))
+            labels.append(np.asarray(held["labels"], np.int64))
     return Pictures(np.concatenate(pixels), np.concatenate(labels))
 
 
 def read_idx(file: Path) -> NDArray[np.uint8]:
     """Reads an idx file of bytes (MNIST's format), gzipped or not."""
-    try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        axes = data[3]
-        shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise UserError(f"{file} is not a whole idx file: {error}") from None
+    data = read_regular(file, "idx file")
+    with parsing(file, "an idx file"):
+        packed = file.suffix == ".gz"
+        stream = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
+        head = stream.read(4)
+        if len(head) < 4 or head[:3] != b"\0\0\x08":
+            raise UserError("not an idx file of bytes: it doesn't start as one does")
+        shape = tuple(int.from_bytes(stream.read(4), "big") for _ in range(head[3]))
+        size = math.prod(shape)
+        if not size:
+            raise UserError("the idx file holds no images or labels")
+        check_unpacked(size, len(data), "the array")
+        found = np.frombuffer(stream.read(size + 1), np.uint8)
+        return found.reshape(shape)

@@ -174,8 +174,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes `path`.png (150 dpi) and `path`.svg, without dates or versions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _style():
-        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-        path.with_suffix(".svg").write_text(svg_text(figure), "utf-8")
+        png, svg = (path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg"))
+        figure.savefig(png, dpi=150, metadata={"Software": None})
+        svg.write_text(svg_text(figure), "utf-8")
 
 
 def svg_text(figure: Figure) -> str:

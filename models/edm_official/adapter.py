@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from cmbench.api import (
@@ -25,6 +23,7 @@ from cmbench.api import (
     from_edm,
     load_weights,
     read_edm,
+    read_safetensors,
 )
 
 __all__ = ["EDMOfficial"]
@@ -111,7 +110,7 @@ class EDMOfficial(Model):
         """
         where = str(weights)
         if weights.suffix == ".safetensors":
-            state = _tensors(weights)
+            state = read_safetensors(weights)
             if not any(name.startswith("model.") for name in state):
                 load_weights(module, weights)
                 return
@@ -201,15 +200,3 @@ def _stated(found: EDMFile, where: str) -> dict[str, Any]:
             expected="a network of NVlabs/edm: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond",
         )
     return {k: v for k, v in told.items() if v not in (float("inf"), None)}
-
-
-def _tensors(weights: Path) -> dict[str, Any]:
-    try:
-        return dict(load_file(weights))
-    except FileNotFoundError:
-        raise UserError(f"weights file {weights} does not exist") from None
-    except SafetensorError as error:
-        raise UserError(
-            f"weights file {weights} is truncated or not safetensors ({error})",
-            fix="delete it and run again, or bring a whole copy",
-        ) from None
