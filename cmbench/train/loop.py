@@ -296,7 +296,7 @@ class _Trainer:
         )
         if spec.decay_images:
             share *= min(1.0, max(0.0, (self.recipe.images - seen) / spec.decay_images))
-        share *= self.loss.rate(self.step)
+        share *= self.loss.learning_rate_share(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = spec.lr * share
 
