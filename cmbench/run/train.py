@@ -48,10 +48,13 @@ def run_recipes(
     if len(recipes) > 1:
         require_alike(recipes)
     recipe, place = recipes[0], torch.device(device)
+    if data is not None and not data.exists():
+        raise UserError(f"--data {data}: it does not exist")
+    for role, given in (("teacher", teacher), ("start", start)):
+        _require_used(recipes, role, given)
+    _require_folder(out)
     images = create("dataset", recipe.dataset).open(data)
-    objective = recipe.built_objective()
-    wanted = objective.needs_teacher or objective.starts_from_teacher() or teacher is not None
-    taught = _module_of(recipe, "teacher", teacher, place) if wanted else None
+    taught = _module_of(recipe, "teacher", teacher, place) if _uses_teacher(recipe) else None
     students = [
         Student(
             each,
@@ -63,6 +66,32 @@ def run_recipes(
     return train_in_step(
         students, dataset_images=images, teacher=taught, device=place, progress=progress
     )
+
+
+def _uses_teacher(recipe: Recipe) -> bool:
+    objective = recipe.built_objective()
+    return objective.needs_teacher or objective.starts_from_teacher()
+
+
+def _require_used(recipes: Sequence[Recipe], role: str, given: Path | None) -> None:
+    """Refuses --teacher or --start where no recipe would read it."""
+    if given is None:
+        return
+    used = any(r.start if role == "start" else _uses_teacher(r) for r in recipes)
+    if not used:
+        names = ", ".join(r.recipe for r in recipes)
+        raise UserError(
+            f"--{role} {given}: recipe {names} uses no {role}",
+            fix=f"leave --{role} out, or name a card in the recipe: {role}: family/card",
+        )
+
+
+def _require_folder(out: Path) -> None:
+    """Refuses a place where no folder can be made, before anything is read or trained."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file", expected="a folder, new or of this training")
+    if any(parent.is_file() for parent in out.parents):
+        raise UserError(f"--out {out} leads through a file", expected="a folder")
 
 
 def _module_of(recipe: Recipe, role: str, given: Path | None, device: torch.device) -> nn.Module:
