@@ -204,7 +204,7 @@ def evaluate(
         metric: Metric = create("metric", spec)
         for name, score in metric.scores(generated, target).items():
             low, high = score.interval or (None, None)
-            title = extractor.distance_name if name == "frechet_distance" else name
+            title = metric.title_of(name, extractor)
             rows.append({"metric": title, "value": score.value, "error": score.error,
                          "low": low, "high": high, "images": score.count})  # fmt: skip
     return pd.DataFrame(rows).set_index("metric")

@@ -16,7 +16,7 @@ from cmbench.audit.cached import CachedSamples, cached_samples, differing_fields
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext
-from cmbench.metrics.base import Features, Metric, Reference, Score, terms_of
+from cmbench.metrics.base import Features, Metric, Reference, Score
 from cmbench.record.schema import Record, ScoreRecord, read_results
 from cmbench.store.jobs import make_job
 from cmbench.store.store import Address
@@ -221,7 +221,7 @@ class _Measure:
         self, metric: Metric, features: Features, reference: Reference | None
     ) -> tuple[float, NDArray[np.float64] | None]:
         score: Score = metric.scores(features, reference)[self.one.name]
-        return score.value, terms_of(metric, features, reference, self.one.name)
+        return score.value, metric.terms(features, reference, self.one.name)
 
     def _shards(self, held: CachedSamples) -> list[dict[str, Any]]:
         """Specifications of the sampling jobs behind the first's features."""

@@ -90,10 +90,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
-    """The error for a name that nobody has, naming the nearest and all that there are."""
+def unknown_name(
+    kind: str, name: str, allowed: Iterable[str], *, where: str = "", meant: str = ""
+) -> UserError:
+    """The error for a name that nobody has, naming the nearest (or `meant`) and all there are."""
     choices = sorted(allowed)
-    near = nearest(name, choices)
+    near = meant or nearest(name, choices)
     hint = f" Did you mean '{near}'?" if near else ""
     return UserError(
         f"no {kind} named '{name}'.{hint}",

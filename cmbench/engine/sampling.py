@@ -86,7 +86,7 @@ def _made(
     done = 0
     while done < count:
         size = min(batch, count - done)
-        kept: list[Tensor] | None = None if recorder is None else []
+        kept: list[tuple[Tensor, Tensor]] | None = None if recorder is None else []
         images = range(spec["first"] + done, spec["first"] + done + size)
         with replaying(generator.networks(), calls, done, size, kept):
             made, spent = _generate(generator, spec, images, context.device)

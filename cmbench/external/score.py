@@ -29,7 +29,6 @@ __all__ = ["ImageScores", "metric_specs", "score_images"]
 
 Spec = str | dict[str, Any]
 _NAMED = 10
-_TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def score_images(
         needed = any(metric.needs_reference for metric in mine)
         other = target.reference(extractor, context, batch) if needed else None
         for metric in mine:
-            lacks = other is not None and other[0].features is None and _wants_rows(metric)
+            lacks = other is not None and other[0].features is None and metric.needs_rows
             if lacks and not metrics:
                 skipped.append(f"{metric.name}: the reference holds moments only")
                 continue
@@ -211,10 +210,6 @@ def _first(bad: list[BadImage]) -> str:
     return f"look at {bad[0].name}: {bad[0].detail}" if bad else ""
 
 
-def _wants_rows(metric: Metric) -> bool:
-    return metric.name not in ("frechet_distance", "sfid", "fd_infinity")
-
-
 def _scorer(extractor: FeatureExtractor, told: dict[str, Any]) -> Scorer:
     """Scores of one class, whose label is part of the protocol."""
 
@@ -235,11 +230,10 @@ def _score(
     hashed = protocol(
         metric, extractor, weights, told, images=len(generated), quantisation="as given"
     )
-    space = extractor.distance_name
     return [
         ScoreRecord(
             name=name,
-            title=space if name == "frechet_distance" else f"{_TITLES.get(name, name)} ({space})",
+            title=metric.title_of(name, extractor),
             value=score.value,
             error=score.error,
             interval=score.interval,

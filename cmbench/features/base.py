@@ -72,6 +72,8 @@ class FeatureExtractor(Component, ABC):
     """Layer name to its width d. By convention `pool` feeds distances, `logits` class scores."""
     distance_name: ClassVar[str] = "FD"
     """How the Frechet distance in this space is called. Only Inception's is called FID."""
+    plain_titles: ClassVar[bool] = False
+    """Whether other scores are titled without this space's name: it is a suite's usual one."""
 
     @abstractmethod
     def weights_digest(self) -> str:

@@ -37,6 +37,7 @@ class Inception(FeatureExtractor):
 
     layers: ClassVar[dict[str, int]] = {"pool": 2048, "logits": 1008, "spatial": 2023}
     distance_name: ClassVar[str] = "FID"
+    plain_titles: ClassVar[bool] = True
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
     weights: Path | None = Field(
         None, description="weights file; else CMBENCH_INCEPTION, else the cache's file"

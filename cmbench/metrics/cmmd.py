@@ -25,6 +25,7 @@ _BLOCK, _ROWS = 1024, 2048
 class CMMD(Metric):
     """Squared maximum mean discrepancy with a Gaussian kernel, rows brought to length 1."""
 
+    title: ClassVar[str] = "CMMD"
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("cmmd",)
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)

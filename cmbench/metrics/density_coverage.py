@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
-from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.base import Bounds, Features, Metric, Reference, Score
 from cmbench.metrics.neighbours.occupancy import reached_score
 from cmbench.metrics.neighbours.search import Balls, balls_of, radii_of
 
@@ -21,6 +21,8 @@ __all__ = ["DensityCoverage"]
 class DensityCoverage(Metric):
     """How often reference balls hold generated rows, and how many of them hold any."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("prdc", "dc", "density", "coverage")
+    by_reference: ClassVar[tuple[str, ...]] = ("coverage",)
     revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -41,6 +43,10 @@ class DensityCoverage(Metric):
                 balls.holds, balls.holds.variance(), count=n, details=details
             ),
         }
+
+    def bounds_of(self, output: str) -> Bounds:
+        """Coverage is a share; density has no upper bound."""
+        return (0.0, 1.0) if output == "coverage" else self.bounds
 
     def influence(
         self, generated: Features, reference: Reference | None

@@ -23,6 +23,8 @@ __all__ = ["FrechetInfinity"]
 class FrechetInfinity(Metric):
     """Jackknife-corrected squared Frechet distance; sample i belongs to shard i mod `shards`."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("fid_infinity", "fid_inf")
+    needs_rows: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
     least: ClassVar[int] = 4

@@ -47,6 +47,8 @@ class _Pass(NamedTuple):
 class InceptionScore(Metric):
     """exp of the information between image and class, averaged over splits."""
 
+    title: ClassVar[str] = "Inception Score"
+    aliases: ClassVar[tuple[str, ...]] = ("is", "isc")
     revision: ClassVar[int] = 3
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (1.0, None)

@@ -29,6 +29,7 @@ _ROWS = 2048
 class KID(Metric):
     """Unbiased squared maximum mean discrepancy with the cubic kernel."""
 
+    title: ClassVar[str] = "KID"
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("kid",)
     subsets: int = Field(0, ge=0, description="random subsets to average; 0: all pairs at once")

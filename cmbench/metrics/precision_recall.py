@@ -25,6 +25,8 @@ __all__ = ["PrecisionRecall"]
 class PrecisionRecall(Metric):
     """Share of each set inside the other's manifold of k-nearest-neighbour balls."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("pr", "prc", "precision", "recall", "ipr")
+    by_reference: ClassVar[tuple[str, ...]] = ("recall",)
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
     outputs: ClassVar[tuple[str, ...]] = ("precision", "recall")

@@ -34,6 +34,8 @@ _MANY = 4
 class Vendi(Metric):
     """exp(-sum l log l) over the spectrum of the cosine kernel of the generated features."""
 
+    title: ClassVar[str] = "Vendi"
+    aliases: ClassVar[tuple[str, ...]] = ("vendi_score",)
     revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (1.0, None)

@@ -19,7 +19,7 @@ from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import write_json
 from cmbench.engine.base import Engine
 from cmbench.engine.job import JobFailedError
-from cmbench.metrics.base import MetricError, terms_of
+from cmbench.metrics.base import MetricError
 from cmbench.stats.race import Race, Settled
 from cmbench.store.store import Address
 from cmbench.suite.planner import Cell, Plan, PlannedScore
@@ -61,7 +61,7 @@ def _raced_score(plan: Plan) -> tuple[int, str]:
     """Place among a cell's scores, and name, of the first that has terms by image."""
     cell = next((c for c in plan.cells if c.scores), None)
     for place, score in enumerate(cell.scores if cell else ()):
-        if score.job is not None and hasattr(score.metric, "influence"):
+        if score.job is not None and score.metric.has_terms(score.metric.outputs[0]):
             return place, score.metric.outputs[0]
     raise UserError(
         f"suite {plan.suite.suite} has no score that a race can be judged by",
@@ -131,7 +131,7 @@ class _Runner:
             reference = self.engine.context.reference(spec["reference"])
         features = self.engine.context.features(keys)
         value = score.metric.scores(features, reference)[self.name].value
-        return value, terms_of(score.metric, features, reference, self.name)
+        return value, score.metric.terms(features, reference, self.name)
 
 
 def _stopped(plan: Plan, cell: Cell, name: str, settled: Settled, entries: int) -> Cell:

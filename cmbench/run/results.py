@@ -39,9 +39,6 @@ __all__ = ["ResultsWriter"]
 _SHOWN = 64
 
 
-_TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
-
-
 class ResultsWriter:
     """Writes the records of a plan's cells, and what stands beside them, into one folder."""
 
@@ -187,7 +184,7 @@ class ResultsWriter:
         return [
             ScoreRecord(
                 name=name,
-                title=_title(name, planned),
+                title=planned.metric.title_of(name, planned.extractor),
                 higher_is_better=planned.metric.higher_is_better,
                 fingerprint=digest(planned.protocol),
                 protocol=planned.protocol,
@@ -244,20 +241,11 @@ class ResultsWriter:
         write_json(path, record.model_dump(mode="json"))
 
 
-def _title(name: str, planned: PlannedScore) -> str:
-    space = planned.extractor.distance_name
-    if name == "frechet_distance":
-        return space
-    plain = _TITLES.get(name, name.replace("_", " "))
-    # Other spaces than these are named beside the score, so that columns tell themselves apart.
-    return plain if space in ("FID", "FD-EffNet", "FD-digits") else f"{plain} ({space})"
-
-
 def _waiting_scores(scores: Sequence[PlannedScore]) -> list[PendingScore]:
     return [
         PendingScore(
             name=name,
-            title=_title(name, score),
+            title=score.metric.title_of(name, score.extractor),
             reason=score.pending.reason,
             command=score.pending.command,
         )
