@@ -2,6 +2,7 @@
 
 from cmbench.core.component import Component
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing
 from cmbench.core.generator import Generator
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
@@ -128,6 +129,7 @@ __all__ = [
     "ncsn_states",
     "noise_schedule",
     "oracles",
+    "parsing",
     "products",
     "read_diffusers_weights",
     "read_edm",

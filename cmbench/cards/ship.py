@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import yaml
 from pydantic import ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from cmbench.cards.cards import PlacedCard, find_card
@@ -15,6 +15,7 @@ from cmbench.cards.open import card_model
 from cmbench.core.digests import digest, file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_json, write_text
+from cmbench.core.tensor_files import read_safetensors
 from cmbench.record.schema import TrainingLog
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -39,7 +40,8 @@ def ship_weights(name: str, run: Path) -> list[Path]:
     weights = placed.folder / "weights" / f"{placed.name}.safetensors"
     logged = weights.with_suffix(".log.json")
     state = {
-        key: _half(key, value) for key, value in load_file(run / "weights.safetensors").items()
+        key: _half(key, value)
+        for key, value in read_safetensors(run / "weights.safetensors").items()
     }
     weights.parent.mkdir(exist_ok=True)
     write_bytes(weights, save(state))

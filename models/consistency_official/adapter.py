@@ -24,6 +24,7 @@ from cmbench.api import (
     from_flax,
     from_openai,
     load_weights,
+    parsing,
     read_flax,
     read_state_dict,
 )
@@ -149,8 +150,10 @@ class ConsistencyOfficial(Model):
             load_weights(module, weights)
         elif self.layout == "flax":
             tree = read_flax(weights, [self.tree])[self.tree]
-            fill(module.net, from_flax(module.net, tree), where=where)
+            with parsing(weights, "weights of this architecture"):
+                fill(module.net, from_flax(module.net, tree), where=where)
         else:
             state = read_state_dict(weights)
             order = "three-heads-width"
-            fill(module.net, from_openai(module.net, state, order=order), where=where)
+            with parsing(weights, "weights of this architecture"):
+                fill(module.net, from_openai(module.net, state, order=order), where=where)

@@ -22,6 +22,7 @@ from cmbench.api import (
     fill,
     from_edm,
     load_weights,
+    parsing,
     read_edm,
     read_safetensors,
 )
@@ -87,7 +88,8 @@ class EDMOfficial(Model):
     def of_file(cls, path: Path) -> "EDMOfficial":
         """The configuration that an official pickle states; nothing in the file is run."""
         found = read_edm(path)
-        return cls.model_validate(_stated(found, str(path)))
+        with parsing(path, "an EDM pickle whose arguments are known"):
+            return cls.model_validate(_stated(found, str(path)))
 
     def build(self) -> nn.Module:
         """A Denoiser over the raw network, `net`."""
@@ -116,10 +118,14 @@ class EDMOfficial(Model):
                 return
         else:
             found = read_edm(weights)
-            self._compare(_stated(found, where), where)
+            with parsing(weights, "weights of this architecture"):
+                self._compare(_stated(found, where), where)
             state = found.state
-        inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        fill(module.net, from_edm(module.net, inner, where=where), where=where)
+        with parsing(weights, "weights of this architecture"):
+            inner = {
+                k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")
+            }
+            fill(module.net, from_edm(module.net, inner, where=where), where=where)
 
     def _wrapped(self, net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         ends = {"sigma_min": self.sampling_min, "sigma_max": self.sampling_max}

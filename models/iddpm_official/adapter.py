@@ -20,6 +20,7 @@ from cmbench.api import (
     from_openai,
     load_weights,
     noise_schedule,
+    parsing,
     read_state_dict,
 )
 
@@ -114,4 +115,5 @@ class IDDPMOfficial(Model):
             return
         state = read_state_dict(weights)
         order = "heads-three-width"
-        fill(module.net, from_openai(module.net, state, order=order), where=where)
+        with parsing(weights, "weights of this architecture"):
+            fill(module.net, from_openai(module.net, state, order=order), where=where)
