@@ -30,7 +30,8 @@ from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
 from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import Progress
-from cmbench.record.schema import Record, read_results
+from cmbench.record.folder import read_results
+from cmbench.record.schema import Record
 from cmbench.store.store import Address, Store
 from cmbench.suite.networks import DataLookup
 from cmbench.suite.planner import Cell, Plan, make_plan

@@ -201,7 +201,7 @@ def disclose(
     from cmbench.audit.selection import selections
     from cmbench.core.files import write_json
     from cmbench.engine.context import JobContext
-    from cmbench.record.schema import read_results
+    from cmbench.record.folder import read_results
     from cmbench.report.write import write_report
     from cmbench.store.shared import open_store
 
