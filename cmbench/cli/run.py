@@ -128,6 +128,7 @@ def plan(
     from cmbench.run.plan_table import plan_as_json, print_plan
 
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    _tell_foreign(planned)
     estimate = estimate_plan(planned, store, chosen)
     if as_json:
         print_json(plan_as_json(planned, store, estimate))
@@ -138,6 +139,7 @@ def plan(
 def check(suite: Suite, data: DataPaths = None, as_json: AsJson = False) -> None:
     """Checks a suite without running it: every key, name, parameter, file and step count."""
     planned, _, _ = _planned(suite, data, "cpu", retrain=False)
+    _tell_foreign(planned)
     waiting = [c for c in planned.cells if c.pending is not None]
     if as_json:
         reasons = sorted({str(c.pending) for c in waiting})
@@ -170,6 +172,17 @@ def _planned(
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
     return planned, open_store(), chosen
+
+
+def _tell_foreign(planned: Any) -> None:
+    """Says that a run would set finished cells aside, of another suite of the same name."""
+    from cmbench.record.folder import on_stderr
+    from cmbench.run.results import foreign_cells, foreign_line
+
+    folder = Path("results") / planned.suite.suite
+    done = [r for r in foreign_cells(planned, folder) if r.status == "done"]
+    if done:
+        on_stderr(foreign_line(planned, folder, len(done), "`cmbench run` moves them"))
 
 
 def _tell_outcome(

@@ -25,6 +25,7 @@ __all__ = [
     "on_stderr",
     "read_bytes",
     "read_provenance",
+    "read_record",
     "read_records",
     "read_results",
     "read_speeds",
@@ -56,6 +57,11 @@ def read_records(folder: Path, tell: Tell = on_stderr) -> list[Record]:
         tell: Called with a line for each file that is skipped.
     """
     return [record for _, record in _each(folder / "records", Record, tell)]
+
+
+def read_record(path: Path, tell: Tell = on_stderr) -> Record | None:
+    """Reads one record; None where it does not read."""
+    return _read(str(path), Record, tell)
 
 
 def read_results(folder: Path, tell: Tell = on_stderr) -> list[Record]:
