@@ -1,4 +1,4 @@
-"""Records held against the suite's plan: every field that the plan decides, and no cell left out."""
+"""Records held against the suite's plan: all fields that it decides, and no cell left out."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

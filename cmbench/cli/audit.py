@@ -165,6 +165,7 @@ def verify(
 
 def _own_data(folder: Path) -> str:
     """The suite's own data set, which a bare --data PATH is of."""
+    from cmbench.core.errors import UserError
     from cmbench.core.yaml_source import read_yaml
 
     if not (folder / "suite.yaml").is_file():

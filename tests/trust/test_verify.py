@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cmbench.cli.main import app
 from cmbench.core.digests import digest
 from cmbench.core.loader import bundled_root, create
-from cmbench.report.board import read_board
+from cmbench.report.write import write_report
 from cmbench.train.recipe import read_recipe
 
 SUITE = """\
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                   "--no-report", "--device", "cpu"],
         )  # fmt: skip
     assert done.exit_code == 0, done.output
-    (folder / "small" / "leaderboard.csv").write_text(read_board(folder / "small").csv())
+    write_report(folder / "small")
     return folder
 
 
@@ -203,7 +203,8 @@ def test_trained_weights_that_are_not_here_are_said_to_be_unchecked(place):
         "weights: w.safetensors", "train: {images: 64, batch: 32}"
     )  # fmt: skip
     (place / "small.yaml").write_text(text)
-    (place / "small" / "leaderboard.csv").unlink()
+    for file in (place / "small").glob("leaderboard.*"):
+        file.unlink()
     done = CliRunner().invoke(
         app, ["run", str(place / "small.yaml"), "--results", str(place), "-q", "--no-report",
               "--device", "cpu"],
