@@ -155,7 +155,7 @@ def _decided_of_score(
             "unchecked",
             record.cell,
             f"{score.title}: key",
-            "not the key of the planned work: another version of the metric made it",
+            "another version of the metric made it, whose interval can't be compared",
         )
 
 

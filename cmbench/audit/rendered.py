@@ -44,7 +44,7 @@ def rendered_findings(folder: Path, scratch: Path) -> Iterator[Finding]:
         return
     try:
         _copy_sources(folder, scratch)
-        write_report(scratch)
+        write_report(scratch, plots=any(name.parent.name == "plots" for name in there))
     except (CmbenchError, OSError, ValueError, Image.DecompressionBombError) as error:
         yield Finding("differs", "", "the report", f"it can't be made of these records: {error}")
         return

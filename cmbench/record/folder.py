@@ -56,7 +56,13 @@ def read_records(folder: Path, tell: Tell = on_stderr) -> list[Record]:
         folder: The folder; one that is missing has no records.
         tell: Called with a line for each file that is skipped.
     """
-    return [record for _, record in _each(folder / "records", Record, tell)]
+    found = []
+    for path, record in _each(folder / "records", Record, tell):
+        if path.endswith(f"/{record.cell}.json"):
+            found.append(record)
+        else:
+            tell(f"skipped {path}: cell: it is of cell {record.cell}, unlike its file's name")
+    return found
 
 
 def read_record(path: Path, tell: Tell = on_stderr) -> Record | None:
