@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmbench.audit.claims import Options
+from cmbench.audit.rendered import rendered_findings
 from cmbench.audit.selection import selections
 from cmbench.audit.verify import verify_results
 from cmbench.cli.main import app
@@ -35,15 +36,13 @@ features: digits_classifier
 metrics: [frechet_distance, {name: precision_recall, k: 3}, {name: frechet_distance, features: pixels}]
 runs:
   - {model: oracle/consistency, label: oracle, sampler: multistep, nfe: [1, 2]}
-  - {model: edm/digits, label: net, train: {images: 64, batch: 32}, sampler: heun, nfe: [1]}
 """
+TRAINED = "  - {model: edm/digits, label: net, train: {images: 64, batch: 32}, nfe: [1]}\n"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An honest folder with its report, and the cache that it came from."""
-    folder = tmp_path_factory.mktemp("forged")
-    (folder / "forged.yaml").write_text(SUITE)
+def _run(folder: Path, suite: str) -> Path:
+    """Runs a suite in a folder, with its cache there, and writes its report without plots."""
+    (folder / "forged.yaml").write_text(suite)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CMBENCH_CACHE", str(folder / "cache"))
         done = CliRunner().invoke(
@@ -54,10 +53,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = folder / "forged"
     context = JobContext(Store(folder / "cache"), torch.device("cpu"))
     rows = [row.as_dict() for row in selections(read_records(results), context)]
-    assert len(rows) == 3
     (results / "selection.json").write_text(json.dumps(rows))
     write_report(results, plots=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An honest folder with its report, and the cache that it came from."""
+    return _run(tmp_path_factory.mktemp("forged"), SUITE + TRAINED)
 
 
 @pytest.fixture
@@ -67,11 +71,11 @@ def place(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "forged"
 
 
-def _verify(place: Path, made: Path) -> Any:
+def _verify(place: Path, made: Path, fraction: float = 0.01) -> Any:
     with show_progress(1, quiet=True) as progress:
         return verify_results(
             place, Store(made / "cache"), torch.device("cpu"), progress,
-            options=Options(fraction=1), suite=made / "forged.yaml",
+            options=Options(fraction=fraction), suite=made / "forged.yaml",
         )  # fmt: skip
 
 
@@ -85,7 +89,7 @@ def _is(record: dict[str, Any], label: str, nfe: float) -> bool:
 
 
 def test_the_honest_folder_is_confirmed(made: Path, place: Path) -> None:
-    verdict = _verify(place, made)
+    verdict = _verify(place, made, fraction=1)
     bad = [f for f in verdict.findings if f.verdict not in ("confirmed", "on trust")]
     assert (verdict.exit_code, bad) == (0, [])
     names = {f.what for f in verdict.findings if f.verdict == "confirmed"}
@@ -227,18 +231,24 @@ def _substantial(verdict: Any) -> list[Any]:
     return [f for f in bad if not f.what.startswith(rendered)]
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_a_forged_record_is_found_though_the_report_agrees(
-    name: str, made: Path, place: Path
-) -> None:
-    file = _record_file(place)
-    record = json.loads(file.read_text())
-    RECORDS[name](record)
-    file.write_text(json.dumps(record))
+def test_every_forged_record_is_found_and_no_honest_one(tmp_path: Path) -> None:
+    """A forgery in each cell but the last; the report is written of the forged records."""
+    count = len(RECORDS) + 1
+    evaluations = ", ".join(str(n) for n in range(1, count + 1))
+    made = _run(tmp_path, SUITE.replace("nfe: [1, 2]", f"nfe: [{evaluations}]"))
+    place, cells = made / "forged", {}
+    for nfe, (name, forge) in enumerate(RECORDS.items(), 1):
+        file = _record_file(place, nfe=nfe)
+        record = json.loads(file.read_text())
+        cells[name] = record["cell"]
+        forge(record)
+        file.write_text(json.dumps(record))
     write_report(place, plots=False)
-    verdict = _verify(place, made)
-    assert verdict.exit_code in (1, 3)
-    assert _substantial(verdict)
+    verdict = _verify(place, made, fraction=1)
+    assert verdict.exit_code == 1
+    found = {f.cell for f in _substantial(verdict)}
+    assert [name for name, cell in cells.items() if cell not in found] == []
+    assert _record_file(place, nfe=count).stem not in found
 
 
 @pytest.mark.parametrize("field", ["images", "recipe_digest", "evaluations_per_image", None])
@@ -310,58 +320,79 @@ def _chosen(rows: list[dict[str, Any]]) -> None:
         row.update(gain=0.0, held_out=True, tried=5)
 
 
-BESIDE: dict[str, Callable[[Path], None]] = {
-    "a cell left out": _cell_left_out,
-    "a cell of no run": _extra_cell,
-    "speeds": _json_of("speed.json", _faster),
-    "a speed left out": _json_of("speed.json", lambda held: held.pop(sorted(held)[0])),
-    "a speed of no cell": _json_of(
+def _provenance(**values: Any) -> Callable[[Path], None]:
+    return _json_of("provenance.json", lambda held: held.update(values))
+
+
+def _sheet(place: Path) -> Path:
+    return place / "samples" / f"{_record_file(place).stem}.png"
+
+
+SPEEDS: dict[str, Callable[[Path], None]] = {
+    "faster": _json_of("speed.json", _faster),
+    "one left out": _json_of("speed.json", lambda held: held.pop(sorted(held)[0])),
+    "of no cell": _json_of(
         "speed.json", lambda held: held.update({"f" * 16: held[sorted(held)[0]]})
     ),
-    "a speed NaN": _json_of(
+    "NaN": _json_of(
         "speed.json",
         lambda held: held[sorted(held)[0]].update(seconds_per_image=float("nan")),
     ),
-    "provenance: data": _json_of("provenance.json", lambda held: held["data"].update(digits="0")),
-    "provenance: other data": _json_of(
-        "provenance.json", lambda held: held["data"].update(imagenet="0")
-    ),
-    "provenance: suite": _json_of(
-        "provenance.json", lambda held: held.update(suite_digest="0" * 64)
-    ),
-    "provenance: command": _json_of("provenance.json", lambda held: held.update(command="sh x")),
-    "provenance: times": _json_of(
-        "provenance.json", lambda held: held.update(finished="2001-01-01T00:00:00+00:00")
-    ),
-    "provenance: device": _json_of("provenance.json", lambda held: held.update(device="TPU v9")),
-    "provenance gone": lambda place: (place / "provenance.json").unlink(),
-    "training log: losses": _json_of(
-        "training/*.json", lambda held: held["points"][0].update(loss=1e-3)
-    ),
-    "training log: label": _json_of("training/*.json", lambda held: held.update(label="best")),
-    "training log gone": lambda place: shutil.rmtree(place / "training"),
-    "training log of no training": _extra_log,
-    "a sheet of samples": lambda place: _one_pixel(
-        place / "samples" / f"{_record_file(place).stem}.png"
-    ),
-    "a sheet of samples gone": lambda place: (
-        place / "samples" / f"{_record_file(place).stem}.png"
-    ).unlink(),
-    "selection": _json_of("selection.json", _chosen),
-    "selection: a cell left out": _json_of("selection.json", lambda held: held.pop()),
-    "suite: title": lambda place: (place / "suite.yaml").write_text(SUITE + "title: Best\n"),
 }
+PROVENANCE: dict[str, Callable[[Path], None]] = {
+    "data": _provenance(data={"digits": "0" * 64}),
+    "suite": _provenance(suite_digest="0" * 64),
+    "command": _provenance(command="sh x"),
+    "times": _provenance(finished="2001-01-01T00:00:00+00:00"),
+    "device": _provenance(device="TPU v9"),
+    "gone": lambda place: (place / "provenance.json").unlink(),
+}
+LOGS: dict[str, Callable[[Path], None]] = {
+    "losses": _json_of("training/*.json", lambda held: held["points"][0].update(loss=1e-3)),
+    "label": _json_of("training/*.json", lambda held: held.update(label="best")),
+    "gone": lambda place: shutil.rmtree(place / "training"),
+    "of no training": _extra_log,
+}
+SHEETS: dict[str, Callable[[Path], None]] = {
+    "a pixel": lambda place: _one_pixel(_sheet(place)),
+    "gone": lambda place: _sheet(place).unlink(),
+}
+SELECTION: dict[str, Callable[[Path], None]] = {
+    "counts": _json_of("selection.json", _chosen),
+    "a cell left out": _json_of("selection.json", lambda held: held.pop()),
+}
+BESIDE = {
+    "speed.json": SPEEDS, "provenance.json": PROVENANCE, "training/": LOGS, "samples/": SHEETS,
+    "selection.json": SELECTION,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BESIDE)
-def test_a_forgery_beside_the_records_is_found_though_the_report_agrees(
-    name: str, made: Path, place: Path
+@pytest.mark.parametrize("turn", range(max(map(len, BESIDE.values()))))
+def test_forgeries_beside_the_records_are_found_though_the_report_agrees(
+    turn: int, made: Path, place: Path
 ) -> None:
-    BESIDE[name](place)
+    """One forgery of each file at a time."""
+    forged = [what for what, kinds in BESIDE.items() if turn < len(kinds)]
+    for what in forged:
+        list(BESIDE[what].values())[turn](place)
+    write_report(place, plots=False)
+    verdict = _verify(place, made, fraction=1)
+    assert verdict.exit_code in (1, 3)
+    found = _substantial(verdict)
+    assert [w for w in forged if not any(f.what.startswith(w) for f in found)] == []
+    assert all(any(f.what.startswith(w) for w in forged) for f in found)
+
+
+@pytest.mark.parametrize("forge", [_cell_left_out, _extra_cell])
+def test_a_cell_left_out_or_added_is_found(
+    forge: Callable[[Path], None], made: Path, place: Path
+) -> None:
+    forge(place)
     write_report(place, plots=False)
     verdict = _verify(place, made)
-    assert verdict.exit_code in (1, 3)
-    assert _substantial(verdict)
+    assert verdict.exit_code == 1
+    said = " ".join(f.detail for f in _substantial(verdict))
+    assert ("no record of it" if forge is _cell_left_out else "plans no such cell") in said
 
 
 def _replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -400,9 +431,9 @@ RENDERED: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_a_forged_report_is_found(name: str, made: Path, place: Path) -> None:
+def test_a_forged_report_is_found(name: str, place: Path, tmp_path: Path) -> None:
     RENDERED[name](place)
-    verdict = _verify(place, made)
-    assert verdict.exit_code == 1
-    differing = [f.what for f in verdict.findings if f.verdict == "differs"]
-    assert differing == [name.split(":")[0]]
+    (tmp_path / "scratch").mkdir()
+    found = list(rendered_findings(place, tmp_path / "scratch"))
+    assert [f.what for f in found if f.verdict == "differs"] == [name.split(":")[0]]
+    assert len(found) == 5
