@@ -21,7 +21,7 @@ from cmbench.cli.run import check, plan, run
 from cmbench.cli.score import neighbours, score
 from cmbench.cli.stats import stats
 from cmbench.cli.train import train
-from cmbench.core.errors import CmbenchError, Interrupted, disk_error
+from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
 
 __all__ = ["app", "main"]
 
@@ -84,8 +84,9 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         told = disk_error(error, then=", then run the same command again")
-        if told is None:
+        if told is None and error.filename is None:
             raise
+        told = told or UserError(f"{error.strerror or error}: {error.filename}")
         console.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 

@@ -66,6 +66,7 @@ def run(
     if dry_run:
         plan(suite, data, device, retrain, tag, as_json)
         return
+    from cmbench.core.files import refuse_unwritable
     from cmbench.engine.context import JobContext
     from cmbench.engine.open import EngineOptions, open_engine
     from cmbench.engine.progress import show_progress
@@ -81,6 +82,7 @@ def run(
         address, cpus, gpus, timeout, workers, key_values("--slurm", slurm or [])
     )
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    refuse_unwritable(results / planned.suite.suite, folder=True)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,

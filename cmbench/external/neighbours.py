@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.core.errors import UserError
+from cmbench.core.files import atomic_file, refuse_unwritable
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.containers import ImageStream
@@ -114,6 +115,7 @@ def nearest_training_images(
         UserError: If the reference has no images, or the samples are of another size or broken.
         Pending: If data or weights are not on this machine.
     """
+    form = _picture_format(out) if out is not None else ""
     target = find_target(reference, data)
     if not isinstance(target, DataTarget):
         raise UserError(
@@ -137,11 +139,22 @@ def nearest_training_images(
     sets = [training.pixels(n.nearest) for n in chosen]
     chosen = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(chosen, sets, strict=True)]
     if out is not None:
-        _sheet([(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]).save(out)
+        sheet = _sheet([(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)])
+        with atomic_file(out) as file:
+            sheet.save(file, format=form)
     return NeighbourReport(
         len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in found),
         sum(n.levels == 0 for n in chosen), chosen,
     )  # fmt: skip
+
+
+def _picture_format(out: Path) -> str:
+    """The format that a picture's name asks for; refused before anything is computed."""
+    refuse_unwritable(out)
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise UserError(f"{out} names no format of pictures", expected="a name such as copies.png")
+    return form
 
 
 def _neighbours(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file, write_text
+from cmbench.core.files import atomic_file, sweep, write_text
 from cmbench.report.board import Board, read_board
 from cmbench.report.curves import loss_figure, quality_figure, save_figure, scatter_figure
 from cmbench.report.grids import sample_sheet
@@ -29,6 +29,8 @@ def write_report(folder: Path, *, plots: bool = True) -> list[Path]:
     Raises:
         UserError: If the folder holds no records, or can't be written.
     """
+    for place in (folder, folder / "plots"):
+        sweep(place)
     with _no_search_for_cycles():
         board = open_board(folder)
         return _written(board, folder, _figures(board, folder) if plots else {})

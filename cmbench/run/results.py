@@ -30,7 +30,7 @@ from cmbench.record.schema import SCHEMA, Provenance, Record, Speed
 from cmbench.store.leases import FileLeases, wait_for
 from cmbench.suite.planner import Cell, Plan
 
-__all__ = ["ResultsWriter", "foreign_cells", "foreign_line"]
+__all__ = ["ResultsWriter", "foreign_cells", "foreign_line", "speeds_locked"]
 
 _SET_ASIDE = "set_aside"
 """Where finished cells lie that the suite no longer plans."""
@@ -59,7 +59,7 @@ class ResultsWriter:
         self._look_at_versions()
         foreign = foreign_cells(self.plan, self.folder)
         write_text(self.folder / "suite.yaml", self.plan.source.text)
-        with self._speeds_locked() as speeds:
+        with speeds_locked(self.folder) as speeds:
             self._bring_back(speeds)
             self._set_aside(foreign, speeds)
             self.speeds = dict(speeds)
@@ -80,7 +80,7 @@ class ResultsWriter:
             return "failed"
         self._write_samples(cell)
         self._write_logs(cell)
-        with self._speeds_locked() as speeds:
+        with speeds_locked(self.folder) as speeds:
             speeds[cell.id] = cell_speed(cell, self.context.store)
         self.speeds = dict(speeds)
         self._write(finished_record(self.plan, cell, self.context.store))
@@ -176,18 +176,6 @@ class ResultsWriter:
         if cell.network and cell.network.jobs:
             self.engine.make(self.plan, cell.network.jobs[-1].address)
 
-    @contextlib.contextmanager
-    def _speeds_locked(self) -> Iterator[dict[str, Speed]]:
-        """The speeds as they are now, written back at the end: other runs may add theirs too."""
-        leases = FileLeases(self.folder, self.folder)
-        wait_for(leases, _LOCK, None)
-        with leases.held(_LOCK):
-            before = read_speeds(self.folder)
-            speeds = dict(before)
-            yield speeds
-            if speeds != before:
-                _write_speeds(self.folder, speeds)
-
     def _write_samples(self, cell: Cell) -> None:
         with atomic_file(self.folder / "samples" / f"{cell.id}.png") as file:
             Image.fromarray(sample_grid(cell, self.context.store)).save(file, format="PNG")
@@ -203,6 +191,22 @@ class ResultsWriter:
 
     def _write(self, record: Record) -> None:
         write_json(self._record_path(record.cell), record.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def speeds_locked(folder: Path) -> Iterator[dict[str, Speed]]:
+    """Yields the speeds of a folder as they are now, and writes them back at the end.
+
+    Meanwhile no other run changes them, so that runs at once keep each other's.
+    """
+    leases = FileLeases(folder, folder)
+    wait_for(leases, _LOCK, None)
+    with leases.held(_LOCK):
+        before = read_speeds(folder)
+        speeds = dict(before)
+        yield speeds
+        if speeds != before:
+            _write_speeds(folder, speeds)
 
 
 def foreign_cells(plan: Plan, folder: Path) -> list[Record]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError, unknown_name
-from cmbench.core.files import atomic_file
+from cmbench.core.files import atomic_file, sweep
 from cmbench.metrics._statistics_files import checked_moments
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of_rows
@@ -137,6 +137,7 @@ def save_statistics(
     """
     if form not in _WRITERS:
         raise unknown_name("format of statistics", form, FORMATS)
+    sweep(path.parent)
     _WRITERS[form](path, reference, images, made_of or {}, keep)
 
 
