@@ -4,6 +4,7 @@ A report is a pure function of the records and what stands beside them, to the b
 again elsewhere and compared file by file.
 """
 
+import contextlib
 import csv
 import io
 import shutil
@@ -44,7 +45,8 @@ def rendered_findings(folder: Path, scratch: Path) -> Iterator[Finding]:
         return
     try:
         _copy_sources(folder, scratch)
-        write_report(scratch, plots=any(name.parent.name == "plots" for name in there))
+        with contextlib.redirect_stderr(io.StringIO()):  # what is skipped has been told
+            write_report(scratch, plots=any(name.parent.name == "plots" for name in there))
     except (CmbenchError, OSError, ValueError, Image.DecompressionBombError) as error:
         yield Finding("differs", "", "the report", f"it can't be made of these records: {error}")
         return

@@ -61,10 +61,12 @@ def _free_stem(placed: PlacedCard, data: bytes) -> Path:
     So the card is the one step that decides: killed before it, the old weights are still whole.
     """
     place = placed.folder / "weights"
-    plain = place / f"{placed.name}.safetensors"
+    place.mkdir(exist_ok=True)
     named = placed.card.weights.file if placed.card.weights else None
-    taken = named is not None and (placed.folder / named) == plain and plain.is_file()
-    if not taken or plain.read_bytes() == data:
+    now = placed.folder / named if named else place
+    if now.is_file() and now.parent == place and now.read_bytes() == data:
+        return place / now.name.removesuffix(".safetensors")
+    if now != place / f"{placed.name}.safetensors":
         return place / placed.name
     return place / f"{placed.name}-{hashlib.sha256(data).hexdigest()[:8]}"
 

@@ -122,7 +122,9 @@ class ResultsWriter:
                 )
             older += version is not None and version < SCHEMA
         if older:
-            on_stderr(f"{older} records in {self.folder} are of an older cmbench: written again")
+            on_stderr(
+                f"{older} of the records in {self.folder} are of an older cmbench: written again"
+            )
 
     def _bring_back(self, speeds: dict[str, Speed]) -> None:
         """Puts cells back into the folder that were set aside and are planned again."""

@@ -61,7 +61,7 @@ def test_records_of_a_newer_version_are_not_overwritten(forks: Forks, tmp_path: 
     file.write_text(json.dumps(record | {"schema_version": 0}))
     run = forks.run(folder)
     assert run.code == 0
-    assert "1 records" in run.told
+    assert "1 of the records" in run.told
     assert "older cmbench" in run.told
 
 
