@@ -32,7 +32,7 @@ from cmbench.engine.sampling import default_batch
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference
 from cmbench.metrics.statistics.file import load_reference, reference_from_features
-from cmbench.record.schema import read_records
+from cmbench.record.folder import read_records
 from cmbench.samplers.base import BoundGenerator, Sampler
 
 __all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results", "strip"]

@@ -18,7 +18,8 @@ from cmbench.audit.cached import cached_samples, differing_fields
 from cmbench.core.errors import UserError
 from cmbench.engine.context import JobContext
 from cmbench.metrics.base import MetricError
-from cmbench.record.schema import Record, ScoreRecord, read_results
+from cmbench.record.folder import read_results
+from cmbench.record.schema import Record, ScoreRecord
 from cmbench.stats.paired import holm, paired_difference
 
 __all__ = ["Comparison", "Row", "compare_runs"]

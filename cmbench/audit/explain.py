@@ -17,7 +17,8 @@ from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext
 from cmbench.metrics.base import Features, Metric, Reference, Score
-from cmbench.record.schema import Record, ScoreRecord, read_results
+from cmbench.record.folder import read_results
+from cmbench.record.schema import Record, ScoreRecord
 from cmbench.store.jobs import make_job
 from cmbench.store.store import Address
 
@@ -72,11 +73,10 @@ def find_cell(text: str) -> Record:
         place, _, cell = text.rpartition(":")
         folder = Path(place or text)
         cell = cell if place else ""
-    records = [r for r in read_results(folder) if r.status == "done" and r.cell.startswith(cell)]
+    every = read_results(folder)
+    records = [r for r in every if r.status == "done" and r.cell.startswith(cell)]
     if len(records) != 1:
-        known = ", ".join(
-            f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in read_results(folder)[:8] if r.nfe
-        )
+        known = ", ".join(f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in every[:8] if r.nfe)
         raise UserError(
             f"{text} names {len(records)} cells", expected=f"FOLDER:CELL; there are: {known}"
         )

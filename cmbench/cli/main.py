@@ -21,7 +21,7 @@ from cmbench.cli.run import check, plan, run
 from cmbench.cli.score import neighbours, score
 from cmbench.cli.stats import stats
 from cmbench.cli.train import train
-from cmbench.core.errors import CmbenchError, Interrupted, disk_error
+from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
 from cmbench.core.interrupts import InterruptHandler
 
 __all__ = ["app", "main"]
@@ -90,8 +90,9 @@ def _report(error: BaseException) -> int:
         code, text = 130, "interrupted; run the same command again to resume"
     elif isinstance(error, OSError):
         known = disk_error(error, then=", then run the same command again")
-        if known is None:
+        if known is None and error.filename is None:
             raise error
+        known = known or UserError(f"{error.strerror or error}: {error.filename}")
         text = f"error: {known}"
     with contextlib.suppress(OSError):  # the terminal is closed
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

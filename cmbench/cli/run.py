@@ -72,6 +72,7 @@ def run(
     if dry_run:
         plan(suite, data, device, retrain, tag, as_json)
         return
+    from cmbench.core.files import refuse_unwritable
     from cmbench.engine.context import JobContext
     from cmbench.engine.open import open_engine
     from cmbench.engine.progress import show_progress
@@ -93,6 +94,7 @@ def run(
     }
     options = {key: value for key, value in asked.items() if value is not None}
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    refuse_unwritable(results / planned.suite.suite, folder=True)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,
@@ -140,6 +142,7 @@ def plan(
     from cmbench.run.plan_table import plan_as_json, print_plan
 
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    _tell_foreign(planned)
     estimate = estimate_plan(planned, store, chosen)
     if as_json:
         print_json(plan_as_json(planned, store, estimate))
@@ -150,6 +153,7 @@ def plan(
 def check(suite: Suite, data: DataPaths = None, as_json: AsJson = False) -> None:
     """Checks a suite without running it: every key, name, parameter, file and step count."""
     planned, _, _ = _planned(suite, data, "cpu", retrain=False)
+    _tell_foreign(planned)
     waiting = [c for c in planned.cells if c.pending is not None]
     if as_json:
         reasons = sorted({str(c.pending) for c in waiting})
@@ -182,6 +186,17 @@ def _planned(
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
     return planned, open_store(), chosen
+
+
+def _tell_foreign(planned: Any) -> None:
+    """Says that a run would set finished cells aside, of another suite of the same name."""
+    from cmbench.record.folder import on_stderr
+    from cmbench.run.results import foreign_cells, foreign_line
+
+    folder = Path("results") / planned.suite.suite
+    done = [r for r in foreign_cells(planned, folder) if r.status == "done"]
+    if done:
+        on_stderr(foreign_line(planned, folder, len(done), "`cmbench run` moves them"))
 
 
 def _tell_outcome(

@@ -5,9 +5,11 @@ parses it inside `parsing`, so that every fault of it is a UserError with its pa
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.errors import CmbenchError, UserError, disk_error
 
 __all__ = [
     "atomic_file",
@@ -23,8 +25,10 @@ __all__ = [
     "new_file",
     "parsing",
     "read_regular",
+    "refuse_unwritable",
     "regular_file",
     "sweep",
+    "temporary_folder",
     "write_bytes",
     "write_json",
     "write_text",
@@ -41,10 +45,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         OSError: As the file system says (no space, read-only, no permission); nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    owner = f"{os.getpid()}@{socket.gethostname()}"
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.{owner}.", suffix=".tmp"
-    )
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path.name), suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -59,12 +60,54 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def temporary_folder(place: Path, name: str) -> Path:
+    """Makes a folder in `place` whose name says who owns it, so that `sweep` knows a dead one's.
+
+    Raises:
+        OSError: As the file system says.
+    """
+    return Path(tempfile.mkdtemp(dir=place, prefix=_prefix(name), suffix=".tmp"))
+
+
+def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
+    """Refuses, before a long computation, a path that its result could not be written to.
+
+    Args:
+        path: The file that will be written; the folder it lies in is made.
+        folder: Whether `path` itself is to be a folder.
+
+    Raises:
+        UserError: If it is a folder where a file is wanted, or the other way round, or if the
+            file system refuses it.
+    """
+    try:
+        place = path if folder else path.parent
+        place.mkdir(parents=True, exist_ok=True)
+        if not folder and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise disk_error(error, place=str(path)) or UserError(
+            f"{path} can't be written: {error.strerror or error}"
+        ) from None
+
+
 def sweep(folder: Path) -> None:
-    """Removes what processes of this machine that were killed had not written whole."""
-    for file in folder.glob(".*.tmp"):
-        owner = _OWNER.search(file.name)
+    """Removes what killed processes of this machine left half-written: files and folders.
+
+    Where the folder can't be read or written, nothing is removed.
+    """
+    for path in folder.glob(".*.tmp"):
+        owner = _OWNER.search(path.name)
         if owner and owner["host"] == socket.gethostname() and not _lives(int(owner["pid"])):
-            file.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -226,6 +269,12 @@ def _reason(error: BaseException) -> str:
 
 def _printable(text: object) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def _prefix(name: str) -> str:
+    """`.name.PID@HOST.`, the name cut so that the whole is no longer than a file system takes."""
+    short = name.encode()[:100].decode(errors="ignore")
+    return f".{short}.{os.getpid()}@{socket.gethostname()}."
 
 
 def _lives(pid: int) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file, new_file
+from cmbench.core.files import atomic_file, new_file, refuse_unwritable
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.containers import ImageStream
@@ -118,6 +118,7 @@ def nearest_training_images(
             file `out` is there.
         Pending: If data or weights are not on this machine.
     """
+    form = _picture_format(out) if out is not None else ""
     if out is not None:
         new_file(out, overwrite=overwrite)
     target = find_target(reference, data)
@@ -145,11 +146,20 @@ def nearest_training_images(
     if out is not None:
         rows_shown = [(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]
         with atomic_file(out) as file:
-            _sheet(rows_shown).save(file, format="PNG")
+            _sheet(rows_shown).save(file, format=form)
     return NeighbourReport(
         len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in found),
         sum(n.levels == 0 for n in chosen), chosen,
     )  # fmt: skip
+
+
+def _picture_format(out: Path) -> str:
+    """The format that a picture's name asks for; refused before anything is computed."""
+    refuse_unwritable(out)
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise UserError(f"{out} names no format of pictures", expected="a name such as copies.png")
+    return form
 
 
 def _neighbours(

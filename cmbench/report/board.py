@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import TypeAdapter
 
-from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
+from cmbench.record.folder import Tell, on_stderr, read_records, read_speeds
+from cmbench.record.schema import Record, ScoreRecord, Speed
 from cmbench.report.disclosed import Disclosed, read_disclosed
 from cmbench.stats.findings import Finding, Judgement, judge
 from cmbench.stats.ranks import rank_ranges
@@ -198,19 +198,16 @@ class Board:
         return told
 
 
-def read_board(folder: Path) -> Board:
-    """Reads a suite's results folder.
+def read_board(folder: Path, tell: Tell = on_stderr) -> Board:
+    """Reads a suite's results folder; files that don't read are skipped and told.
 
     Raises:
         FileNotFoundError: If it holds no records.
     """
-    records = read_records(folder)
+    records = read_records(folder, tell)
     if not records:
         raise FileNotFoundError(f"{folder} holds no records")
-    speeds: dict[str, Speed] = {}
-    if (folder / "speed.json").is_file():
-        text = (folder / "speed.json").read_bytes()
-        speeds = TypeAdapter(dict[str, Speed]).validate_json(text)
+    speeds = read_speeds(folder, tell)
     suite = records[0].suite
     given: dict[str, Any] = {}
     if (folder / "suite.yaml").is_file():

@@ -80,8 +80,9 @@ def _line(axes: Axes, i: int, label: str, points: list[tuple[float, ScoreRecord]
     if not points:
         return
     xs, ys = [x for x, _ in points], [s.value for _, s in points]
-    low = [s.value - s.interval[0] if s.interval else 0 for _, s in points]
-    high = [s.interval[1] - s.value if s.interval else 0 for _, s in points]
+    # A value may lie outside of its interval by a rounding: a bar has no negative length.
+    low = [max(0.0, s.value - s.interval[0]) if s.interval else 0.0 for _, s in points]
+    high = [max(0.0, s.interval[1] - s.value) if s.interval else 0.0 for _, s in points]
     axes.errorbar(
         xs, ys, yerr=[low, high], label=_short(label), color=colour, capsize=2.5, elinewidth=1,
         marker=_MARKERS[i % len(_MARKERS)], markersize=6, markeredgecolor="white",

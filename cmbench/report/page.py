@@ -13,7 +13,8 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from cmbench.record.schema import Provenance, Record
+from cmbench.record.folder import read_provenance
+from cmbench.record.schema import Record
 from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
 from cmbench.report.findings import evidence
@@ -45,7 +46,7 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
         disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=NOTE,
-        provenance=_provenance(folder),
+        provenance=read_provenance(folder),
         suite_text=_text(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],
         csv=tables["leaderboard.csv"],
@@ -98,11 +99,6 @@ def _two_scores(board: Board) -> tuple[int, int]:
 def _decoys(board: Board) -> list[str]:
     lines = decoy_lines(board).splitlines()
     return [line[2:].replace("**", "") for line in lines if line.startswith("- ")]
-
-
-def _provenance(folder: Path) -> Provenance | None:
-    path = folder / "provenance.json"
-    return Provenance.model_validate_json(path.read_text("utf-8")) if path.is_file() else None
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file, write_text
+from cmbench.core.files import atomic_file, sweep, write_text
 from cmbench.report.board import Board, read_board
 from cmbench.report.curves import loss_figure, quality_figure, save_figure, scatter_figure
 from cmbench.report.grids import sample_sheet
@@ -19,18 +19,25 @@ from cmbench.report.page import render_page
 __all__ = ["open_board", "side_by_side", "write_report"]
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_report(folder: Path, *, plots: bool = True) -> list[Path]:
     """Writes leaderboard.{md,csv,tex}, plots/, samples.png and report.html into `folder`.
+
+    Args:
+        folder: A suite's results folder.
+        plots: Whether plots are drawn too; they take most of the time.
 
     Raises:
         UserError: If the folder holds no records, or can't be written.
     """
+    for place in (folder, folder / "plots"):
+        sweep(place)
     with _no_search_for_cycles():
-        return _written(open_board(folder), folder)
+        board = open_board(folder)
+        return _written(board, folder, _figures(board, folder) if plots else {})
 
 
-def _written(board: Board, folder: Path) -> list[Path]:
-    texts = tables(board)
+def _figures(board: Board, folder: Path) -> dict[str, Figure]:
+    """The plots by the names of their files."""
     figures: dict[str, Figure | None] = {}
     for i, column in enumerate(board.columns):
         twin = any(c.title == column.title for c in board.columns[:i])
@@ -39,7 +46,11 @@ def _written(board: Board, folder: Path) -> list[Path]:
         figures[f"{name} against seconds"] = quality_figure(board, column, against="seconds")
     figures["precision against recall"] = scatter_figure(board)
     figures["training"] = loss_figure(folder)
-    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _written(board: Board, folder: Path, drawn: dict[str, Figure]) -> list[Path]:
+    texts = tables(board)
     try:
         for name, figure in drawn.items():
             save_figure(figure, folder / "plots" / name.lower().replace(" ", "_"))

@@ -16,7 +16,7 @@ import numpy as np
 from cmbench.core.array_files import ArrayHeader, npz_headers, read_npz
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError, unknown_name
-from cmbench.core.files import atomic_file, new_file, parsing
+from cmbench.core.files import atomic_file, new_file, parsing, sweep
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of_rows
 from cmbench.metrics.statistics.file import (
@@ -151,6 +151,7 @@ def save_statistics(
             belongs to another format.
     """
     written = statistics_path(path, form, overwrite=True)
+    sweep(written.parent)
     _WRITERS[form](written, reference, images, made_of or {}, keep)
     return written
 
