@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cmbench.core.loader import create
-from cmbench.datasets._sources import read_pictures
+from cmbench.datasets._pictures import read_pictures
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.distance import moment_distance
 from cmbench.metrics.frechet.moments import moments_of_rows

@@ -1,6 +1,7 @@
 """The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports wait for use."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -69,6 +70,9 @@ def _root(
 
 def main() -> None:
     """Runs the command; a known error is printed without a traceback and exits with 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # No name, arrow or bar ends a command.
+            stream.reconfigure(errors="backslashreplace")
     handler = InterruptHandler()
     try:
         handler.install()

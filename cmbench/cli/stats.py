@@ -65,6 +65,7 @@ def stats_build(
     from cmbench.engine.context import JobContext
     from cmbench.engine.progress import show_progress
     from cmbench.external.build_statistics import build_statistics
+    from cmbench.external.containers import ignored_files
     from cmbench.store.shared import open_store
 
     if backend not in ("torch", "tensorflow"):
@@ -79,7 +80,8 @@ def stats_build(
         )  # fmt: skip
         shown.end_job()
     layers = ", ".join(f"{name} {width}" for name, width in built.layers.items())
-    sys.stdout.write(f"{built.path}: {built.count:,} images, {layers}\n")
+    others = f" ({ignored_files(built.ignored)})" if built.ignored else ""
+    sys.stdout.write(f"{built.path}: {built.count:,} images{others}, {layers}\n")
 
 
 @stats.command("convert")

@@ -32,12 +32,13 @@ Extract = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: images counted, layers with their widths, what it was made of."""
+    """What a build wrote: images, layers with their widths, its source, files ignored in that."""
 
     path: Path
     count: int
     layers: dict[str, int]
     made_of: dict[str, Any]
+    ignored: int = 0
 
 
 def build_statistics(
@@ -111,7 +112,7 @@ def build_statistics(
     shown = _shown(source, order, images, seed) if form == "adm" else None
     written = save_statistics(out, reference, form, images=shown, made_of=made_of, keep=keep)
     widths = {name: len(m.mean) for name, m in reference.moments.items()}
-    return Built(written, len(order), widths, made_of)
+    return Built(written, len(order), widths, made_of, getattr(source, "ignored", 0))
 
 
 @dataclass(frozen=True)

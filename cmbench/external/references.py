@@ -10,17 +10,25 @@ from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.core.text import printable
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import run_job
-from cmbench.external.containers import ImageStream
+from cmbench.external.containers import ImageStream, ignored_files
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Reference
 from cmbench.metrics.statistics.formats import Statistics, open_statistics
 from cmbench.store.jobs import Job
 from cmbench.suite.score_jobs import reference_job
 
-__all__ = ["DataTarget", "FileTarget", "dataset_of", "features_of", "find_target"]
+__all__ = [
+    "DataTarget",
+    "FileTarget",
+    "dataset_of",
+    "features_of",
+    "find_target",
+    "is_statistics",
+]
 
 
 @dataclass
@@ -32,11 +40,13 @@ class DataTarget:
     count: int
     fingerprint: str
     shape: tuple[int, int, int]
+    ignored: int = 0
 
     @property
     def words(self) -> str:
         """What the images were compared with."""
-        return f"data set {self.dataset.spec()}, {self.count} images"
+        others = f" ({ignored_files(self.ignored)})" if self.ignored else ""
+        return f"data set {self.dataset.spec()}, {self.count} images{others}"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
@@ -60,12 +70,19 @@ class FileTarget:
     path: Path
     held: Statistics
 
-    shape: None = None
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape (C, H, W) of the images inside of the file, where it holds images."""
+        held = self.held.images
+        if held is None or len(held) != 4 or held[3] not in (1, 3):
+            return None
+        return held[3], held[1], held[2]
 
     @property
     def words(self) -> str:
         """What the images were compared with."""
-        return f"{self.path} ({self.held.form}, SHA-256 {self.held.reference.digest[:12]})"
+        digest = self.held.reference.digest[:12]
+        return f"{printable(str(self.path))} ({self.held.form}, SHA-256 {digest})"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
@@ -114,6 +131,11 @@ def dataset_of(text: str) -> Dataset:
     return named
 
 
+def is_statistics(reference: str | Path) -> bool:
+    """Tells by its suffix whether a reference is a file of statistics, and not a data set."""
+    return Path(reference).suffix.lower() in (".npz", ".pkl", ".pickle")
+
+
 def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTarget:
     """The reference by its name: a file of statistics by its suffix, else a data set.
 
@@ -121,12 +143,12 @@ def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTa
         UserError: For an unknown data set, or a file that is not one of statistics.
         Pending: If the data is not on this machine.
     """
-    path = Path(reference)
-    if path.suffix.lower() in (".npz", ".pkl", ".pickle"):
-        return FileTarget(path, open_statistics(path))
+    if is_statistics(reference):
+        return FileTarget(Path(reference), open_statistics(Path(reference)))
     dataset = dataset_of(str(reference))
     images = dataset.open(data)
-    return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape)
+    ignored: int = getattr(images, "ignored", 0)
+    return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape, ignored)
 
 
 def features_of(
