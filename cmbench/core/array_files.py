@@ -14,7 +14,7 @@ import numpy as np
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, regular_file
 
-__all__ = ["ArrayHeader", "check_unpacked", "npz_headers", "read_npz"]
+__all__ = ["ArrayHeader", "check_unpacked", "npz_headers", "read_header", "read_npz"]
 
 _LONGEST_HEADER = 10_000
 _FREE = 64 << 20
@@ -29,10 +29,17 @@ class ArrayHeader:
     Args:
         shape: The sizes of its axes.
         dtype: The type of its entries.
+        fortran: Whether its first axis runs fastest.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    fortran: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all entries."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def npz_headers(path: Path, kind: str = "file") -> dict[str, ArrayHeader]:
@@ -82,7 +89,7 @@ def check_unpacked(size: int, packed: int, what: str) -> None:
 def _archive(path: Path) -> zipfile.ZipFile:
     with path.open("rb") as file:
         if file.peek(6)[:6] == b"\x93NUMPY":
-            _refuse_objects(_read_header(file, path.name), path.name)
+            _refuse_objects(read_header(file, path.name), path.name)
             raise UserError(f"{path} is one array", expected="an .npz with named arrays")
         size = os.fstat(file.fileno()).st_size
     archive = zipfile.ZipFile(path)
@@ -102,10 +109,10 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayHeader:
     with archive.open(entry) as file:
-        header = _read_header(file, entry.filename)
+        header = read_header(file, entry.filename)
     if header.dtype.hasobject:
         return header
-    claimed = math.prod(header.shape) * header.dtype.itemsize
+    claimed = header.nbytes
     if claimed > entry.file_size:
         raise UserError(
             f"refused: the array '{_name(entry)}' of shape {header.shape} claims {claimed:,} "
@@ -124,7 +131,17 @@ def _refuse_objects(header: ArrayHeader, name: str) -> None:
         )
 
 
-def _read_header(file: Any, name: str) -> ArrayHeader:
+def read_header(file: Any, name: str) -> ArrayHeader:
+    """Reads the header of the .npy array that starts here; the entries follow.
+
+    Args:
+        file: The open file or member.
+        name: Its name, for the error.
+
+    Raises:
+        UserError: For a header that is too long, or sizes that are no whole numbers, 0 or more.
+        ValueError: If no array starts here.
+    """
     major, _ = np.lib.format.read_magic(file)
     width = 2 if major == 1 else 4
     raw = file.read(width)
@@ -133,7 +150,7 @@ def _read_header(file: Any, name: str) -> ArrayHeader:
         raise UserError(f"refused: '{name}' has a header of {length:,} bytes")
     whole: BinaryIO = io.BytesIO(raw + file.read(length))
     readers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, _, dtype = readers[major > 1](whole)
+    shape, fortran, dtype = readers[major > 1](whole)
     if not all(type(n) is int and n >= 0 for n in shape):
         raise UserError(f"'{name}' has the shape {shape}")
-    return ArrayHeader(shape, dtype)
+    return ArrayHeader(shape, dtype, fortran)

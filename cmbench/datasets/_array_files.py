@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbench.core.array_files import ArrayHeader, read_header
 from cmbench.core.errors import UserError
 from cmbench.datasets._decode import CORRUPT
 from cmbench.datasets._labels import Labels, label_array
@@ -25,16 +26,6 @@ _LABELS = ("arr_1", "labels", "label", "y")
 _FAULTS = (*CORRUPT, RuntimeError, NotImplementedError, RecursionError)
 ExpectedShape = tuple[int | None, int | None, int | None]
 """(C, H, W) as far as it is known: it decides where an array's axes could be read in two ways."""
-
-
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-
-    @property
-    def bytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
 
 
 class ArrayFile:
@@ -85,7 +76,7 @@ class ArrayFile:
         if name is None:
             return None
         with self._opened(name) as (file, header):
-            if header.dtype.hasobject or header.bytes > 2**28:
+            if header.dtype.hasobject or header.nbytes > 2**28:
                 raise self._unfit(f"{name} is {header.dtype} {header.shape}, not labels")
             (values,) = self._read(file, header, max(1, prod(header.shape[:1])), whole=True)
         return Labels(label_array(values, len(self), f"{self.path}: {name}"))
@@ -109,7 +100,7 @@ class ArrayFile:
         return held[0] if held else None
 
     @contextmanager
-    def _opened(self, name: str | None) -> Iterator[tuple[IO[bytes], _Header]]:
+    def _opened(self, name: str | None) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
         """Opens an array past its header, whose size is that of the bytes that follow."""
         try:
             if name is None:
@@ -121,18 +112,19 @@ class ArrayFile:
                 archive.open(f"{name}.npy") as member,
             ):
                 yield member, self._checked(member, archive.getinfo(f"{name}.npy").file_size)
+        except UserError as error:
+            placed = str(self.path) in str(error)
+            raise (error if placed else error.at(str(self.path))) from None
         except _FAULTS as error:
             raise self._broken(error) from None
 
-    def _checked(self, file: IO[bytes], size: int) -> _Header:
-        header = _header(file)
+    def _checked(self, file: IO[bytes], size: int) -> ArrayHeader:
+        header = read_header(file, self._name or self.path.name)
         if header.dtype.hasobject:
             raise self._pickled()
-        if any(isinstance(n, bool) or n < 0 for n in header.shape):
-            raise ValueError(f"shape {header.shape}")
-        if size - file.tell() < header.bytes:
+        if size - file.tell() < header.nbytes:
             raise EOFError(
-                f"its header says {header.bytes:,} bytes of pixels, {size - file.tell():,} follow"
+                f"its header says {header.nbytes:,} bytes of pixels, {size - file.tell():,} follow"
             )
         return header
 
@@ -169,10 +161,10 @@ class ArrayFile:
         return fits[1] and not fits[0]
 
     def _read(
-        self, file: IO[bytes], header: _Header, batch: int, *, whole: bool = False
+        self, file: IO[bytes], header: ArrayHeader, batch: int, *, whole: bool = False
     ) -> Iterator[NDArray[Any]]:
         if header.fortran or whole:
-            data = _exactly(file, header.bytes, header)
+            data = _exactly(file, header.nbytes, header)
             order: Any = "F" if header.fortran else "C"
             array = np.frombuffer(data, header.dtype).reshape(header.shape, order=order)
             yield from [array] if whole else _parts(array, batch)
@@ -221,17 +213,7 @@ class ArrayFile:
         )
 
 
-def _header(file: IO[bytes]) -> _Header:
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return _Header(*read(file))
-
-
-def _exactly(file: IO[bytes], size: int, header: _Header, first: int = 0) -> bytes:
+def _exactly(file: IO[bytes], size: int, header: ArrayHeader, first: int = 0) -> bytes:
     data = file.read(size)
     if len(data) != size:
         each = max(1, prod(header.shape[1:]) * header.dtype.itemsize)

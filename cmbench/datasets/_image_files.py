@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.text import printable
@@ -25,11 +24,9 @@ class ImageFiles(Container):
         self.path, self._listing, self._members = path, listing, members
         self.ignored = listing.ignored + len(listing.images) - len(members)
 
-    @override
     def __len__(self) -> int:
         return len(self._members)
 
-    @override
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
         """Yields the images in the order of their paths' parts."""
         with opened_zip(self.path) as archive:
@@ -40,7 +37,6 @@ class ImageFiles(Container):
                     continue
                 yield Image(member.name, decode(member.name, data, channels=channels, fit=fit))
 
-    @override
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yields the shapes of the files that have an image's header."""
         with opened_zip(self.path) as archive:
@@ -49,7 +45,6 @@ class ImageFiles(Container):
                 if shape is not None:
                     yield member.name, shape
 
-    @override
     def labels(self) -> Labels | None:
         """Returns the labels of the dataset.json, or those that the class folders give."""
         where = printable(str(self.path))

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular
@@ -46,7 +45,6 @@ class CIFAR10(Dataset):
         default=False, description="true: a part of the split is meant, not all of its images"
     )
 
-    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         edm = ("cifar10-32x32.zip",) if self.split == "train" else ()  # EDM's training set.

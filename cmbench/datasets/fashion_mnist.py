@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from typing_extensions import override
 
 from cmbench.core.array_files import check_unpacked
 from cmbench.core.errors import UserError
@@ -47,7 +46,6 @@ class FashionMNIST(Dataset):
         default=False, description="true: a part of the split is meant, not all of its images"
     )
 
-    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         usual = ("FashionMNIST/raw", "fashion-mnist")

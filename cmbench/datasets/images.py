@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from typing_extensions import override
 
 from cmbench.core.errors import Pending
 from cmbench.datasets._arrays import ArrayImages
@@ -36,7 +35,6 @@ class Images(Dataset):
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 
-    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images in the order of the parts of their paths."""
         place = path or (Path(self.path) if self.path else None)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cmbench.datasets._sources import read_cifar_batches, read_idx
 
 from cmbench.core import safe_pickle
 from cmbench.core.array_files import npz_headers, read_npz
@@ -22,6 +21,8 @@ from cmbench.core.errors import UserError
 from cmbench.core.files import new_file, parsing, read_regular, regular_file
 from cmbench.core.safe_pickle import SafeUnpickler
 from cmbench.core.tensor_files import read_safetensors
+from cmbench.datasets.cifar10 import read_cifar_batches
+from cmbench.datasets.fashion_mnist import read_idx
 from cmbench.metrics.statistics.file import load_reference
 from cmbench.metrics.statistics.formats import open_statistics
 from cmbench.released.diffusers_folder import read_diffusers_weights

@@ -2,9 +2,10 @@
 
 import pytest
 from broken_files import broken, draws, intact_files, outcomes
-from cmbench.datasets._sources import read_cifar_batches, read_idx
 
 from cmbench.core.tensor_files import read_safetensors
+from cmbench.datasets.cifar10 import read_cifar_batches
+from cmbench.datasets.fashion_mnist import read_idx
 from cmbench.metrics.statistics.formats import open_statistics
 from cmbench.released.diffusers_folder import find_diffusers
 from cmbench.released.edm_pickle import read_edm
