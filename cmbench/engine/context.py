@@ -135,7 +135,3 @@ class JobContext:
         except (OSError, ValueError):
             return []
         return [Address(kind, key) for kind, key in told]
-
-    def read_json(self, job: Job, name: str) -> Any:
-        """A JSON file of a job's output."""
-        return json.loads((self.store.folder(job.address) / name).read_text("utf-8"))

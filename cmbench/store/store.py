@@ -158,10 +158,6 @@ class Store:
                 held.enter_context(leases.held(address.key))
             yield True
 
-    def size(self, address: Address) -> int:
-        """Bytes of an output's files."""
-        return sum(f.stat().st_size for f in self.folder(address).iterdir() if f.is_file())
-
     def _publish(self, folder: Path, address: Address, spec: dict[str, Any]) -> None:
         files = sorted(f for f in folder.rglob("*") if f.is_file())
         entries = {
