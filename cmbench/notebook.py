@@ -251,7 +251,7 @@ def results(folder: Path | str) -> pd.DataFrame:
     """The scores of a results folder, a row for each cell and score.
 
     Raises:
-        UserError: If it holds no records, or one that can't be read.
+        UserError: If it holds no records that can be read.
     """
     records = read_results(Path(folder))
     rows = []
