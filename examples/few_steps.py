@@ -1,11 +1,13 @@
 """Few-step generation on one screen: a diffusion model and its student at equal evaluations.
 
-    python examples/few_steps.py                # about a minute on two CPU cores, offline
+    python examples/few_steps.py                # minutes on two CPU cores, offline
     python examples/few_steps.py --count 1000   # narrower intervals
 
 A diffusion model follows an ODE from noise to an image and needs tens of network evaluations
 (NFE) per image. A consistency model, distilled from it, maps any point of a trajectory to its
 end and needs one. Both start here from the same noise, so column i of the strip is image i.
+
+Of the students that ship, only this one did not get worse from 2 evaluations to 35: see the others.
 """
 
 import argparse
