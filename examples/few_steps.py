@@ -7,7 +7,7 @@ A diffusion model follows an ODE from noise to an image and needs tens of networ
 (NFE) per image. A consistency model, distilled from it, maps any point of a trajectory to its
 end and needs one. Both start here from the same noise, so column i of the strip is image i.
 
-Of the students that ship, only this one did not get worse from 2 evaluations to 35: see the others.
+Of the students that ship, only this one did not get worse from 2 evaluations to 35.
 """
 
 import argparse
