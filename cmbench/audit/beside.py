@@ -12,10 +12,11 @@ from typing import Any
 from cmbench.audit.claims import Finding, close, field_findings
 from cmbench.audit.selection import selections
 from cmbench.core.digests import text_sha256
+from cmbench.core.errors import UserError
+from cmbench.core.files import read_regular
 from cmbench.engine.cell_results import cell_speed, training_logs
 from cmbench.engine.context import JobContext
 from cmbench.record.folder import (
-    read_bytes,
     read_provenance,
     read_speeds,
     read_training_logs,
@@ -118,7 +119,7 @@ def provenance_findings(folder: Path, plan: Plan) -> Iterator[Finding]:
 
 
 def _contradictions(folder: Path, told: Provenance, plan: Plan) -> Iterator[str]:
-    suite = read_bytes(str(folder / "suite.yaml")).decode("utf-8", "replace")
+    suite = read_regular(folder / "suite.yaml").decode("utf-8", "replace")
     if told.suite_digest != text_sha256(suite):
         yield "suite_digest: not the digest of suite.yaml"
     for name, fingerprint in plan.fingerprints.items():
@@ -198,9 +199,9 @@ def selection_findings(
     if not path.exists():
         return
     try:
-        rows = json.loads(read_bytes(str(path)))
+        rows = json.loads(read_regular(path))
         claimed = {row["cell"]: row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (UserError, ValueError, TypeError, KeyError) as error:
         yield Finding("differs", "", "selection.json", f"it does not read: {error}")
         return
     known = {record.cell: record for record in records}

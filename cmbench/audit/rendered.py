@@ -19,8 +19,9 @@ from PIL import Image
 from cmbench import __version__
 from cmbench.audit.claims import Finding
 from cmbench.core.environment import package_versions
-from cmbench.core.errors import CmbenchError
-from cmbench.record.folder import read_bytes, read_provenance
+from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.files import read_regular
+from cmbench.record.folder import read_provenance
 from cmbench.report.write import write_report
 
 __all__ = ["rendered_findings"]
@@ -102,8 +103,8 @@ class _Strictness:
 def _fault(claimed: Path, expected: Path) -> str | None:
     """What differs between two files of a report; None where nothing does."""
     try:
-        one, two = read_bytes(str(claimed)), expected.read_bytes()
-    except (OSError, ValueError) as error:
+        one, two = read_regular(claimed), expected.read_bytes()
+    except UserError as error:
         return f"it does not read: {error}"
     if one == two:
         return None

@@ -134,7 +134,7 @@ def verify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a random part of the claimed samples again and compares digests and numbers.
+    """Compares every claim of a results folder with its suite, and recomputes a random part.
 
     Exit code 0: confirmed; 1: something differs; 3: something could not be checked.
     """

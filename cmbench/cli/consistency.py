@@ -51,13 +51,12 @@ def edit(
 
     from cmbench.core.environment import pick_device
     from cmbench.core.errors import unknown_name
-    from cmbench.core.files import atomic_file, new_file, refuse_unwritable
+    from cmbench.core.files import atomic_file, new_file
     from cmbench.core.loader import create
     from cmbench.run.edit import Task, edit_sheet, load_denoiser
 
     if task not in get_args(Task):
         raise unknown_name("task", task, get_args(Task))
-    refuse_unwritable(out)
     new_file(out, overwrite=overwrite)
     denoiser = load_denoiser(model, weights, pick_device("cpu"))
     images = create("dataset", dataset).open(data)

@@ -22,7 +22,7 @@ from cmbench.cli.run import check, plan, run
 from cmbench.cli.score import neighbours, score
 from cmbench.cli.stats import stats
 from cmbench.cli.train import train
-from cmbench.core.errors import CmbenchError, Interrupted, UserError, disk_error
+from cmbench.core.errors import CmbenchError, Interrupted, disk_error
 from cmbench.core.interrupts import InterruptHandler
 
 __all__ = ["app", "main"]
@@ -96,8 +96,7 @@ def _report(error: BaseException) -> int:
         known = disk_error(error, then=", then run the same command again")
         if known is None and error.filename is None:
             raise error
-        known = known or UserError(f"{error.strerror or error}: {error.filename}")
-        text = f"error: {known}"
+        text = f"error: {known or f'{error.strerror or error}: {error.filename}'}"
     with contextlib.suppress(OSError):  # the terminal is closed
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
     return code

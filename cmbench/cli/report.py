@@ -53,14 +53,23 @@ def report(
         _site(chosen, site, serve, port)
         return
     console = Console(stderr=True)
-    written = {str(folder): [str(path) for path in write_report(folder)] for folder in chosen}
+    written: dict[str, list[str]] = {}
+    for folder in chosen:
+        try:
+            written[str(folder)] = [str(path) for path in write_report(folder)]
+        except UserError as error:
+            if len(chosen) == 1:
+                raise
+            console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json(written)
-        return
-    for folder in chosen:
-        console.print(f"open {folder / 'report.html'}", markup=False, highlight=False)
-    if len(chosen) > 1:
-        sys.stdout.write(side_by_side(chosen))
+    else:
+        for name in written:
+            console.print(f"open {Path(name) / 'report.html'}", markup=False, highlight=False)
+        if len(written) > 1:
+            sys.stdout.write(side_by_side([Path(name) for name in written]))
+    if len(written) < len(chosen):
+        raise typer.Exit(2)
 
 
 def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> None:

@@ -223,15 +223,17 @@ def parsing(
 
 
 def new_file(path: Path, *, overwrite: bool) -> Path:
-    """Returns `path` if nothing is lost by writing it.
+    """Returns `path` if it can be written and nothing is lost by that.
 
     Raises:
-        UserError: If a file is there and `overwrite` is false, or a folder is.
+        UserError: If a file is there and `overwrite` is false, or a folder is, or if the file
+            system refuses the path.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder", expected="the name of a file to write")
-    if not overwrite and (path.exists() or path.is_symlink()):
+    if not overwrite and os.path.lexists(path):
         raise UserError(f"{path} exists already", fix="give another name, or --overwrite")
+    refuse_unwritable(path)
     return path
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import CmbenchError, UserError
-from cmbench.core.files import refuse_unwritable
 from cmbench.core.loader import create
 from cmbench.datasets.base import ImageSet
 from cmbench.engine.context import JobContext, Tick
@@ -85,7 +84,6 @@ def build_statistics(
         Pending: If data, weights, the graph or TensorFlow are not on this machine.
     """
     statistics_path(out, form, overwrite=overwrite)
-    refuse_unwritable(out)
     named = dataset_of(dataset)
     source = named.open(data)
     order = _drawn(len(source), count, seed)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file, new_file, refuse_unwritable
+from cmbench.core.files import atomic_file, new_file
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.containers import ImageStream
@@ -118,9 +118,7 @@ def nearest_training_images(
             file `out` is there.
         Pending: If data or weights are not on this machine.
     """
-    form = _picture_format(out) if out is not None else ""
-    if out is not None:
-        new_file(out, overwrite=overwrite)
+    form = _picture_format(out, overwrite=overwrite) if out is not None else ""
     target = find_target(reference, data)
     if not isinstance(target, DataTarget):
         raise UserError(
@@ -153,9 +151,9 @@ def nearest_training_images(
     )  # fmt: skip
 
 
-def _picture_format(out: Path) -> str:
+def _picture_format(out: Path, *, overwrite: bool) -> str:
     """The format that a picture's name asks for; refused before anything is computed."""
-    refuse_unwritable(out)
+    new_file(out, overwrite=overwrite)
     form = Image.registered_extensions().get(out.suffix.lower())
     if form is None or form not in Image.SAVE:
         raise UserError(f"{out} names no format of pictures", expected="a name such as copies.png")

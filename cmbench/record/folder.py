@@ -8,7 +8,6 @@ stray file never stops a report.
 import json
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from cmbench.core.errors import UserError
+from cmbench.core.files import read_regular
 from cmbench.record.schema import SCHEMA, Provenance, Record, Speed, TrainingLog
 
 __all__ = [
     "Tell",
     "fault_of",
     "on_stderr",
-    "read_bytes",
     "read_provenance",
     "read_record",
     "read_records",
@@ -36,8 +35,6 @@ __all__ = [
 Tell = Callable[[str], None]
 """Takes one line about one file that was skipped."""
 
-_MOST_BYTES = 64_000_000
-"""The largest text file that is read: a record has a few kilobytes."""
 _ODD_NUMBER = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}")
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -99,11 +96,11 @@ def read_speeds(folder: Path, tell: Tell = on_stderr) -> dict[str, Speed]:
     if not os.path.lexists(path):
         return {}
     try:
-        entries = json.loads(read_bytes(path))
+        entries = json.loads(read_regular(Path(path)))
         if not isinstance(entries, dict):
             raise ValueError("it is not a mapping of cells to speeds")
-    except (OSError, ValueError, RecursionError) as error:
-        tell(f"skipped {path}: {_reason(error)}")
+    except (UserError, ValueError, RecursionError) as error:
+        tell(f"skipped {path}: {_reason(path, error)}")
         return {}
     found = {}
     for cell, entry in entries.items():
@@ -114,28 +111,11 @@ def read_speeds(folder: Path, tell: Tell = on_stderr) -> dict[str, Speed]:
     return found
 
 
-def read_bytes(path: str) -> bytes:
-    """Reads a regular file whole; a pipe, a device or a folder is refused at once.
-
-    Raises:
-        OSError: As the file system says.
-        ValueError: For what is no regular file, or too large.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ValueError("it is no regular file")
-        if facts.st_size > _MOST_BYTES:
-            raise ValueError(f"it is too large ({facts.st_size:,} bytes)")
-        return file.read()
-
-
 def schema_of(path: Path) -> int | None:
     """The schema version that a record's file states, whether or not the record reads."""
     try:
-        stated = json.loads(read_bytes(str(path))).get("schema_version")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        stated = json.loads(read_regular(path)).get("schema_version")
+    except (UserError, ValueError, AttributeError, RecursionError):
         return None
     return stated if isinstance(stated, int) else None
 
@@ -155,14 +135,14 @@ def _each(place: Path, kind: type[AnyModel], tell: Tell) -> list[tuple[str, AnyM
 
 
 def _read(path: str, kind: type[AnyModel], tell: Tell) -> AnyModel | None:
-    data = b""
+    data: bytes | None = None
     try:
-        data = read_bytes(path)
+        data = read_regular(Path(path))
         found = kind.model_validate_json(data)
         if _ODD_NUMBER.search(data):
             _refuse_odd_numbers(data)
-    except (OSError, ValueError, RecursionError) as error:
-        tell(f"skipped {path}: {_content_fault(data, kind) or _reason(error)}")
+    except (UserError, ValueError, RecursionError) as error:
+        tell(f"skipped {path}: {_content_fault(data, kind) or _reason(path, error)}")
         return None
     version = _version_fault(getattr(found, "schema_version", SCHEMA))
     if version:
@@ -171,16 +151,18 @@ def _read(path: str, kind: type[AnyModel], tell: Tell) -> AnyModel | None:
     return found
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: str, error: Exception) -> str:
     if isinstance(error, ValidationError):
         return fault_of(error)
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
+    if isinstance(error, UserError):
+        return error.what.removeprefix("file ").removeprefix(f"{path} ")
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _content_fault(data: bytes, kind: type[BaseModel]) -> str:
+def _content_fault(data: bytes | None, kind: type[BaseModel]) -> str:
     """What a whole file is, where that says more than its first bad field; or nothing."""
+    if data is None:
+        return ""
     if not data.strip():
         return "it is empty"
     if re.search(rb"^<<<<<<< ", data, re.M):

@@ -10,6 +10,7 @@ stand in `speed.json` and `provenance.json` beside the records, so equal work gi
       speed.json                  cell id -> Speed
       provenance.json             Provenance of the last run
       suite.yaml                  the suite's text as it was run
+      set_aside/                  finished cells that the suite no longer plans
 """
 
 from typing import Annotated, Any, Literal, Self

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cmbench.cli.main import app
 from cmbench.record.folder import (
     read_provenance,
     read_records,
@@ -131,3 +133,16 @@ def test_a_schema_version_is_read_of_records_that_do_not_read(folder: Path) -> N
     assert schema_of(path) == 7
     path.write_text("[]")
     assert schema_of(path) is None
+
+
+def test_a_folder_without_a_record_that_reads_does_not_stop_the_others(folder: Path) -> None:
+    """A score's interval need not hold its value, nor have a width, to be drawn."""
+    odd = json.loads(_record("c2").model_dump_json()) | {"label": "odd", "nfe": 2.0}
+    odd["scores"][0].update(value=5.0, interval=[2.0, 2.0])
+    (folder / "records" / "c2.json").write_text(json.dumps(odd))
+    (folder / "bad" / "records").mkdir(parents=True)
+    (folder / "bad" / "records" / "c1.json").write_text("")
+    done = CliRunner().invoke(app, ["report", str(folder / "bad"), str(folder)])
+    assert done.exit_code == 2
+    assert "holds no results" in done.stderr
+    assert (folder / "report.html").is_file()
