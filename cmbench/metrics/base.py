@@ -35,6 +35,13 @@ class Moments:
     covariance: NDArray[np.float64]
     count: int
 
+    def reduced(self, exponent: int) -> "Moments":
+        """Of the rows over 2^exponent."""
+        if not exponent:
+            return self
+        mean, covariance = np.ldexp(self.mean, -exponent), np.ldexp(self.covariance, -2 * exponent)
+        return Moments(mean, covariance, self.count)
+
 
 @dataclass
 class Features:
@@ -120,6 +127,10 @@ class Metric(Component, ABC):
     """Raised when the same features get other numbers; scores of earlier ones are made again."""
     least: ClassVar[int] = 2
     """Fewest generated images that it accepts."""
+
+    def version(self) -> int:
+        """The revision of the numbers that these settings give: `revision`, or a later one."""
+        return self.revision
 
     @abstractmethod
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics.base import Bounds, Features, Metric, Reference, Score
 from cmbench.metrics.neighbours.occupancy import reached_score
-from cmbench.metrics.neighbours.search import Balls, balls_of, radii_of
+from cmbench.metrics.neighbours.search import Balls, balls_of, in_range, radii_of
 
 __all__ = ["DensityCoverage"]
 
@@ -60,4 +60,6 @@ class DensityCoverage(Metric):
         rows = feature_rows(generated, "pool", least=2)
         other = reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
         radii = radii_of(reference_features(reference), other, "pool", self.k)
+        rows, other, exponent = in_range(rows, other)
+        radii = np.ldexp(radii, -2 * exponent)
         return balls_of(rows, other, reference_radii=radii, strict=True)

@@ -104,7 +104,8 @@ class _Fit:
         return cls(rows, index, values, vectors)
 
     def value(self) -> float:
-        return float(np.exp(self._entropies(len(self.index), np.zeros(1))[0]))
+        # Rounding alone brings it below 1.
+        return max(float(np.exp(self._entropies(len(self.index), np.zeros(1))[0])), 1.0)
 
     def left(self) -> Array:
         """The fall, times n - 1, of the score when each own row leaves, (n,)."""

@@ -196,7 +196,7 @@ class Scoring:
             "metric": metric.spec(),
             "features": [a.key for a in features],
             "reference": reference.address.key if reference else None,
-            **({"revision": metric.revision} if metric.revision > 1 else {}),
+            **({"revision": metric.version()} if metric.version() > 1 else {}),
         }
         needs = (*features, *((reference.address,) if reference else ()))
         job = make_job("score", spec, needs=needs, title=f"score {metric.name} {cell.label}")

@@ -13,6 +13,7 @@ import numpy as np
 from cmbench.core.array_files import read_npz
 from cmbench.core.errors import UserError
 from cmbench.core.files import atomic_file, parsing
+from cmbench.metrics._range import largest
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of
 
@@ -54,8 +55,7 @@ def save_reference(reference: Reference, path: Path, *, features: bool = True) -
         arrays[f"count/{layer}"] = np.array(found.count)
     if features and reference.features is not None:
         for layer, rows in reference.features.layers.items():
-            narrow = np.abs(rows).max(initial=0.0) < 65504
-            arrays[f"features/{layer}"] = rows.astype(np.float16 if narrow else np.float32)
+            arrays[f"features/{layer}"] = _narrowed(rows)
         if reference.features.labels is not None:
             arrays["labels"] = reference.features.labels
     with atomic_file(path) as file:
@@ -88,9 +88,16 @@ def save_compact_reference(
         arrays[f"mu/{layer}"] = found.mean
         arrays[f"triangle/{layer}"] = found.covariance[upper].astype(np.float32)
         arrays[f"count/{layer}"] = np.array(found.count)
-        arrays[f"features/{layer}"] = reference.features.layers[layer][rows].astype(np.float16)
+        arrays[f"features/{layer}"] = _narrowed(reference.features.layers[layer][rows])
     with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _narrowed(rows: np.ndarray) -> np.ndarray:
+    """As float16 where it holds the largest feature to eleven bits and more, else as float32."""
+    size = largest(rows)
+    narrow = size == 0 or 2.0**-4 <= size < 65504
+    return rows.astype(np.float16 if narrow else np.float32)
 
 
 def read_made_of(path: Path) -> dict[str, Any]:
