@@ -12,7 +12,8 @@ from pydantic import Field
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics.frechet.distance import frechet, moment_distance, quadratic_variance
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.error import frechet, quadratic_variance
 from cmbench.metrics.frechet.moments import MomentSum, reference_moments
 from cmbench.metrics.frechet.reference import target_of_moments
 from cmbench.metrics.intervals.skewed import tailed_interval
