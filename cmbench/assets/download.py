@@ -15,10 +15,10 @@ from cmbench.assets.catalogue import Asset, find_asset
 from cmbench.assets.http_rules import checked_url
 from cmbench.assets.patience import Patience
 from cmbench.assets.transfer import Progress, copy_file, download, forget, leave_room
-from cmbench.core.digests import file_sha256
+from cmbench.core.digests import file_sha256, text_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import fsync_folder, write_text
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.store.store import Address, Store
 
 __all__ = ["Patience", "add", "asset_path", "fetch", "is_offline", "lease_of", "verify"]
@@ -129,7 +129,7 @@ def lease_of(
     Raises:
         UserError: If the cache can't be written.
     """
-    return Store(cache_folder()).lease(Address("asset", f"asset-{asset.file}"), waiting)
+    return Store(cache_folder()).lease(Address("asset", text_sha256(asset.file)), waiting)
 
 
 def _folder() -> Path:
@@ -151,7 +151,7 @@ def _url(name: str, asset: Asset, mirror: str | None) -> str:
 
 def _as_url(base: str) -> str:
     if "://" not in base:
-        folder = Path(base).expanduser().resolve()
+        folder = user_path(base).resolve()
         if not folder.is_dir():
             raise UserError(f"the mirror {folder} is no folder", expected="a folder, or a URL")
         base = folder.as_uri()

@@ -5,6 +5,7 @@ drew the same noise (seed, count) and their features are still in the cache: wha
 both cancels (`cmbench.stats.paired`). All p-values of one comparison are corrected by Holm.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cmbench.audit.cached import cached_samples, differing_fields
+from cmbench.core.digests import canonical
 from cmbench.core.errors import UserError
 from cmbench.engine.context import JobContext
 from cmbench.metrics.base import MetricError
@@ -64,9 +66,10 @@ class Comparison:
 
 
 def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
-    """Compares the cells of two results folders that bear the same label, NFE and seed.
+    """Compares the cells of two results folders that bear the same label, NFE, seed and sampler.
 
-    Where labels differ, the same model at the same NFE and seed; else a single cell of each.
+    Where samplers differ, the same label, NFE and seed; where labels differ, the same model, NFE
+    and seed; each only where it names one cell on either side. Else a single cell of each.
 
     Raises:
         UserError: If a folder holds no results, or the two have no cell in common.
@@ -97,20 +100,29 @@ def _matched(one: Sequence[Record], two: Sequence[Record]) -> list[tuple[Record,
     pairs: list[tuple[Record, Record]] = []
     left, right = list(one), list(two)
     keys: list[Callable[[Record], tuple[Any, ...]]] = [
+        lambda r: (r.label, r.nfe, r.seed, canonical(r.sampler)),
+        lambda r: (r.label, r.nfe, r.seed, r.sampler.get("name")),
         lambda r: (r.label, r.nfe, r.seed),
         lambda r: (r.model, r.nfe, r.seed),
     ]
     for key in keys:
-        named = {key(r): r for r in reversed(right)}
-        for record in list(left):
-            other = named.pop(key(record), None)
-            if other is not None:
-                pairs.append((record, other))
+        mine, theirs = _unique(left, key), _unique(right, key)
+        for name, record in mine.items():
+            if name in theirs:
+                pairs.append((record, theirs[name]))
                 left.remove(record)
-                right.remove(other)
+                right.remove(theirs[name])
     if not pairs and len(one) == len(two) == 1:
         return [(one[0], two[0])]
     return pairs
+
+
+def _unique(
+    records: Sequence[Record], key: Callable[[Record], tuple[Any, ...]]
+) -> dict[tuple[Any, ...], Record]:
+    """The records by a key, without those that share theirs: none of them is taken for another."""
+    counts = Counter(map(key, records))
+    return {key(record): record for record in records if counts[key(record)] == 1}
 
 
 def _rows(x: Record, y: Record, context: JobContext) -> Iterator[Row]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cmbench.core.bounds import Classes, ImageShape
 from cmbench.core.errors import UserError, unknown_name
 from cmbench.core.loader import available, find
+from cmbench.core.names import ComponentName
 from cmbench.core.yaml_source import Source, read_yaml, validate
 from cmbench.denoise.model import Published
 
@@ -46,14 +48,14 @@ class Card(BaseModel):
         published: Numbers that the authors printed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     summary: str = ""
     config: dict[str, Any] = Field(default_factory=dict)
     recipe: str | None = None
     weights: WeightsFile | None = None
-    shape: tuple[int, int, int] | None = None
-    classes: int | None = None
+    shape: ImageShape | None = None
+    classes: Classes | None = None
     sampler: str | dict[str, Any] | None = None
     licence: str = ""
     citation: str = ""
@@ -64,7 +66,7 @@ class Card(BaseModel):
 class _Cards(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    cards: dict[str, Card]
+    cards: dict[ComponentName, Card]
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,23 @@ def find_card(name: str, *, where: str = "") -> PlacedCard:
     return PlacedCard(family, card_name, cards[card_name], adapter.parent)
 
 
-def list_cards() -> list[PlacedCard]:
-    """Every card of every family found; a family whose cards don't read is left out."""
-    found = []
+def list_cards() -> tuple[list[PlacedCard], list[UserError]]:
+    """Lists every card of every family found.
+
+    Returns:
+        The cards, and the faults of the families whose cards don't read, which are left out.
+    """
+    found: list[PlacedCard] = []
+    faults: list[UserError] = []
     for item in available("model"):
-        for name, card in sorted(_read_cards(item.path).items()):
+        try:
+            cards = _read_cards(item.path)
+        except UserError as error:
+            faults.append(error)
+            continue
+        for name, card in sorted(cards.items()):
             found.append(PlacedCard(item.name, name, card, item.path.parent))
-    return found
+    return found, faults
 
 
 def _read_cards(adapter: Path) -> dict[str, Card]:

@@ -17,6 +17,7 @@ from cmbench.core.digests import digest, file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_json, write_text
 from cmbench.core.tensor_files import read_safetensors
+from cmbench.core.yaml_source import parse_yaml, read_yaml
 from cmbench.record.schema import TrainingLog
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -51,7 +52,7 @@ def ship_weights(name: str, run: Path) -> list[Path]:
     write_json(logged, log.model_dump(mode="json"))
     cards = placed.folder / "cards.yaml"
     entry = _entry(placed, recipe, weights, logged)
-    text = _with_entry(cards.read_text("utf-8"), placed.name, entry)
+    text = _with_entry(cards, placed.name, entry)
     write_text(cards, text)
     _remove_unnamed(placed, text)
     return [weights, logged, cards]
@@ -118,8 +119,10 @@ def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict
     return inside | {"weights": shipped, "training": told}
 
 
-def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
+def _with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
     """The text of cards with one card's block replaced; the others keep their words."""
+    held = read_yaml(path)
+    text = held.text
     block = yaml.safe_dump(
         {name: entry}, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None
     )
@@ -128,7 +131,7 @@ def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
     after = re.search(r"^\S", text[start.end() :], re.M)
     end = start.end() + after.start() if after else len(text)
     changed = text[: start.start()] + block + text[end:]
-    before, now = yaml.safe_load(text), yaml.safe_load(changed)
+    before, now = held.data, parse_yaml(changed, path).data
     if before | {name: now[name]} != now:
         raise UserError(
             f"the card of {name} can't be replaced in its file", fix=f"write:\n{block}"

@@ -121,8 +121,9 @@ def assets_add(
 ) -> None:
     """Puts a file that you brought yourself in an asset's place, if it is that asset."""
     from cmbench.assets.download import add
+    from cmbench.core.paths import user_path
 
-    sys.stdout.write(f"{add(name, file.expanduser())}\n")
+    sys.stdout.write(f"{add(name, user_path(file))}\n")
 
 
 @assets.command("path")

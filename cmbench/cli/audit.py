@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from cmbench.cli.complete import complete_results
-from cmbench.cli.options import AsJson, Device, Quiet, print_json
+from cmbench.cli.options import MOST_SEED, AsJson, Device, Quiet, data_paths, print_json
+from cmbench.core.loader import without_folder
 
 __all__ = ["compare", "disclose", "explain", "verify"]
 
@@ -30,7 +31,8 @@ def compare(
     from cmbench.engine.context import JobContext
     from cmbench.store.shared import open_store
 
-    found = compare_runs(run_a, run_b, JobContext(open_store(), torch.device("cpu")))
+    with without_folder(run_a, run_b):
+        found = compare_runs(run_a, run_b, JobContext(open_store(), torch.device("cpu")))
     if as_json:
         print_json(found.as_dict())
     else:
@@ -82,13 +84,14 @@ def explain(
 ) -> None:
     """Names the fields in which two numbers differ and measures the shift that each makes."""
     from cmbench.audit.explain import explain as explained
-    from cmbench.audit.explain import find_cell
+    from cmbench.audit.explain import find_cell, folder_of
     from cmbench.core.environment import pick_device
     from cmbench.engine.context import JobContext
     from cmbench.store.shared import open_store
 
     context = JobContext(open_store(), pick_device(device))
-    found = explained(find_cell(a), find_cell(b), score_name, context)
+    with without_folder(folder_of(a), folder_of(b)):
+        found = explained(find_cell(a), find_cell(b), score_name, context)
     if as_json:
         print_json(found.as_dict())
         return
@@ -114,7 +117,7 @@ def verify(
     fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the claimed shards to make again.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the choice of shards.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the choice of shards.")] = 0,
     levels: Annotated[
         int, typer.Option(min=0, max=255, help="Grey levels allowed, for another device.")
     ] = 0,
@@ -145,12 +148,9 @@ def verify(
     from cmbench.store.shared import open_store
     from cmbench.suite.networks import DataLookup
 
-    paths = {}
-    for item in data or []:
-        name, separator, path = item.rpartition("=")
-        paths[name if separator else _own_data(folder)] = Path(path)
+    paths = data_paths(data or [], lambda: _own_data(folder))
     options = Options(fraction, seed, levels, of_error=of_error, retrain=retrain)
-    with show_progress(1, quiet=quiet or as_json) as shown:
+    with show_progress(1, quiet=quiet or as_json) as shown, without_folder(folder):
         found = verify_results(
             folder, open_store(), pick_device(device), shown,
             options=options, suite=suite, data=DataLookup(paths),
@@ -211,7 +211,8 @@ def disclose(
     from cmbench.store.shared import open_store
 
     records = read_results(folder)
-    found = selections(records, JobContext(open_store(), torch.device("cpu")))
+    with without_folder(folder):
+        found = selections(records, JobContext(open_store(), torch.device("cpu")))
     write_json(folder / "selection.json", [s.as_dict() for s in found])
     write_report(folder)
     if as_json:

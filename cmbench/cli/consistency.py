@@ -12,7 +12,15 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, Consistency, DataPath, Features, Overwrite, print_json
+from cmbench.cli.options import (
+    MOST_SEED,
+    AsJson,
+    Consistency,
+    DataPath,
+    Features,
+    Overwrite,
+    print_json,
+)
 from cmbench.core.errors import UserError
 
 __all__ = ["edit", "search_steps_command"]
@@ -38,7 +46,7 @@ def edit(
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
     count: Annotated[int, typer.Option(min=2, help="Images.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Evaluations an image.")] = 17,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the noise.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Edits images zero-shot by a consistency model; rows: original, what is given, what is made.
@@ -74,8 +82,8 @@ def edit(
 def search_steps_command(
     model: Consistency,
     weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
-    nfe: Annotated[int, typer.Option(min=2, help="Evaluations an image.")] = 2,
-    grid: Annotated[int, typer.Option(min=3, help="Points of the Karras grid.")] = 18,
+    nfe: Annotated[int, typer.Option(min=2, max=64, help="Evaluations per image.")] = 2,
+    grid: Annotated[int, typer.Option(min=3, max=10_000, help="Points of the Karras grid.")] = 18,
     dataset: Annotated[
         str,
         typer.Option(help="Data set to be near to.", autocompletion=complete_component("dataset")),
@@ -83,7 +91,9 @@ def search_steps_command(
     data: DataPath = None,
     features: Features = "digits_classifier",
     count: Annotated[int, typer.Option(min=10, help="Images a candidate.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the search; boards use others.")] = 1_000_000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Of the search; boards use others.")
+    ] = 1_000_000,
     as_json: AsJson = False,
 ) -> None:
     """Searches multi-step time points: greedy, ternary, all candidates at the same noise."""

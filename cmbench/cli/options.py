@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,11 @@ from cmbench.cli.complete import (
     one_of,
 )
 from cmbench.core.errors import UserError
+from cmbench.core.names import is_name
+from cmbench.core.paths import user_path
 
 __all__ = [
+    "MOST_SEED",
     "AsJson",
     "Consistency",
     "DataPath",
@@ -81,15 +85,29 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
-def data_paths(given: list[str], default: str) -> dict[str, Path]:
-    """Paths by data set, from `--data PATH` (of the set `default`) and `--data NAME=PATH`."""
-    paths = {}
+MOST_SEED = 2**63 - 1
+"""The greatest seed; the least is 0 (`cmbench.core.bounds.Seed`)."""
+
+
+def data_paths(given: list[str], default: Callable[[], str]) -> dict[str, Path]:
+    """Paths by data set, from `--data PATH` (of the set `default`) and `--data NAME=PATH`.
+
+    What stands before the first `=` is a name only if it can be one, so that a path may hold `=`.
+
+    Raises:
+        UserError: For a path that does not exist, or two paths of one data set.
+    """
+    paths: dict[str, Path] = {}
     for item in given:
         name, separator, path = item.partition("=")
-        chosen = Path(path if separator else item).expanduser()
+        is_named = bool(separator) and is_name(name)
+        chosen = user_path(path if is_named else item, where=f"--data {item}")
         if not chosen.exists():
             raise UserError(f"--data {item}: {chosen} does not exist")
-        paths[name if separator else default] = chosen
+        key = name if is_named else default()
+        if key in paths:
+            raise UserError(f"--data {item}: data set {key} has a path already")
+        paths[key] = chosen
     return paths
 
 

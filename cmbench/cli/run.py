@@ -181,8 +181,14 @@ def _planned(
     chosen = pick_device(device)
     read, source = read_suite(suite)
     named = read.dataset if isinstance(read.dataset, str) else str(read.dataset.get("name"))
-    lookup = DataLookup(data_paths(data or [], named))
+    lookup = DataLookup(data_paths(data or [], lambda: named))
     planned = make_plan(read, source, data=lookup, retrain=retrain)
+    unused = sorted(set(lookup.paths) - lookup.asked)
+    if unused and all(cell.pending is None for cell in planned.cells):
+        raise UserError(
+            f"--data {unused[0]}=...: the suite uses no data set '{unused[0]}'",
+            expected=f"one of: {', '.join(sorted(lookup.asked))}",
+        )
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
     return planned, open_store(), chosen

@@ -128,7 +128,7 @@ def neighbours(
         str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
     ] = "efficientnet_lite0",
     show: Annotated[int, typer.Option(min=1, help="Samples shown, most suspicious first.")] = 16,
-    near: Annotated[int, typer.Option(min=1, help="Training images beside each.")] = 3,
+    near: Annotated[int, typer.Option(min=1, max=64, help="Training images beside each.")] = 3,
     data: DataPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
     device: Device = "auto",

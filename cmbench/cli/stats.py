@@ -12,7 +12,7 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, DataPath, Device, Overwrite, Quiet, print_json
+from cmbench.cli.options import MOST_SEED, AsJson, DataPath, Device, Overwrite, Quiet, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["stats"]
@@ -43,7 +43,7 @@ def stats_build(
     ] = "cmbench",
     data: DataPath = None,
     count: Annotated[int | None, typer.Option(min=2, help="So many images, by seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of what is drawn.")] = 0,
     images: Annotated[int, typer.Option(min=2, help="Images that adm keeps.")] = 10_000,
     keep: Annotated[int, typer.Option(min=2, help="Features that compact keeps.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,

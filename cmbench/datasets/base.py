@@ -46,6 +46,10 @@ class Dataset(Component, ABC):
     kind: ClassVar[str] = "dataset"
     transport: ClassVar[frozenset[str]] = frozenset({"path"})
 
+    def stated_shape(self) -> tuple[int, int, int] | None:
+        """Shape (C, H, W) of its images where its name says it; None where only opening tells."""
+        return None
+
     @abstractmethod
     def open(self, path: Path | None = None) -> ImageSet:
         """The images. `path` (the command line's --data) wins over the field of that name.

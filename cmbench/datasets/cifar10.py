@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular
+from cmbench.core.paths import user_path
 from cmbench.core.safe_pickle import SafeUnpickler
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._containers import locate
@@ -45,11 +46,15 @@ class CIFAR10(Dataset):
         default=False, description="true: a part of the split is meant, not all of its images"
     )
 
+    def stated_shape(self) -> tuple[int, int, int]:
+        """3 x 32 x 32."""
+        return (3, 32, 32)
+
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         edm = ("cifar10-32x32.zip",) if self.split == "train" else ()  # EDM's training set.
         usual = (f"cifar10-32x32-{self.split}.zip", *edm, _BATCHES)
-        given = path or (Path(self.path) if self.path else None)
+        given = path or (user_path(self.path) if self.path else None)
         place = self._inside(locate("cifar10", given, usual, command=_COMMAND))
         pictures = self._read(place)
         if pictures.pixels.shape[1:] != (3, 32, 32):

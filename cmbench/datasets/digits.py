@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets.base import Dataset
 
@@ -20,8 +21,18 @@ class Digits(Dataset):
 
     split: Literal["train", "test", "all"] = "train"
 
+    def stated_shape(self) -> tuple[int, int, int]:
+        """1 x 8 x 8."""
+        return (1, 8, 8)
+
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The images; `path` is not used, the data is embedded."""
+        """The images.
+
+        Raises:
+            UserError: If a path is given: the data is embedded.
+        """
+        if path is not None:
+            raise UserError(f"data set {self.name} is embedded and takes no path ({path})")
         from sklearn.datasets import load_digits
 
         data = load_digits()

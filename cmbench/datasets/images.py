@@ -11,7 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from cmbench.core.bounds import Width
 from cmbench.core.errors import Pending
+from cmbench.core.paths import user_path
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._pictures import Fit, read_pictures
 from cmbench.datasets.base import Dataset
@@ -29,15 +31,13 @@ class Images(Dataset):
         default=None,
         description="none: as all images have; else image files are converted (1 by ITU-R 601)",
     )
-    size: int | None = Field(
-        default=None, ge=1, description="side to resize to; none: as they are"
-    )
+    size: Width | None = Field(default=None, description="side to resize to; none: as they are")
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images in the order of the parts of their paths."""
-        place = path or (Path(self.path) if self.path else None)
+        place = path or (user_path(self.path) if self.path else None)
         if place is None:
             raise Pending("data set images needs a place", command="--data images=PATH")
         if not os.path.lexists(place):

@@ -7,9 +7,9 @@ from abc import abstractmethod
 from functools import lru_cache
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -20,7 +20,7 @@ __all__ = ["Mixing", "cosine_signal"]
 class Mixing(Degradation):
     """A degradation that blends the image with `other(noise)`, the same z at every severity."""
 
-    levels: int = Field(default=200, ge=1)
+    levels: Steps = 200
 
     @abstractmethod
     def other(self, noise: Noise) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
 
@@ -38,9 +39,9 @@ class Blur(Degradation):
     wrap round, or reflect where the name says so (Special_6_routine reflects as well).
     """
 
-    levels: int = Field(default=50, ge=1)
+    levels: Steps = 50
     routine: Routine = "Special_6_routine"
-    kernel_size: int = Field(default=11, ge=1, description="taps, odd")
+    kernel_size: int = Field(default=11, ge=1, le=1023, description="taps, odd")
     kernel_std: float = Field(default=0.1, gt=0)
     discrete: bool = Field(
         default=False, description="the last severity is the mean of each channel"

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
 
@@ -18,7 +19,7 @@ __all__ = ["Desaturate"]
 class Desaturate(Degradation):
     """Linear: e_s = 1 - s / levels, so the last severity is grey. Constant: e_s = factor^s."""
 
-    levels: int = Field(default=20, ge=1)
+    levels: Steps = 20
     routine: Literal["Linear", "Constant"] = "Linear"
     factor: float = Field(default=0.9, gt=0, lt=1, description="colour kept a step, Constant's")
     total_remove: bool = Field(default=False, description="the last severity is grey in any case")

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -26,10 +27,12 @@ class Inpainting(Degradation):
     Random_Incremental: growing, with a centre for each image drawn from its noise.
     """
 
-    levels: int = Field(default=50, ge=1)
+    levels: Steps = 50
     routine: Literal["Incremental", "Constant", "Random_Incremental"] = "Random_Incremental"
     kernel_std: float = Field(default=0.1, gt=0, description="pixels")
-    initial_mask: int = Field(default=1, ge=0, description="steps the first hole is ahead")
+    initial_mask: int = Field(
+        default=1, ge=0, le=10_000, description="steps the first hole is ahead"
+    )
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Digs holes of severity (B,) in 0..levels into x0 (B, C, H, W).

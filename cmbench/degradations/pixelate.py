@@ -6,10 +6,10 @@ Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4.3; routines as in t
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -39,7 +39,7 @@ class Pixelate(Degradation):
     three taps of deviation 0.5.
     """
 
-    levels: int = Field(default=3, ge=1)
+    levels: Steps = 3
     routine: Routine = "Incremental_factor_2"
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -47,7 +48,7 @@ _PRESETS = {
 class Snow(Degradation):
     """The layer and its half turn, added to the picture in [0, 1] and clipped."""
 
-    levels: int = Field(default=200, ge=1)
+    levels: Steps = 200
     level: Literal[1, 2, 3, 4] = Field(default=3, description="preset: 3 CIFAR-10, 4 CelebA")
     fix_brightness: bool = Field(default=True, description="false: snow also bleaches colours")
 

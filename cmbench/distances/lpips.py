@@ -31,7 +31,7 @@ class LPIPS(Distance):
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     net: Literal["vgg", "alex"] = "vgg"
-    size: int | None = Field(default=224, ge=32, description="none: at their own size")
+    size: int | None = Field(default=224, ge=32, le=4096, description="none: at their own size")
     weights: str | None = Field(default=None, description="torchvision's trunk weights")
 
     def build(self, device: torch.device) -> nn.Module:

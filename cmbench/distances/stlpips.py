@@ -26,7 +26,7 @@ class STLPIPS(Distance):
     """Images are resized to `size` first: a larger size sees finer detail and costs its square."""
 
     net: Literal["alex", "vgg"] = "alex"
-    size: int | None = Field(default=64, ge=32, description="none: at their own size")
+    size: int | None = Field(default=64, ge=32, le=4096, description="none: at their own size")
 
     def build(self, device: torch.device) -> nn.Module:
         """The distance with its frozen network."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
-from cmbench.core.loader import create
+from cmbench.core.loader import available, create
+from cmbench.core.paths import user_path
 from cmbench.core.text import printable
+from cmbench.core.yaml_source import parse_value
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import run_job
@@ -118,15 +119,20 @@ class FileTarget:
 def dataset_of(text: str) -> Dataset:
     """A data set as typed: `digits`, `cifar10:split=test`, or a path of images.
 
+    A name goes before a file or folder of that name; `./digits` is the folder.
+
     Raises:
-        UserError: For an unknown name or parameter.
+        UserError: For an unknown name or parameter, or a path that does not exist.
     """
-    if Path(text).exists():
-        made: Dataset = create("dataset", {"name": "images", "path": text})
-        return made
     name, _, parameters = text.partition(":")
+    if name not in {item.name for item in available("dataset")}:
+        if user_path(text).exists():
+            made: Dataset = create("dataset", {"name": "images", "path": text})
+            return made
+        if "/" in text or text.startswith(("~", ".")):
+            raise UserError(f"{text} does not exist", expected="a data set, or a path of images")
     pairs = [p.partition("=") for p in parameters.split(",") if p]
-    fields = {key: yaml.safe_load(value) for key, _, value in pairs}
+    fields = {key: parse_value(value, text) for key, _, value in pairs}
     named: Dataset = create("dataset", {"name": name, **fields})
     return named
 

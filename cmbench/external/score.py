@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from cmbench.core.digests import digest
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.core.yaml_source import parse_value
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.by_class import Classes, Scorer, matched_classes, scores_by_class
 from cmbench.external.containers import BadImage, ImageStream
@@ -85,7 +85,7 @@ def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
                 f"--metrics {text} does not read as a metric",
                 expected="NAME, NAME@EXTRACTOR or NAME:key=value,key=value@EXTRACTOR",
             )
-        values = {key: yaml.safe_load(value) for key, value in pairs}
+        values = {key: parse_value(value, f"--metrics {text}") for key, value in pairs}
         found.append(({"name": name, **values}, extractor))
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, regular_file
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.core.tensor_files import read_safetensors
 
 __all__ = ["read_state", "weights_path"]
@@ -30,7 +30,7 @@ def weights_path(given: Path | None, variable: str, file: str, asset: str) -> Pa
         UserError: If a path was given and nothing is there.
     """
     named = os.environ.get(variable)
-    chosen = given or (Path(named).expanduser() if named else None)
+    chosen = given or (user_path(named, where=variable) if named else None)
     if chosen is not None and not chosen.is_file():
         raise UserError(f"{chosen} is not there", where=variable if given is None else "weights")
     path = chosen or cache_folder() / "assets" / file

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, regular_file
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.features._resize import colour, corner_resize
 from cmbench.features.base import Extractor, FeatureExtractor
 
@@ -65,7 +65,7 @@ class Inception(FeatureExtractor):
 
     def _given(self) -> Path | None:
         named = os.environ.get("CMBENCH_INCEPTION")
-        return self.weights or (Path(named).expanduser() if named else None)
+        return self.weights or (user_path(named, where="CMBENCH_INCEPTION") if named else None)
 
     def _path(self) -> Path:
         given = self._given()

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -23,13 +24,15 @@ _GROUPS = 32
 class ColdModel2(Network):
     """35.7 million parameters as it stands; fields as the arguments of the authors' `Model`."""
 
-    ch: int = Field(default=128, gt=0, description="channels of the first convolution")
-    ch_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    num_res_blocks: int = Field(default=2, ge=1, description="blocks a level on the way down")
-    attn_resolutions: tuple[int, ...] = Field(default=(16,), description="sides with attention")
+    ch: Width = Field(default=128, description="channels of the first convolution")
+    ch_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    num_res_blocks: int = Field(
+        default=2, ge=1, le=256, description="blocks a level on the way down"
+    )
+    attn_resolutions: Widths = Field(default=(16,), description="sides with attention")
     dropout: float = Field(default=0.1, ge=0, lt=1)
     resamp_with_conv: bool = Field(default=True, description="false: averages and repeats")
-    out_ch: int | None = Field(default=None, gt=0, description="the image's channels if none")
+    out_ch: Width | None = Field(default=None, description="the image's channels if none")
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:

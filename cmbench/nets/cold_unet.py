@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._cold_blocks import ColdNet
 from cmbench.nets.base import Network
@@ -21,10 +22,10 @@ __all__ = ["ColdUNet"]
 class ColdUNet(Network):
     """56.6 million parameters as it stands; fields as the arguments of the authors' `Unet`."""
 
-    dim: int = Field(default=64, ge=4, description="channels of the first level, even")
-    dim_mults: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1)
+    dim: int = Field(default=64, ge=4, le=16_384, description="channels of the first level, even")
+    dim_mults: Widths = Field(default=(1, 2, 4, 8), min_length=1)
     with_time_emb: bool = Field(default=True, description="false: the severity isn't told")
-    out_dim: int | None = Field(default=None, gt=0, description="the image's channels if none")
+    out_dim: Width | None = Field(default=None, description="the image's channels if none")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets.base import Network
 
 __all__ = ["CompactUNet"]
@@ -20,14 +21,18 @@ __all__ = ["CompactUNet"]
 class CompactUNet(Network):
     """Levels of `channels`, each half the side of the one before, after an unshuffle."""
 
-    channels: tuple[int, ...] = Field(default=(64, 128), min_length=1)
-    blocks: int = Field(default=1, ge=1, description="residual blocks a level on the way down")
-    attention: tuple[int, ...] = Field(default=(), description="levels (from 0) with attention")
-    unshuffle: int = Field(default=1, ge=1, description="pixels a side folded into channels")
-    embedding: int = Field(default=128, ge=8, description="width of the noise embedding")
+    channels: Widths = Field(default=(64, 128), min_length=1)
+    blocks: int = Field(
+        default=1, ge=1, le=256, description="residual blocks a level on the way down"
+    )
+    attention: tuple[Depth, ...] = Field(default=(), description="levels (from 0) with attention")
+    unshuffle: Width = Field(default=1, description="pixels a side folded into channels")
+    embedding: int = Field(
+        default=128, ge=8, le=16_384, description="width of the noise embedding"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
-    times: int = Field(default=1, ge=1, description="numbers told of the noise; 2: time and step")
+    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
+    times: Width = Field(default=1, description="numbers told of the noise; 2: time and step")
 
     @model_validator(mode="after")
     def _levels(self) -> "CompactUNet":

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -29,13 +30,15 @@ _ATTENTIVE: DownBlock = "AttnDownBlock2D"
 class DDPMUNet(Network):
     """35.7 million parameters as it stands, for 32x32 images with three channels."""
 
-    block_out_channels: tuple[int, ...] = Field(default=(128, 256, 256, 256), min_length=1)
-    layers_per_block: int = Field(default=2, ge=1, description="blocks a level on the way down")
+    block_out_channels: Widths = Field(default=(128, 256, 256, 256), min_length=1)
+    layers_per_block: int = Field(
+        default=2, ge=1, le=256, description="blocks a level on the way down"
+    )
     down_block_types: tuple[DownBlock, ...] = (_PLAIN, _ATTENTIVE, _PLAIN, _PLAIN)
     up_block_types: tuple[UpBlock, ...] = ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    attention_head_dim: int | None = Field(default=None, gt=0, description="none: one head")
+    attention_head_dim: Width | None = Field(default=None, description="none: one head")
     add_attention: bool = Field(default=True, description="attention in the middle")
-    norm_num_groups: int = Field(default=32, gt=0)
+    norm_num_groups: Width = 32
     norm_eps: float = Field(default=1e-6, gt=0)
     downsample_padding: Literal[0, 1] = 0
     downsample_type: Literal["conv", "resnet"] = "conv"
@@ -43,9 +46,9 @@ class DDPMUNet(Network):
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     freq_shift: Literal[0, 1] = 1
     flip_sin_to_cos: bool = False
-    time_embedding_dim: int | None = Field(default=None, gt=0, description="4 x the first width")
+    time_embedding_dim: Width | None = Field(default=None, description="4 x the first width")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

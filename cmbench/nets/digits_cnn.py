@@ -9,11 +9,11 @@ network for both would let training aim at its own judge.
 from pathlib import Path
 
 import torch
-from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width
 from cmbench.core.images import to_images
 from cmbench.nets.base import Network
 
@@ -52,7 +52,7 @@ class DigitsConvNet(nn.Module):
 class DigitsCNN(Network):
     """The classifier as a component; its width is the channels of the first layer."""
 
-    width: int = Field(default=16, ge=1)
+    width: Width = 16
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The classifier with random weights; the shape must be (1, 8, 8)."""

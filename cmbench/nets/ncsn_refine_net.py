@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width
 from cmbench.nets._ncsn_blocks import RefineNet, Stage, Style
 from cmbench.nets.base import Network
 
@@ -25,8 +26,8 @@ _UPWARDS = ("1", "2", "3", "4")
 class NCSNRefineNet(Network):
     """Its second argument is the level's index, 0 for the most noise."""
 
-    ngf: int = Field(default=128, ge=2, description="width")
-    levels: int = Field(default=10, ge=1, description="noise levels that it knows")
+    ngf: int = Field(default=128, ge=2, le=16_384, description="width")
+    levels: Width = Field(default=10, description="noise levels that it knows")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The raw network; class labels are not known to it."""

@@ -40,7 +40,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 class NCSNv2RefineNet(Network):
     """The score is its output over sigma, whatever the sigma."""
 
-    ngf: int = Field(default=128, ge=2, description="width")
+    ngf: int = Field(default=128, ge=2, le=16_384, description="width")
     depth: Literal["base", "deeper", "deepest"] = "base"
     nonlinearity: Literal["elu", "relu", "lrelu", "swish"] = "elu"
 

@@ -6,11 +6,12 @@ of groups, which is 32 always, and optional plain resampling. The fields bear Op
 `attention_resolutions` are downsampling factors, as its constructor takes them.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 
+from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -22,20 +23,26 @@ __all__ = ["OpenAIUNet"]
 class OpenAIUNet(Network):
     """The network's time input is OpenAI's own: 250 ln(sigma), or the step scaled to 0..1000."""
 
-    model_channels: int = Field(default=192, gt=0, description="width that multipliers refer to")
-    channel_mult: tuple[float, ...] = Field(default=(1, 2, 3, 4), min_length=1)
-    num_res_blocks: int = Field(default=3, ge=0)
-    attention_resolutions: tuple[int, ...] = Field(
+    model_channels: Width = Field(default=192, description="width that multipliers refer to")
+    channel_mult: tuple[Annotated[float, Field(gt=0, le=1024)], ...] = Field(
+        default=(1, 2, 3, 4), min_length=1
+    )
+    num_res_blocks: Depth = 3
+    attention_resolutions: Widths = Field(
         default=(2, 4, 8), description="downsampling factors, not sides"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    num_heads: int = Field(default=1, ge=1, description="heads, where num_head_channels is -1")
-    num_heads_upsample: int = Field(default=-1, description="heads on the way up; -1: the same")
-    num_head_channels: int = Field(default=-1, description="channels of a head; -1: num_heads")
+    num_heads: Width = Field(default=1, description="heads, where num_head_channels is -1")
+    num_heads_upsample: int = Field(
+        default=-1, ge=-1, le=16_384, description="heads on the way up; -1: the same"
+    )
+    num_head_channels: int = Field(
+        default=-1, ge=-1, le=16_384, description="channels of a head; -1: num_heads"
+    )
     use_scale_shift_norm: bool = True
     resblock_updown: bool = False
     conv_resample: bool = True
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The raw network for square images (C, H, H).

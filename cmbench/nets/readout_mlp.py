@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.nets.base import Network
 
 __all__ = ["ReadoutMLP"]
@@ -19,9 +20,9 @@ __all__ = ["ReadoutMLP"]
 class ReadoutMLP(Network):
     """Flattens the image: for toys and short sequences. c_noise is expected in [-1, 1]."""
 
-    hidden: tuple[int, ...] = Field(default=(50, 50, 50), min_length=1)
-    readouts: int = Field(default=10, ge=1, description="bumps along c_noise")
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    hidden: Widths = Field(default=(50, 50, 50), min_length=1)
+    readouts: Width = Field(default=10, description="bumps along c_noise")
+    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The MLP; it has no class labels."""

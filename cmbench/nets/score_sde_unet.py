@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Depth, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -26,10 +27,10 @@ class ScoreSDEUNet(Network):
     """Its time is ln of the label for Fourier features, else the label itself."""
 
     family: Literal["ncsnpp", "ddpm"] = Field(default="ncsnpp", description="model.name")
-    nf: int = Field(default=128, ge=4, description="width that multipliers refer to")
-    ch_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    num_res_blocks: int = Field(default=4, ge=0)
-    attn_resolutions: tuple[int, ...] = (16,)
+    nf: int = Field(default=128, ge=4, le=16_384, description="width that multipliers refer to")
+    ch_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    num_res_blocks: Depth = 4
+    attn_resolutions: Widths = (16,)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     resamp_with_conv: bool = True
     fir: bool = False

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
 from cmbench.nets.base import Network
@@ -21,19 +22,21 @@ __all__ = ["SongUNet"]
 class SongUNet(Network):
     """One head of attention, in all encoder blocks and the last decoder block of a level."""
 
-    model_channels: int = Field(default=128, gt=0, description="width that multipliers refer to")
-    channel_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    channel_mult_emb: int = Field(default=4, gt=0)
-    channel_mult_noise: int = Field(default=1, gt=0)
-    num_blocks: int = Field(default=4, ge=0)
-    attn_resolutions: tuple[int, ...] = (16,)
+    model_channels: Width = Field(default=128, description="width that multipliers refer to")
+    channel_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    channel_mult_emb: Width = 4
+    channel_mult_noise: Width = 1
+    num_blocks: Depth = 4
+    attn_resolutions: Widths = (16,)
     dropout: float = Field(default=0.10, ge=0, lt=1)
-    augment_dim: int = Field(default=0, ge=0, description="augmentation labels of EDM's training")
+    augment_dim: int = Field(
+        default=0, ge=0, le=16_384, description="augmentation labels of EDM's training"
+    )
     embedding_type: Literal["positional", "fourier"] = "positional"
     encoder_type: Literal["standard", "skip", "residual"] = "standard"
     decoder_type: Literal["standard", "skip"] = "standard"
     resample_filter: tuple[float, ...] = (1, 1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The raw network for square images (C, H, H)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, read_regular, regular_file
+from cmbench.core.paths import user_path
 from cmbench.core.tensor_files import read_safetensors
 from cmbench.released.torch_state import read_state_dict
 
@@ -48,7 +49,7 @@ def find_diffusers(given: Path | str) -> DiffusersFolder:
         Pending: If it is a hub name that is not in the cache, with the command that brings it.
         UserError: If the folder lacks a file, or a file is not JSON.
     """
-    path = Path(given).expanduser()
+    path = user_path(given)
     # os.path's tests say no, where pathlib's raise, to a name that no file can have.
     if os.path.isdir(path):
         return _folder(path / "unet" if os.path.isdir(path / "unet") else path)
@@ -137,8 +138,8 @@ def _cached(name: str) -> Path:
 
 def _hub_cache() -> Path:
     if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+        return user_path(os.environ["HF_HUB_CACHE"])
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / (
         "huggingface"
     )
-    return Path(home).expanduser() / "hub"
+    return user_path(home) / "hub"

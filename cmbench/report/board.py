@@ -8,10 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
+from pydantic import BaseModel, Field
 
+from cmbench.core.yaml_source import read_yaml, validate
 from cmbench.record.folder import Tell, on_stderr, read_records, read_speeds
 from cmbench.record.schema import Record, ScoreRecord, Speed
 from cmbench.report.disclosed import Disclosed, read_disclosed
@@ -209,12 +210,21 @@ def read_board(folder: Path, tell: Tell = on_stderr) -> Board:
         raise FileNotFoundError(f"{folder} holds no records")
     speeds = read_speeds(folder, tell)
     suite = records[0].suite
-    given: dict[str, Any] = {}
-    if (folder / "suite.yaml").is_file():
-        given = yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}
-    findings = tuple(Finding.model_validate(f) for f in given.get("findings") or ())
-    title = str(given.get("title") or suite)
+    told = _read_told(folder / "suite.yaml")
+    title, findings = told.title or suite, tuple(told.findings)
     return Board(suite, title, records, speeds, findings, read_disclosed(folder))
+
+
+class _Told(BaseModel):
+    """What a report takes from the suite as it was run."""
+
+    title: str = ""
+    findings: list[Finding] = Field(default_factory=list)
+
+
+def _read_told(path: Path) -> _Told:
+    source = read_yaml(path) if path.is_file() else None
+    return validate(source, _Told) if source is not None and source.data is not None else _Told()
 
 
 def _overlap(one: ScoreRecord, other: ScoreRecord) -> bool:

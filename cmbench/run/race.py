@@ -99,7 +99,7 @@ class _Runner:
         shards = 1
         while shards < len(cells[0].shards) and race.open:
             images = shards * self.plan.suite.images.shard
-            if images >= score.metric.least:
+            if images >= score.metric.fewest():
                 self._round(race, by_id, shards)
                 self.engine.progress.say(
                     f"round of {images:,} images: {len(race.settled)} of {len(cells)} settled"

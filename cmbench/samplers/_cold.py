@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
@@ -24,7 +25,7 @@ class ColdSampler(Sampler):
 
     accepts: ClassVar[str] = "restorer"
 
-    steps: int | None = Field(default=None, ge=1, description="strides; all severities if none")
+    steps: Steps | None = Field(default=None, description="strides; all severities if none")
     noise_level: float = Field(
         default=0.0, ge=0, description="noise added to the start: breaks its symmetry (0.002)"
     )

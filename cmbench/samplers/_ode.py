@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
@@ -29,7 +30,7 @@ Known = tuple[float, Tensor]
 class GridSampler(Sampler):
     """A sampler that steps down a grid of noise levels, Karras' by default, and ends at zero."""
 
-    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    steps: Steps = Field(default=18, description="noise levels before zero")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
 
     @abstractmethod

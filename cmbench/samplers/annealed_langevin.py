@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ncsn import NCSNDenoiser, ladder, langevin_rate
@@ -32,8 +33,8 @@ class AnnealedLangevin(Sampler):
     the state before the last update, whose evaluation is spent in vain, as NCSN's authors do.
     """
 
-    levels: int | None = Field(default=None, ge=1, description="the model's ladder, or 232")
-    steps_each: int = Field(default=5, ge=1, description="T, updates a level")
+    levels: Steps | None = Field(default=None, description="the model's ladder, or 232")
+    steps_each: Steps = Field(default=5, description="T, updates a level")
     step_lr: float | None = Field(
         default=None,
         gt=0,

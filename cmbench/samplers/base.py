@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from cmbench.core.bounds import MOST_STEPS
 from cmbench.core.component import Component
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.images import Quantisation, to_pixels
@@ -44,12 +45,26 @@ class Sampler(Component, ABC):
     def nfe(self) -> int | None:
         """Evaluations an image that `sample` will spend; None when only counting can tell."""
 
+    def require_range(self, low: float, high: float) -> None:
+        """Refuses parameters that a model's range of noise levels can't serve; none by default.
+
+        Args:
+            low: The model's least noise level, sigma_min.
+            high: Its greatest, sigma_max.
+
+        Raises:
+            UserError: Naming the parameter.
+        """
+
     def with_nfe(self, nfe: int) -> Self:
         """This sampler with its steps set so that it spends exactly `nfe` evaluations.
 
         Raises:
             ImpossibleNFEError: If no number of steps spends exactly that, naming the nearest.
+            UserError: If it is not 1 to 10,000.
         """
+        if not 1 <= nfe <= MOST_STEPS:
+            raise UserError(f"nfe is {nfe}", expected=f"1 to {MOST_STEPS:,} evaluations")
         can = self.possible_nfe(nfe)
         if nfe in can:
             return can[nfe]

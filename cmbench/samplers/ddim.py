@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits
@@ -31,7 +32,7 @@ class DDIM(Sampler):
 
     order: ClassVar[int | None] = 1
 
-    steps: int = Field(default=50, ge=1, description="evaluations")
+    steps: Steps = Field(default=50, description="evaluations")
     grid: Grid = Field(default="karras", description="which steps of a discrete process are kept")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     eta: float = Field(default=0.0, ge=0, le=1, description="0 deterministic, 1 ancestral")

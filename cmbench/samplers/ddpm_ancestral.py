@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.ddpm import DDPMDenoiser, Habits
@@ -27,7 +28,7 @@ class DDPMAncestral(Sampler):
     all steps of a discrete process evenly, or 1000 of the Karras grid.
     """
 
-    steps: int | None = Field(default=None, ge=1, description="all of the process's, or 1000")
+    steps: Steps | None = Field(default=None, description="all of the process's, or 1000")
     variance: Literal["small", "large"] | None = Field(default=None, description="beta~ or beta")
     clip: bool | None = Field(default=None, description="clip D to [-1, 1]")
     grid: Grid | None = Field(default=None, description="which steps are kept")

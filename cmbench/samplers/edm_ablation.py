@@ -30,7 +30,7 @@ _VP_STEPS, _VP_BETA_D, _VP_BETA_MIN = 1e-3, 19.9, 0.1
 class EDMAblation(Sampler):
     """x' = x + h ((1 - 1 / 2 alpha) d + d' / 2 alpha), d' at x + alpha h d; alpha 1 is Heun's."""
 
-    steps: int = Field(default=18, ge=2, description="time steps before zero")
+    steps: int = Field(default=18, ge=2, le=10_000, description="time steps before zero")
     solver: Literal["euler", "heun"] = "heun"
     alpha: float = Field(default=1.0, gt=0, le=1, description="where the second slope is taken")
     discretization: Literal["vp", "ve", "iddpm", "edm"] = "edm"

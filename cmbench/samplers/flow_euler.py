@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -25,7 +26,7 @@ class FlowEuler(Sampler):
     order: ClassVar[int | None] = 1
     accepts: ClassVar[str] = "flow"
 
-    steps: int = Field(default=16, ge=1, description="even steps of t")
+    steps: Steps = Field(default=16, description="even steps of t")
 
     def nfe(self) -> int:
         """One evaluation a step."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -24,7 +25,7 @@ class FlowJump(Sampler):
 
     accepts: ClassVar[str] = "jump"
 
-    steps: int = Field(default=1, ge=1, description="even steps; of shortcut models powers of 2")
+    steps: Steps = Field(default=1, description="even steps; of shortcut models powers of 2")
 
     def nfe(self) -> int:
         """One evaluation a step."""

@@ -8,7 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cmbench.samplers._ode import Evaluate, GridSampler, Known, heun_step
+from cmbench.samplers._ode import (
+    Evaluate,
+    GridSampler,
+    Known,
+    heun_step,
+)
 from cmbench.samplers.base import Sampler
 from cmbench.samplers.euler import Euler
 

@@ -9,6 +9,7 @@ import math
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers._ode import denoise, heun_step, sigma_steps, start
@@ -20,7 +21,7 @@ __all__ = ["HeunStochastic"]
 class HeunStochastic(Sampler):
     r"""Raises s to s(1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), then steps as Heun."""
 
-    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    steps: Steps = Field(default=18, description="noise levels before zero")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     churn: float = Field(default=30.0, ge=0, description="S_churn")
     noise_from: float = Field(default=0.01, ge=0, description="S_min")

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers._ode import start
@@ -23,9 +24,11 @@ class IDDPMAncestral(Sampler):
     """x_{t-1} ~ N(mean, variance): learned between beta~ and beta, or either of them."""
 
     accepts: ClassVar[str] = "discrete"
-    steps: int | None = Field(default=None, ge=1, description="steps kept, evenly; all if none")
+    steps: Steps | None = Field(default=None, description="steps kept, evenly; all if none")
     respacing: str = Field(
-        default="", description="as the authors write it: '250', '6,3', 'ddim8'"
+        default="",
+        pattern=r"^((ddim)?[0-9]{1,5}|[0-9]{1,5}(,[0-9]{1,5}){1,99})?$",
+        description="as the authors write it: '250', '6,3', 'ddim8'",
     )
     variance: Literal["learned", "small", "large"] = "learned"
     clip: bool = Field(default=True, description="clip the estimate of x0 to [-1, 1]")

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.released_denoisers import DiscreteVPDenoiser
@@ -27,9 +28,11 @@ class IDDPMDDIM(Sampler):
 
     order: ClassVar[int | None] = 1
 
-    steps: int | None = Field(default=None, ge=1, description="steps kept, evenly; all if none")
+    steps: Steps | None = Field(default=None, description="steps kept, evenly; all if none")
     respacing: str = Field(
-        default="", description="as the authors write it: '250', '6,3', 'ddim8'"
+        default="",
+        pattern=r"^((ddim)?[0-9]{1,5}|[0-9]{1,5}(,[0-9]{1,5}){1,99})?$",
+        description="as the authors write it: '250', '6,3', 'ddim8'",
     )
     eta: float = Field(default=0.0, ge=0, le=1, description="0 deterministic, 1 ancestral")
     clip: bool = Field(default=True, description="clip the estimate of x0 to [-1, 1]")

@@ -4,10 +4,15 @@ Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 1. NFE = number
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import MOST_STEPS, Steps
+from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
@@ -15,7 +20,7 @@ from cmbench.samplers._ode import denoise, start
 from cmbench.samplers.base import Sampler
 from cmbench.samplers.onestep import OneStep
 
-__all__ = ["MultiStep"]
+__all__ = ["MultiStep", "require_falling"]
 
 _FIRST_STOPS = (0.5853481, 3.256822, 1.923340)
 """Levels after sigma_max, points of the 18-point grid; 0.585 is the second point that the authors'
@@ -30,22 +35,37 @@ class MultiStep(Sampler):
     only ends the chain); or `steps` alone, which takes default points.
     """
 
-    steps: int = Field(default=2, ge=1, description="evaluations, where no points are given")
-    sigmas: tuple[float, ...] | None = Field(default=None, description="points after sigma_max")
-    indices: tuple[int, ...] | None = Field(default=None, description="0, ..., grid - 1")
-    grid: int = Field(default=40, ge=2, description="points of the grid that indices refer to")
+    steps: Steps = Field(default=2, description="evaluations, where no points are given")
+    sigmas: tuple[float, ...] | None = Field(
+        default=None, max_length=500, description="points after sigma_max, falling"
+    )
+    indices: tuple[Annotated[int, Field(ge=0, lt=MOST_STEPS)], ...] | None = Field(
+        default=None, min_length=2, max_length=501, description="0, ..., grid - 1"
+    )
+    grid: int = Field(
+        default=40, ge=2, le=10_000, description="points of the grid that indices refer to"
+    )
 
     @model_validator(mode="after")
     def _points(self) -> "MultiStep":
         if self.sigmas is not None and self.indices is not None:
             raise ValueError("give sigmas or indices, not both")
-        if self.sigmas is not None and any(s <= 0 for s in self.sigmas):
-            raise ValueError("sigmas must be positive")
+        if self.sigmas is not None:
+            require_falling(self.sigmas)
         if self.indices is not None:
             ordered = list(self.indices) == sorted(set(self.indices))
             if not ordered or self.indices[0] != 0 or self.indices[-1] != self.grid - 1:
                 raise ValueError(f"indices must rise from 0 to grid - 1 = {self.grid - 1}")
         return self
+
+    def require_range(self, low: float, high: float) -> None:
+        """Given points lie inside the denoiser's range of noise levels."""
+        outside = [s for s in self.sigmas or () if not low < s < high]
+        if outside:
+            raise UserError(
+                f"sampler '{self.name}': noise level {outside[0]:g} is outside the model's range",
+                expected=f"sigmas below {high:g} and above {low:g}",
+            )
 
     def nfe(self) -> int:
         """One evaluation a time point."""
@@ -88,6 +108,7 @@ class MultiStep(Sampler):
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1]; draw j belongs to point j."""
+        self.require_range(denoiser.sigma_min, denoiser.sigma_max)
         points = self.points(denoiser.sigma_min, denoiser.sigma_max)
         x = start(noise, points[0])
         clean = denoise(denoiser, x, points[0], labels).clamp(-1, 1)
@@ -97,6 +118,18 @@ class MultiStep(Sampler):
             x = clean + again * noise.normal(j).to(clean.dtype)
             clean = denoise(denoiser, x, level, labels).clamp(-1, 1)
         return clean
+
+
+def require_falling(sigmas: Sequence[float]) -> None:
+    """Refuses noise levels that are not positive, or don't fall from each to the next.
+
+    Raises:
+        ValueError: As a field's validator says it.
+    """
+    if any(s <= 0 for s in sigmas):
+        raise ValueError("sigmas must be positive")
+    if any(later >= earlier for earlier, later in pairwise(sigmas)):
+        raise ValueError("sigmas must fall from each to the next")
 
 
 def _default_stops(count: int, sigma_min: float) -> list[float]:

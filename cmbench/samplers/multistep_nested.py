@@ -11,7 +11,7 @@ from torch import Tensor
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers.base import Sampler
-from cmbench.samplers.multistep import MultiStep
+from cmbench.samplers.multistep import MultiStep, require_falling
 from cmbench.samplers.onestep import OneStep
 
 __all__ = ["MultiStepNested"]
@@ -25,15 +25,17 @@ class MultiStepNested(Sampler):
     better choice for one number of evaluations, but of those only some begin alike.
     """
 
-    steps: int = Field(default=2, ge=1, description="evaluations")
+    steps: int = Field(default=2, ge=1, le=500, description="evaluations")
     sigmas: tuple[float, ...] = Field(
-        default=_LEVELS, min_length=1, description="levels after sigma_max, the last repeated"
+        default=_LEVELS,
+        min_length=1,
+        max_length=500,
+        description="levels after sigma_max, falling, the last repeated",
     )
 
     @model_validator(mode="after")
     def _levels(self) -> "MultiStepNested":
-        if any(s <= 0 for s in self.sigmas):
-            raise ValueError("sigmas must be positive")
+        require_falling(self.sigmas)
         return self
 
     def nfe(self) -> int:
@@ -50,4 +52,5 @@ class MultiStepNested(Sampler):
 
     def _chain(self, points: int) -> MultiStep:
         again = (self.sigmas[-1],) * (points - 1 - len(self.sigmas))
-        return MultiStep(sigmas=(*self.sigmas, *again)[: points - 1])
+        # Copied, not made: only here may the last level stand more than once.
+        return MultiStep().model_copy(update={"sigmas": (*self.sigmas, *again)[: points - 1]})

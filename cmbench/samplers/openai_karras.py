@@ -8,12 +8,13 @@ not to clip, which `multistep` has not. The result is clipped too.
 
 import itertools
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import MOST_STEPS, Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
@@ -28,8 +29,8 @@ class OpenAIKarras(Sampler):
     """`method` names the update; `steps` are noise levels (heun, dpm, ...) or intervals."""
 
     method: Literal["heun", "dpm", "euler", "ancestral", "progdist", "multistep"] = "heun"
-    steps: int = Field(default=40, ge=1, description="noise levels before zero; progdist: steps")
-    indices: tuple[int, ...] | None = Field(
+    steps: Steps = Field(default=40, description="noise levels before zero; progdist: steps")
+    indices: tuple[Annotated[int, Field(ge=0, lt=MOST_STEPS)], ...] | None = Field(
         default=None, description="multistep: points of the grid of `steps`, as (0, 22, 39)"
     )
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")

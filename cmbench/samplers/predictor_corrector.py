@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.sde_denoiser import Scores
@@ -31,12 +32,12 @@ class PredictorCorrector(Sampler):
     an image is the same in any batch; `ald` needs no norms.
     """
 
-    steps: int = Field(default=1000, ge=1, description="times, the first 1, the last the end")
+    steps: Steps = Field(default=1000, description="times, the first 1, the last the end")
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = (
         "reverse_diffusion"
     )
     corrector: Literal["langevin", "ald", "none"] = "langevin"
-    corrector_steps: int = Field(default=1, ge=1, description="corrections at each time")
+    corrector_steps: Steps = Field(default=1, description="corrections at each time")
     snr: float = Field(default=0.16, gt=0, description="signal-to-noise ratio of a correction")
     norms: Literal["image", "batch"] = Field(
         default="image", description="of the corrector's step"

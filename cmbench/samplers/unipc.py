@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import log_snr_grid
@@ -37,7 +38,7 @@ class UniPC(Sampler):
 
     order: ClassVar[int | None] = 3
 
-    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    steps: Steps = Field(default=18, description="noise levels before zero")
     solver_order: Literal[1, 2, 3] = Field(default=2, description="order of the predictor")
     variant: Literal["bh1", "bh2"] = Field(default="bh1", description="B(h): -h or e^-h - 1")
     corrector: bool = Field(default=True, description="without it: UniP")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.core.digests import file_sha256
-from cmbench.core.errors import UserError
+from cmbench.core.errors import UserError, brief
 from cmbench.core.files import fsync_folder, sweep, temporary_folder, write_json
+from cmbench.core.names import is_key
 from cmbench.store.leases import FileLeases, Leases, wait_for
 
 __all__ = ["Address", "Store", "is_intact"]
@@ -29,10 +30,21 @@ __all__ = ["Address", "Store", "is_intact"]
 
 @dataclass(frozen=True)
 class Address:
-    """Where an output lies: the kind of job that makes it, and its key."""
+    """Where an output lies: the kind of job that makes it, and its key.
+
+    Raises:
+        UserError: If the key is not 64 hexadecimal digits. Keys come out of files and become
+            paths, so none may lead out of the store.
+    """
 
     kind: str
     key: str
+
+    def __post_init__(self) -> None:
+        if not is_key(self.key):
+            raise UserError(
+                f"{brief(self.key)} is no key of a {self.kind}", expected="64 hexadecimal digits"
+            )
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key[:12]}"

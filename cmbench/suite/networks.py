@@ -1,6 +1,7 @@
 """Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
 
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cmbench.cards.open import SourcedModel, _from_file, card_model
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.core.paths import user_path
 from cmbench.core.yaml_source import Source
 from cmbench.datasets.base import Dataset
 from cmbench.store.jobs import Cost, make_job
@@ -18,20 +20,27 @@ from cmbench.train.recipe import Recipe, read_recipe
 
 __all__ = ["DataLookup", "beside", "networks_of_run"]
 
+_MOST_NETWORKS = 10_000
+
 
 class DataLookup:
     """Opens each data set once, and knows the paths given on the command line.
 
     Args:
         paths: Data set name to path (`--data NAME=PATH`).
+
+    Attributes:
+        asked: Names of the data sets that were asked for.
     """
 
     def __init__(self, paths: dict[str, Path]) -> None:
         self.paths = paths
-        self._known: dict[str, tuple[str, int]] = {}
+        self.asked: set[str] = set()
+        self._known: dict[str, tuple[str, int, tuple[int, int, int]]] = {}
 
     def path(self, dataset: Dataset) -> Path | None:
         """The path given for this data set, if any."""
+        self.asked.add(dataset.name)
         return self.paths.get(dataset.name)
 
     def fingerprint(self, dataset: Dataset) -> str:
@@ -50,11 +59,19 @@ class DataLookup:
         """
         return self._look(dataset)[1]
 
-    def _look(self, dataset: Dataset) -> tuple[str, int]:
+    def shape(self, dataset: Dataset) -> tuple[int, int, int]:
+        """Shape (C, H, W) of its images.
+
+        Raises:
+            Pending: If the data is not there.
+        """
+        return self._look(dataset)[2]
+
+    def _look(self, dataset: Dataset) -> tuple[str, int, tuple[int, int, int]]:
         key = str(dataset.spec())
         if key not in self._known:
             images = dataset.open(self.path(dataset))
-            self._known[key] = (images.fingerprint(), len(images))
+            self._known[key] = (images.fingerprint(), len(images), images.shape)
         return self._known[key]
 
 
@@ -108,6 +125,12 @@ def _trained(
     base = read_recipe(placed.recipe_file)
     names = list(overrides)
     choices = [v if isinstance(v, list) else [v] for v in overrides.values()]
+    if prod(map(len, choices)) > _MOST_NETWORKS:
+        raise UserError(
+            f"the axes of `train` make {prod(map(len, choices)):,} networks",
+            where=source.where(("runs", index, "train")),
+            expected=f"at most {_MOST_NETWORKS:,}",
+        )
     networks = []
     for values in product(*choices):
         given = dict(zip(names, values, strict=True))
@@ -115,10 +138,21 @@ def _trained(
         try:
             recipe = base.with_overrides(given)
         except UserError as error:
-            raise error.at(where) if not error.where else error from None
+            faulty = _faulty_key(base, given)
+            raise error.at(source.where(("runs", index, "train", faulty))) from None
         axes = {name: _short(value) for name, value in given.items()}
         networks.append(_train(placed, recipe, axes, data, retrain, where))
     return networks
+
+
+def _faulty_key(base: Recipe, overrides: dict[str, Any]) -> str:
+    """The first override that fails alone, for the place of a fault; else the first."""
+    for key, value in overrides.items():
+        try:
+            base.with_overrides({key: value})
+        except UserError:
+            return key
+    return next(iter(overrides))
 
 
 def _train(
@@ -172,7 +206,7 @@ def _identity(network: SourcedModel | None) -> dict[str, Any] | None:
 
 def beside(source: Source, name: str) -> Path:
     """A file named in a suite: beside the suite if it is there, else as written."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     near = source.path.parent / path
     return near if not path.is_absolute() and near.exists() else path
 

@@ -1,35 +1,44 @@
 """Recipes: how a model is trained, as one YAML file that decides its weights to the bit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cmbench.core.errors import UserError, nearest
+from cmbench.core.bounds import Seed
+from cmbench.core.errors import UserError, brief, nearest
 from cmbench.core.loader import create, validation_message
+from cmbench.core.names import CardName
+from cmbench.core.yaml_nodes import Place
 from cmbench.core.yaml_source import read_yaml, validate
+from cmbench.denoise.buildable import require_buildable
+from cmbench.denoise.model import Model
 from cmbench.train.objectives.base import Objective
 
 __all__ = ["EMA", "Optimiser", "Recipe", "read_recipe", "require_alike"]
 
 ComponentSpec = str | dict[str, Any]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+_MOST_IMAGES = 10**12
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Optimiser(_Part):
     """The optimiser; `warmup_images` raises the rate linearly from zero."""
 
     name: Literal["adam", "adamw", "radam", "muon"] = "radam"
-    lr: float = Field(default=4e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    lr: float = Field(default=4e-4, gt=0, le=100)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    warmup_images: int = Field(default=0, ge=0)
-    decay_images: int = Field(default=0, ge=0, description="last images, rate falls to zero")
+    warmup_images: int = Field(default=0, ge=0, le=_MOST_IMAGES)
+    decay_images: int = Field(
+        default=0, ge=0, le=_MOST_IMAGES, description="last images, rate falls to zero"
+    )
 
 
 class EMA(_Part):
@@ -64,25 +73,29 @@ class Recipe(_Part):
         }
     )
 
-    recipe: str
+    recipe: CardName
     summary: str = ""
     model: dict[str, Any]
     dataset: ComponentSpec
     objective: ComponentSpec
     distance: ComponentSpec | None = None
-    teacher: str | None = None
-    start: str | None = None
+    teacher: CardName | None = None
+    start: CardName | None = None
     optimiser: Optimiser = Optimiser()
-    batch: int = Field(default=128, ge=1)
-    images: int = Field(ge=1)
+    batch: int = Field(default=128, ge=1, le=1_000_000)
+    images: int = Field(ge=1, le=_MOST_IMAGES)
     ema: EMA = EMA()
     flip: bool = False
     clip: float | None = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     precision: Literal["fp32", "bf16"] = "fp32"
-    log_every: int = Field(default=50, ge=1, description="steps between logged points")
-    save_every_images: int = Field(default=50_000, ge=1)
-    show_every_images: int | None = Field(default=None, ge=1, description="sample grids")
+    log_every: int = Field(
+        default=50, ge=1, le=_MOST_IMAGES, description="steps between logged points"
+    )
+    save_every_images: int = Field(default=50_000, ge=1, le=_MOST_IMAGES)
+    show_every_images: int | None = Field(
+        default=None, ge=1, le=_MOST_IMAGES, description="sample grids"
+    )
     compile: bool = False
 
     @property
@@ -127,7 +140,7 @@ class Recipe(_Part):
             raise UserError(
                 f"recipe {self.recipe}: {validation_message(error, list(Recipe.model_fields))}"
             ) from None
-        changed.identity()
+        _require_parts(changed, lambda place: "")
         return changed
 
 
@@ -139,24 +152,39 @@ def read_recipe(path: Path) -> Recipe:
     """
     source = read_yaml(path)
     recipe = validate(source, Recipe)
-    objective = create("objective", recipe.objective, where=source.where(("objective",)))
+    _require_parts(recipe, source.where)
+    return recipe
+
+
+def _require_parts(recipe: Recipe, where: Callable[[Place], str]) -> None:
+    """Makes every component of a recipe, and its network without memory.
+
+    Args:
+        recipe: The recipe.
+        where: File, line and key of a place in it.
+
+    Raises:
+        UserError: For an unknown name, an impossible parameter, or a part that is missing.
+    """
+    objective: Objective = create("objective", recipe.objective, where=where(("objective",)))
     if recipe.distance is not None:
-        create("distance", recipe.distance, where=source.where(("distance",)))
+        create("distance", recipe.distance, where=where(("distance",)))
     if objective.needs_distance and recipe.distance is None:
         raise UserError(
             f"objective '{objective.name}' needs a distance",
-            where=source.where(("objective",)),
+            where=where(("objective",)),
             expected="distance: l1, l2, lpips, ...",
         )
     if objective.needs_teacher and recipe.teacher is None:
         raise UserError(
             f"objective '{objective.name}' needs a teacher",
-            where=source.where(("objective",)),
+            where=where(("objective",)),
             expected="teacher: family/card",
         )
-    create("dataset", recipe.dataset, where=source.where(("dataset",)))
-    create("model", recipe.model, where=source.where(("model",)))
-    return recipe
+    create("dataset", recipe.dataset, where=where(("dataset",)))
+    model: Model = create("model", recipe.model, where=where(("model",)))
+    network = "network" if isinstance(recipe.model.get("network"), dict) else "name"
+    require_buildable(model, where(("model", network)))
 
 
 _ALIKE = ("teacher", "dataset", "model", "batch", "seed", "flip", "precision")
@@ -202,17 +230,18 @@ def _shared_fields(recipe: Recipe) -> dict[str, Any]:
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
     first, *rest = keys
+    if first not in data and "name" not in data:
+        near = nearest(first, data)
+        raise UserError(
+            f"a recipe has no key {brief(first)}" + (f"; did you mean '{near}'?" if near else ""),
+            expected="one of: " + ", ".join(data),
+        )
+    held = data.get(first)
     if not rest:
-        if first not in data and "name" not in data:
-            near = nearest(first, data)
-            raise UserError(
-                f"a recipe has no key '{first}'" + (f"; did you mean '{near}'?" if near else ""),
-                expected="one of: " + ", ".join(data),
-            )
-        held = data.get(first)
         if not (isinstance(held, dict) and isinstance(value, str) and held.get("name") == value):
             data[first] = value
         return
-    inner = data.get(first)
-    data[first] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+    if not isinstance(held, (str, dict, type(None))):
+        raise UserError(f"{first} is {brief(held)}, which holds no key {brief(rest[0])}")
+    data[first] = {"name": held} if isinstance(held, str) else dict(held or {})
     _put(data[first], rest, value)

@@ -12,11 +12,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.api import (
+    Classes,
     ColdStates,
     Degradation,
+    ImageShape,
     Model,
     NetworkRestorer,
     UserError,
+    Width,
     cold_states,
     create,
     fill,
@@ -61,10 +64,10 @@ class Cold(Model):
 
     network: dict[str, Any]
     degradation: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     starts: Literal["gmm", "degradation"] = "gmm"
-    components: int = Field(default=1, ge=1, description="of the start's mixture")
+    components: Width = Field(default=1, description="of the start's mixture")
     time: Literal["index", "unit"] = "index"
     residual: bool = False
     start_mean: tuple[float, ...] | None = Field(

@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
     DDPMUNet,
+    ImageShape,
     Model,
     OpenAIConsistency,
     UserError,
@@ -33,8 +35,8 @@ class ConsistencyHub(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
 
     network: dict[str, Any] = Field(default_factory=lambda: dict(_IMAGENET64))
-    shape: tuple[int, int, int] = (3, 64, 64)
-    classes: int = Field(default=1000, ge=0)
+    shape: ImageShape = (3, 64, 64)
+    classes: Classes = 1000
     sigma_data: float = Field(default=0.5, gt=0)
     sigma_min: float = Field(default=0.002, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)

@@ -13,8 +13,10 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
     ConsistencyFunction,
     EDMDenoiser,
+    ImageShape,
     Model,
     OpenAIConsistency,
     OpenAIDenoiser,
@@ -53,8 +55,8 @@ class ConsistencyOfficial(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = Field(default=0, ge=0)
+    shape: ImageShape
+    classes: Classes = 0
     scalings: Literal["consistency", "edm"] = Field(
         default="consistency",
         description="edm: a teacher, or a student of progressive distillation",

@@ -13,9 +13,11 @@ from torch import nn
 
 from cmbench.api import (
     BetaSchedule,
+    Classes,
     DDPMDenoiser,
     DDPMUNet,
     Habits,
+    ImageShape,
     Model,
     Prediction,
     UserError,
@@ -47,9 +49,9 @@ class DDPM(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "ddpm_ancestral"}
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "ddpm_unet"})
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = Field(default=0, ge=0)
-    steps: int = Field(default=1000, ge=2, description="T, diffusion steps")
+    shape: ImageShape = (3, 32, 32)
+    classes: Classes = 0
+    steps: int = Field(default=1000, ge=2, le=100_000, description="T, diffusion steps")
     schedule: BetaSchedule = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
@@ -59,7 +61,9 @@ class DDPM(Model):
     variance: Literal["small", "large"] = "large"
     clip: float | None = Field(default=1.0, gt=0, description="bound of D in its own sampler")
     grid: Literal["leading", "linspace", "trailing", "even"] = "leading"
-    offset: int = Field(default=0, ge=0, description="added to the steps of the leading grid")
+    offset: int = Field(
+        default=0, ge=0, le=100_000, description="added to the steps of the leading grid"
+    )
     ends_clean: bool = Field(default=True, description="DDIM's last step goes to clean images")
     sigma_min: float | None = Field(default=None, gt=0, description="the process's least level")
     sigma_max: float | None = Field(default=None, gt=0, description="80 or the process's greatest")

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cmbench.api import ConsistencyFunction, EDMDenoiser, Model, create
+from cmbench.api import Classes, ConsistencyFunction, EDMDenoiser, ImageShape, Model, create
 
 __all__ = ["ECT"]
 
@@ -15,8 +15,8 @@ class ECT(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.003
     sigma_max: float = 80.0

@@ -11,13 +11,18 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
+    Depth,
     EDMDenoiser,
     EDMFile,
     IDDPMDenoiser,
+    Levels,
     Model,
     UserError,
     VEDenoiser,
     VPDenoiser,
+    Width,
+    Widths,
     create,
     fill,
     from_edm,
@@ -54,20 +59,20 @@ class EDMOfficial(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun", "steps": 18}
 
     precond: Literal["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"] = "EDMPrecond"
-    img_resolution: int = Field(gt=0)
-    img_channels: int = Field(default=3, gt=0)
-    label_dim: int = Field(default=0, ge=0, description="class labels; 0: unconditional")
+    img_resolution: Width
+    img_channels: Width = 3
+    label_dim: Classes = Field(default=0, description="class labels; 0: unconditional")
     model_type: Literal["SongUNet", "DhariwalUNet"] = "DhariwalUNet"
-    model_channels: int | None = None
-    channel_mult: tuple[int, ...] | None = None
-    channel_mult_emb: int | None = None
-    num_blocks: int | None = None
-    attn_resolutions: tuple[int, ...] | None = None
+    model_channels: Width | None = None
+    channel_mult: Widths | None = None
+    channel_mult_emb: Width | None = None
+    num_blocks: Depth | None = None
+    attn_resolutions: Widths | None = None
     dropout: float | None = None
     label_dropout: float = Field(default=0.0, description="of training; without effect here")
-    augment_dim: int | None = None
+    augment_dim: Classes | None = None
     embedding_type: Literal["positional", "fourier"] | None = None
-    channel_mult_noise: int | None = None
+    channel_mult_noise: Width | None = None
     encoder_type: Literal["standard", "skip", "residual"] | None = None
     decoder_type: Literal["standard", "skip"] | None = None
     resample_filter: tuple[float, ...] | None = None
@@ -77,7 +82,7 @@ class EDMOfficial(Model):
     sigma_data: float = Field(default=0.5, gt=0)
     beta_d: float = Field(default=19.9, description="of VPPrecond")
     beta_min: float = Field(default=0.1, description="of VPPrecond")
-    M: int = Field(default=1000, gt=0, description="steps of VPPrecond and iDDPMPrecond")
+    M: Levels = Field(default=1000, description="steps of VPPrecond and iDDPMPrecond")
     epsilon_t: float = Field(default=1e-5, gt=0, description="of VPPrecond")
     C_1: float = Field(default=0.001, description="of iDDPMPrecond")
     C_2: float = Field(default=0.008, description="of iDDPMPrecond")

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import FlowDenoiser, Model, create
+from cmbench.api import Classes, FlowDenoiser, ImageShape, Model, create
 
 __all__ = ["Flow"]
 
@@ -16,8 +16,8 @@ class Flow(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_euler"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     time_scale: float = 1.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0

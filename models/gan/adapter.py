@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.api import Model, OneShot, UserError
+from cmbench.api import Classes, ImageShape, Model, OneShot, UserError, Width, Widths
 
 __all__ = ["GAN"]
 
@@ -18,10 +18,10 @@ class GAN(Model):
     makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "oneshot"}
 
-    shape: tuple[int, int, int]
-    classes: int = 0
-    latent: int = Field(default=64, ge=1)
-    channels: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    shape: ImageShape
+    classes: Classes = 0
+    latent: Width = 64
+    channels: Widths = Field(default=(128, 64), min_length=1)
 
     def build(self) -> nn.Module:
         """The generator.

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import ConsistencyFunction, Model, create
+from cmbench.api import Classes, ConsistencyFunction, ImageShape, Model, create
 
 __all__ = ["ICT"]
 
@@ -15,8 +15,8 @@ class ICT(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0

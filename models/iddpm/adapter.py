@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from cmbench.api import DiscreteVPDenoiser, Model, create, noise_schedule
+from cmbench.api import (
+    Classes,
+    DiscreteVPDenoiser,
+    ImageShape,
+    Model,
+    create,
+    noise_schedule,
+)
 
 __all__ = ["IDDPM"]
 
@@ -21,9 +28,9 @@ class IDDPM(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "iddpm_ancestral"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = Field(default=0, ge=0)
-    steps: int = Field(default=4000, ge=2, description="T, diffusion steps")
+    shape: ImageShape
+    classes: Classes = 0
+    steps: int = Field(default=4000, ge=2, le=100_000, description="T, diffusion steps")
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     learn_sigma: bool = True
     time_scale: float | None = Field(

@@ -12,9 +12,13 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
+    Depth,
     DiscreteVPDenoiser,
     Model,
     UserError,
+    Width,
+    Widths,
     create,
     fill,
     from_openai,
@@ -33,21 +37,23 @@ class IDDPMOfficial(Model):
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "discrete"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "iddpm_ancestral"}
 
-    image_size: int = Field(gt=0)
-    in_channels: int = Field(default=3, gt=0)
-    model_channels: int = Field(default=128, gt=0)
-    num_res_blocks: int = Field(default=2, ge=0)
-    attention_resolutions: tuple[int, ...] = Field(
+    image_size: Width
+    in_channels: Width = 3
+    model_channels: Width = 128
+    num_res_blocks: Depth = 2
+    attention_resolutions: Widths = Field(
         default=(2, 4), description="downsampling factors, not sides"
     )
     channel_mult: tuple[float, ...] = (1, 2, 2, 2)
-    num_classes: int | None = Field(default=None, description="class labels; none: unconditional")
-    num_heads: int = Field(default=4, ge=1)
-    num_heads_upsample: int = -1
+    num_classes: Classes | None = Field(
+        default=None, description="class labels; none: unconditional"
+    )
+    num_heads: Width = 4
+    num_heads_upsample: int = Field(default=-1, ge=-1, le=16_384)
     use_scale_shift_norm: bool = True
     conv_resample: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    steps: int = Field(default=4000, ge=2, description="T, diffusion steps")
+    steps: int = Field(default=4000, ge=2, le=100_000, description="T, diffusion steps")
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     learn_sigma: bool = True
     predict_xstart: bool = False

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.api import (
+    ImageShape,
     Model,
     NCSNDenoiser,
     UserError,
@@ -37,11 +38,11 @@ class NCSN(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "annealed_langevin"}
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "ncsnv2_refine_net"})
-    shape: tuple[int, int, int] = (3, 32, 32)
+    shape: ImageShape = (3, 32, 32)
     conditional: bool = Field(default=False, description="the network is told the level (NCSN)")
     sigma_begin: float = Field(default=50.0, gt=0, description="greatest level, authors' units")
     sigma_end: float = Field(default=0.01, gt=0, description="least level, authors' units")
-    levels: int = Field(default=232, ge=2)
+    levels: int = Field(default=232, ge=2, le=100_000)
     spacing: Literal["geometric", "uniform"] = "geometric"
     rescaled: bool = Field(
         default=False, description="levels are for images in [-1, 1], not in [0, 1]"

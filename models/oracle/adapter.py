@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from cmbench.api import Model, create, oracles
+from cmbench.api import ImageShape, Model, create, oracles
 
 __all__ = ["Oracle"]
 
@@ -18,7 +18,7 @@ class Oracle(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun"}
 
     form: Literal["gaussian", "consistency", "points"] = "gaussian"
-    shape: tuple[int, int, int] = (1, 8, 8)
+    shape: ImageShape = (1, 8, 8)
     mean: float = 0.0
     spread: float = 0.5
     dataset: str = "digits"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import EDMDenoiser, Model, create
+from cmbench.api import Classes, EDMDenoiser, ImageShape, Model, create
 
 __all__ = ["Progressive"]
 
@@ -23,8 +23,8 @@ class Progressive(Model):
     }
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0

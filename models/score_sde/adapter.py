@@ -15,6 +15,8 @@ from cmbench.api import (
     SDE,
     VE,
     VP,
+    Classes,
+    ImageShape,
     Labels,
     Model,
     SDEDenoiser,
@@ -44,11 +46,13 @@ class ScoreSDE(Model):
     }
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "score_sde_unet"})
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = Field(default=0, ge=0)
+    shape: ImageShape = (3, 32, 32)
+    classes: Classes = 0
     sde: Process = "vp"
     continuous: bool = Field(default=True, description="trained at all times, not at `steps`")
-    steps: int = Field(default=1000, ge=2, description="num_scales of the discrete process")
+    steps: int = Field(
+        default=1000, ge=2, le=100_000, description="num_scales of the discrete process"
+    )
     beta_min: float = Field(default=0.1, gt=0)
     beta_max: float = Field(default=20.0, gt=0)
     sigma_min: float = Field(default=0.01, gt=0, description="VE's least, authors' units")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from cmbench.api import JumpDenoiser, Model, create
+from cmbench.api import Classes, ImageShape, JumpDenoiser, Model, create
 
 __all__ = ["Shortcut"]
 
@@ -17,8 +17,8 @@ class Shortcut(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_jump"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     time_scale: float = 1.0
     shortest: float = Field(default=1 / 128, gt=0, lt=1, description="a power of two")
     sigma_min: float = 0.002

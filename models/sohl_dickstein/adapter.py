@@ -5,7 +5,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from cmbench.api import BinomialDiffusion, Model, ReverseGaussian, create
+from cmbench.api import (
+    BinomialDiffusion,
+    Classes,
+    ImageShape,
+    Model,
+    ReverseGaussian,
+    create,
+)
 
 __all__ = ["SohlDickstein"]
 
@@ -20,10 +27,10 @@ class SohlDickstein(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "sohl_dickstein"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
+    shape: ImageShape
     kernel: Literal["gaussian", "binomial"] = "gaussian"
-    levels: int = Field(default=1000, ge=2, description="T")
-    classes: int = 0
+    levels: int = Field(default=1000, ge=2, le=100_000, description="T")
+    classes: Classes = 0
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     learn_beta: bool = False

@@ -25,7 +25,7 @@ class ConsistencyDistillation(Objective):
     needs_teacher: ClassVar[bool] = True
     needs_distance: ClassVar[bool] = True
 
-    points: int = Field(default=18, ge=2, description="N, points of the Karras grid")
+    points: int = Field(default=18, ge=2, le=100_000, description="N, points of the Karras grid")
     solver: Literal["heun", "euler"] = "heun"
     mu: float = Field(default=0.0, ge=0, lt=1, description="rate of the target network's EMA")
     rho: float = Field(default=7.0, gt=0)

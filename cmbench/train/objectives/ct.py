@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
 from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.train.draws import Draws
@@ -29,8 +30,8 @@ class ConsistencyTraining(Objective):
     needs_distance: ClassVar[bool] = True
 
     schedule: Literal["adaptive", "fixed"] = "adaptive"
-    s0: int = Field(default=2, ge=1, description="first number of steps")
-    s1: int = Field(default=150, ge=2, description="last number of steps")
+    s0: Levels = Field(default=2, description="first number of steps")
+    s1: int = Field(default=150, ge=2, le=100_000, description="last number of steps")
     mu0: float = Field(default=0.9, gt=0, lt=1, description="first rate of the target's EMA")
     rho: float = Field(default=7.0, gt=0)
     init: Literal["random", "teacher"] = "random"

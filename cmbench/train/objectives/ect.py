@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
 from cmbench.distances.pseudo_huber import PseudoHuber
 from cmbench.train.draws import Draws
@@ -35,7 +36,7 @@ class EasyConsistencyTuning(Objective):
     q: float = Field(default=2.0, gt=1, description="how fast r nears t")
     k: float = Field(default=8.0, ge=0)
     b: float = Field(default=1.0, gt=0)
-    stages: int = Field(default=8, ge=1, description="of equal length; s = 0, ..., stages - 1")
+    stages: Levels = Field(default=8, description="of equal length; s = 0, ..., stages - 1")
     c: float = Field(default=0.0, ge=0, description="of pseudo-Huber")
     p_mean: float = Field(default=-1.1, description="mean of ln t")
     p_std: float = Field(default=2.0, gt=0, description="standard deviation of ln t")

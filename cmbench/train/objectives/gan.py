@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Levels, Widths
 from cmbench.core.errors import UserError
 from cmbench.denoise.oneshot import OneShot
 from cmbench.train.draws import Draws
@@ -25,9 +26,9 @@ __all__ = ["GAN"]
 class GAN(Objective):
     """Generator and discriminator in turn; `channels` are the discriminator's, finest first."""
 
-    channels: tuple[int, ...] = Field(default=(64, 128), min_length=1)
+    channels: Widths = Field(default=(64, 128), min_length=1)
     gamma: float = Field(default=1.0, ge=0, description="weight of R1")
-    r1_every: int = Field(default=8, ge=1, description="steps from one R1 penalty to the next")
+    r1_every: Levels = Field(default=8, description="steps from one R1 penalty to the next")
     lr: float = Field(default=1e-3, gt=0, description="the discriminator's")
     betas: tuple[float, float] = (0.0, 0.99)
 

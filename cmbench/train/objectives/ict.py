@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
 from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.distances.pseudo_huber import PseudoHuber
@@ -26,8 +27,8 @@ __all__ = ["ImprovedConsistencyTraining"]
 class ImprovedConsistencyTraining(Objective):
     """The distance is pseudo-Huber with c = 0.00054 sqrt(d) unless the recipe names another."""
 
-    s0: int = Field(default=10, ge=1, description="first number of steps")
-    s1: int = Field(default=1280, ge=1, description="last number of steps")
+    s0: Levels = Field(default=10, description="first number of steps")
+    s1: Levels = Field(default=1280, description="last number of steps")
     p_mean: float = Field(default=-1.1, description="mean of ln sigma")
     p_std: float = Field(default=2.0, gt=0, description="standard deviation of ln sigma")
     rho: float = Field(default=7.0, gt=0)

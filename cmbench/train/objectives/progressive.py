@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.train.draws import Draws
@@ -29,10 +30,10 @@ class ProgressiveDistillation(Objective):
     needs_teacher: ClassVar[bool] = True
     needs_distance: ClassVar[bool] = True
 
-    intervals: int = Field(default=4096, ge=1, description="N of the first stage")
-    stage_steps: int = Field(default=50_000, ge=1, description="optimiser steps a stage")
+    intervals: Levels = Field(default=4096, description="N of the first stage")
+    stage_steps: int = Field(default=50_000, ge=1, le=10**9, description="optimiser steps a stage")
     final_factor: int = Field(
-        default=2, ge=1, description="times as many in the stages of 2 intervals and of 1"
+        default=2, ge=1, le=1000, description="times as many in the stages of 2 intervals and of 1"
     )
     decay: bool = Field(default=True, description="the rate falls to zero within each stage")
     weighting: Literal["truncated_snr", "uniform"] = "truncated_snr"

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
 from cmbench.denoise.flow import FlowDenoiser
 from cmbench.train.draws import Draws
@@ -25,7 +26,7 @@ class Reflow(Objective):
 
     needs_teacher: ClassVar[bool] = True
 
-    solver_steps: int = Field(default=6, ge=1, description="Heun steps of the teacher's ODE")
+    solver_steps: Levels = Field(default=6, description="Heun steps of the teacher's ODE")
 
     def build(self, setup: Setup) -> Loss:
         """The loss on the student.

@@ -27,7 +27,9 @@ __all__ = ["Shortcut"]
 class Shortcut(Objective):
     """Targets come from an average of the weights at rate `mu`; 0: from the weights themselves."""
 
-    bootstrap_every: int = Field(default=8, ge=2, description="one in so many has a long step")
+    bootstrap_every: int = Field(
+        default=8, ge=2, le=100_000, description="one in so many has a long step"
+    )
     mu: float = Field(default=0.999, ge=0, lt=1, description="rate of the target's average")
     bound: float = Field(default=4.0, gt=0, description="the half step's state is cut to it")
 
