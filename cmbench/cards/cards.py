@@ -14,7 +14,7 @@ from cmbench.core.names import ComponentName
 from cmbench.core.yaml_source import Source, read_yaml, validate
 from cmbench.denoise.model import Published
 
-__all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards"]
+__all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards", "survey_cards"]
 
 
 class WeightsFile(BaseModel):
@@ -135,8 +135,13 @@ def find_card(name: str, *, where: str = "") -> PlacedCard:
     return PlacedCard(family, card_name, cards[card_name], adapter.parent)
 
 
-def list_cards() -> tuple[list[PlacedCard], list[UserError]]:
-    """Lists every card of every family found.
+def list_cards() -> list[PlacedCard]:
+    """Lists every card of every family found; a family whose cards don't read is left out."""
+    return survey_cards()[0]
+
+
+def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
+    """Reads the cards of every family found.
 
     Returns:
         The cards, and the faults of the families whose cards don't read, which are left out.

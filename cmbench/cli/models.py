@@ -30,9 +30,9 @@ def _default(context: typer.Context, as_json: AsJson = False) -> None:
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
     """Lists every model family found and its cards; a family whose cards don't read is named."""
-    from cmbench.cards.cards import list_cards
+    from cmbench.cards.cards import survey_cards
 
-    cards, faults = list_cards()
+    cards, faults = survey_cards()
     for fault in faults:
         sys.stderr.write(f"left out: {fault}\n")
     rows = [{"model": c.full_name, "weights": c.origin, "summary": c.card.summary} for c in cards]

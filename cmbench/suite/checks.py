@@ -30,7 +30,11 @@ def require_used(plan: Plan) -> None:
         create("features", spec, where=source.where(("features", i)))
         for i, spec in enumerate(suite.features)
     ]
-    asked = [create("features", m.features) for m in suite.metrics if m.features is not None]
+    asked: list[FeatureExtractor] = [
+        create("features", entry.features, where=source.where(("metrics", i, "features")))
+        for i, entry in enumerate(suite.metrics)
+        if entry.features is not None
+    ]
     used = [extractor.spec() for extractor in asked]
     if len(asked) < len(suite.metrics):
         used.append(listed[0].spec())

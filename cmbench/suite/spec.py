@@ -70,7 +70,7 @@ class Images(_Entry):
     """How many images a cell is judged by, and from which seeds.
 
     Args:
-        count: Generated images per cell, 2 to 10 million.
+        count: Generated images per cell.
         seeds: Each seed is a cell of its own; the report combines them.
         shard: Images a job makes before it is saved: what a kill can lose at most.
     """

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from cmbench.cards.cards import list_cards
+from cmbench.cards.cards import survey_cards
 from cmbench.cli.main import app
 from cmbench.core.errors import UserError
 from cmbench.core.loader import available, create, load
@@ -56,7 +56,7 @@ def test_all_are_listed_and_none_is_imported(place):
 
 
 def test_a_family_whose_cards_don_t_read_is_named_and_the_others_are_listed(place):
-    cards, faults = list_cards()
+    cards, faults = survey_cards()
     assert {"edm", "oracle"} <= {card.family for card in cards}
     assert [fault.where.partition(": ")[0].rpartition("/")[2] for fault in faults] == [
         "cards.yaml:2"

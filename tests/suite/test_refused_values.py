@@ -55,6 +55,7 @@ def test_the_suite_itself_plans(tmp_path):
         ("count: 200", "count: 100000", r":6: reference\.count: .*has 1,438 images"),
         ("k: 3", "k: 24", r":5: metrics\[1\]: .*at least 25 images per cell"),
         ("k: 3", "k: 30", r"at least 31 images"),
+        ("k: 3", "features: nonsense", r":5: metrics\[1\]\.features: no features named 'nonsense'"),
         ("count: 200", "count: 3", r":5: metrics\[1\]: .*at least 4 reference images, there are 3"),
         ("[heun, euler]", "[]", r":10: runs\[0\]\.sampler: .*at least 1 item"),
         ("nfe: [1, 3]", "nfe: [1000000000]", r":11: runs\[0\]\.nfe: .*at most 10000"),
