@@ -37,7 +37,6 @@ EXEMPT: tuple[str, ...] = (
     "cmbench/released",
     "cmbench/report",
     "cmbench/run",
-    "cmbench/samplers",
     "cmbench/stats",
     "cmbench/store",
     "cmbench/suite",
