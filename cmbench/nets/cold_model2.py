@@ -52,7 +52,7 @@ class ColdModel2(Network):
                 expected=f"square images with a side divisible by {fold}",
             )
         if classes:
-            raise UserError("the released cold-diffusion networks know no classes")
+            raise UserError("the released cold-diffusion networks take no class labels")
         return UNet(self._plan(shape))
 
     def _plan(self, shape: tuple[int, int, int]) -> UNetPlan:

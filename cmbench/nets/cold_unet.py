@@ -49,7 +49,7 @@ class ColdUNet(Network):
                 expected=f"sides divisible by {fold}",
             )
         if classes:
-            raise UserError("the released cold-diffusion networks know no classes")
+            raise UserError("the released cold-diffusion networks take no class labels")
         widths = tuple(self.dim * m for m in self.dim_mults)
         outputs = self.out_dim or shape[0]
         return ColdNet(shape[0], outputs, self.dim, widths, timed=self.with_time_emb)

@@ -88,7 +88,7 @@ class Sampler(Component, ABC):
             count = candidate.nfe()
             if count is not None:
                 samplers.setdefault(count, candidate)
-            return samplers
+        return samplers
 
 
 class BoundGenerator:

@@ -129,13 +129,13 @@ SABOTAGE = {
     "unit_range": (
         BODY,
         BODY + FORWARD + "        return super().forward(x, sigma).sigmoid()\n",
-        "it makes images in [-1, 1]",
+        "sampled images lie in [-1, 1]",
         "[-1, 1]",
     ),
     "bytes": (
         BODY,
         BODY + FORWARD + "        return super().forward(x, sigma).sigmoid() * 255\n",
-        "it makes images in [-1, 1]",
+        "sampled images lie in [-1, 1]",
         "bytes",
     ),
     "nan": (
@@ -161,14 +161,14 @@ SABOTAGE = {
         BODY,
         BODY + FORWARD + "        made = super().forward(x, sigma)\n        x.mul_(0.5)\n"
         "        return made\n",
-        "it leaves its arguments as they are",
+        "forward leaves its arguments unchanged",
         "in-place",
     ),
     "gives_noise": (
         BODY,
         BODY + FORWARD + "        made = super().forward(x, sigma)\n"
         "        return (x - made) / sigma[:, None, None, None] + 1\n",
-        "at the least noise it gives the image back",
+        "at sigma_min it returns its input",
         "not the noise",
     ),
     "broken_boundary": (
@@ -181,19 +181,19 @@ SABOTAGE = {
     "levels_reversed": (
         "super().__init__(Net(), (1, 8, 8))",
         "super().__init__(Net(), (1, 8, 8), sigma_min=80.0, sigma_max=0.002)",
-        "its range of noise is one",
+        "its range of noise levels is valid",
         "sigma_min < sigma_max",
     ),
     "no_denoiser": (
         "        return D()",
         "        return Net()",
-        "build gives the module it says",
+        "build returns the module it states",
         "Denoiser",
     ),
     "no_module": (
         "        return D()",
         "        return 3",
-        "build gives the module it says",
+        "build returns the module it states",
         "torch.nn.Module",
     ),
     "unseeded_build": (
@@ -221,7 +221,7 @@ SABOTAGE = {
         "        return D()",
         "        return D()\n\n    def load(self, module, weights):\n"
         "        module.load_state_dict(torch.load(weights, weights_only=False))",
-        "its file runs no code of a weights file",
+        "its file runs no code from a weights file",
         "read_torch",
     ),
     "raises": (
