@@ -50,14 +50,14 @@ SABOTAGE = {
         BODY,
         BODY + FORWARD + "        super().forward(x, sigma)\n        return super().forward(x, sigma)\n",
         "every evaluation is counted",
-        "one call of the network",
+        "call the network once",
     ),
     "hides_network": (
         BODY,
         BODY + "        self.other = torch.nn.Conv2d(1, 1, 1)\n" + FORWARD
         + "        return super().forward(x + 0.01 * self.other(x.float()).to(x.dtype), sigma)\n",
         "every evaluation is counted",
-        "every module that does work",
+        "every module that computes",
     ),
     "counts_none": (
         BODY,
@@ -93,25 +93,25 @@ SABOTAGE = {
     "global_torch": (
         "return self.conv(x)",
         "return torch.randn_like(x) * 0.1 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "global_numpy": (
         "return self.conv(x)",
         "return float(np.random.rand()) * 0 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "global_random": (
         "return self.conv(x)",
         "return random.random() * 0 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "reseeds": (
         "return self.conv(x)",
         "torch.manual_seed(0)\n        return self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "keeps_state": (
