@@ -1,10 +1,10 @@
-"""A small classifier of 8x8 digits, and how its weights are made.
+"""A small classifier of 8x8 digits, and the training of its weights.
 
-Two of them ship with cmbench, of different widths and seeds: one gives the feature space in which
-digits are judged (features/digits_classifier), the other the perceptual distance that training may
-minimise (distances/digits_lpips). One network for both would let training aim at its own judge.
+Its feature maps are the perceptual distance that training may minimise (distances/digits_lpips).
+The features that score digits are those of another network (features/digits_classifier):
+otherwise training could aim at its own score.
 
-    python -m cmbench.nets.digits_cnn     makes both files again and prints their test accuracy
+    python -m cmbench.nets.digits_cnn     rebuilds the weights and prints their test accuracy
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ __all__ = ["DigitsCNN", "DigitsConvNet", "train_classifier"]
 
 
 class DigitsConvNet(nn.Module):
-    """Three 3x3 convolutions, one hidden layer of 64 and ten logits, for images (B, 1, 8, 8)."""
+    """Three 3x3 convolutions, a hidden layer of 64 and ten logits, for images (B, 1, 8, 8)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,34 +36,34 @@ class DigitsConvNet(nn.Module):
         self.hidden, self.last = nn.Linear(8 * width, 64), nn.Linear(64, 10)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The three feature maps after ReLU: sides 8, 4 and 2."""
-        found, h = [], images
+        """Returns the three feature maps after ReLU, of sides 8, 4 and 2."""
+        maps, h = [], images
         for i, layer in enumerate(self.convolutions):
             h = nnf.relu(layer(nnf.avg_pool2d(h, 2) if i else h))
-            found.append(h)
-        return found
+            maps.append(h)
+        return maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden features (B, 64) and logits (B, 10) of images in [-1, 1]."""
+        """Returns hidden features (B, 64) and logits (B, 10) of images in [-1, 1]."""
         pooled = self.maps(images)[-1].flatten(1)
         hidden = nnf.relu(self.hidden(pooled))
         return hidden, self.last(hidden)
 
 
 class DigitsCNN(Network):
-    """The classifier as a component; its width is the channels of the first layer."""
+    """The classifier as a component; `width` is the number of channels of the first layer."""
 
     width: int = Field(default=16, ge=1)
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The classifier with random weights; the shape must be (1, 8, 8)."""
+        """Builds the classifier with random weights; the shape must be (1, 8, 8)."""
         if tuple(shape) != (1, 8, 8):
-            raise ValueError(f"digits_cnn is made for (1, 8, 8), not {tuple(shape)}")
+            raise ValueError(f"digits_cnn takes images (1, 8, 8), not {tuple(shape)}")
         return DigitsConvNet(self.width)
 
 
 def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[DigitsConvNet, float]:
-    """Trains on the training split with noise; returns it and its test accuracy."""
+    """Trains a classifier on the noisy training split; returns it and its test accuracy."""
     from cmbench.datasets.digits import Digits
 
     train, test = Digits(split="train").open(), Digits(split="test").open()
@@ -74,32 +74,27 @@ def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[Digits
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).split(64):
-            batch = images[chosen] + 0.2 * torch.randn(len(chosen), 1, 8, 8)
+        for batch_index in torch.randperm(len(images)).split(64):
+            batch = images[batch_index] + 0.2 * torch.randn(len(batch_index), 1, 8, 8)
             optimiser.zero_grad()
-            nnf.cross_entropy(net(batch)[1], labels[chosen]).backward()
+            nnf.cross_entropy(net(batch)[1], labels[batch_index]).backward()
             optimiser.step()
         plan.step()
     net.eval().requires_grad_(False)
-    shown = to_images(torch.from_numpy(test.pixels(range(len(test)))))
-    right = net(shown)[1].argmax(1) == torch.from_numpy(test.labels())
-    return net, float(right.float().mean())
+    test_images = to_images(torch.from_numpy(test.pixels(range(len(test)))))
+    correct = net(test_images)[1].argmax(1) == torch.from_numpy(test.labels())
+    return net, float(correct.float().mean())
 
 
-def _make_files() -> dict[str, float]:
-    package = Path(__file__).parent.parent
+def _build_weights() -> float:
+    target = Path(__file__).parent.parent / "distances" / "data" / "digits_cnn.safetensors"
     torch.set_num_threads(1)
-    accuracies = {}
-    for folder, width, seed in (("features", 16, 1), ("distances", 12, 2)):
-        net, accuracy = train_classifier(width, seed)
-        target = package / folder / "data" / "digits_cnn.safetensors"
-        target.parent.mkdir(exist_ok=True)
-        save_file(net.state_dict(), target)
-        accuracies[folder] = accuracy
-    return accuracies
+    net, accuracy = train_classifier(12, 2)
+    save_file(net.state_dict(), target)
+    return accuracy
 
 
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(f"test accuracy: {_make_files()}\n")
+    sys.stdout.write(f"test accuracy: {_build_weights()}\n")
