@@ -1,9 +1,9 @@
 """OpenAI's UNetModel: improved-diffusion, guided-diffusion and consistency_models.
 
 iDDPM (https://arxiv.org/abs/2102.09672), ADM (https://arxiv.org/abs/2105.05233), Consistency
-Models (https://arxiv.org/abs/2303.01469). The same network as ADM in EDM's form up to the number
-of groups, which is 32 always, and optional plain resampling. The fields bear OpenAI's names;
-`attention_resolutions` are downsampling factors, as its constructor takes them.
+Models (https://arxiv.org/abs/2303.01469). The network equals ADM in EDM's form except for the
+number of groups, which is always 32, and optional plain resampling. The fields have OpenAI's
+names; `attention_resolutions` are downsampling factors, as in its constructor.
 """
 
 from typing import Annotated, Literal
@@ -21,9 +21,9 @@ __all__ = ["OpenAIUNet"]
 
 
 class OpenAIUNet(Network):
-    """The network's time input is OpenAI's own: 250 ln(sigma), or the step scaled to 0..1000."""
+    """OpenAI's network; its time input is 250 ln(sigma), or the step scaled to 0..1000."""
 
-    model_channels: Width = Field(default=192, description="width that multipliers refer to")
+    model_channels: Width = Field(default=192, description="base width, scaled by multipliers")
     channel_mult: tuple[Annotated[float, Field(gt=0, le=1024)], ...] = Field(
         default=(1, 2, 3, 4), min_length=1
     )
@@ -32,9 +32,9 @@ class OpenAIUNet(Network):
         default=(2, 4, 8), description="downsampling factors, not sides"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    num_heads: Width = Field(default=1, description="heads, where num_head_channels is -1")
+    num_heads: Width = Field(default=1, description="heads, if num_head_channels is -1")
     num_heads_upsample: int = Field(
-        default=-1, ge=-1, le=16_384, description="heads on the way up; -1: the same"
+        default=-1, ge=-1, le=16_384, description="heads in the decoder; -1: num_heads"
     )
     num_head_channels: int = Field(
         default=-1, ge=-1, le=16_384, description="channels of a head; -1: num_heads"
@@ -42,10 +42,10 @@ class OpenAIUNet(Network):
     use_scale_shift_norm: bool = True
     resblock_updown: bool = False
     conv_resample: bool = True
-    outputs: Width | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for square images (C, H, H).
+        """Builds the raw network for square images (C, H, H).
 
         Raises:
             UserError: If a width is not a multiple of 32, the number of groups.

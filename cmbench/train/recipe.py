@@ -1,4 +1,4 @@
-"""Recipes: how a model is trained, as one YAML file that decides its weights to the bit."""
+"""Recipes: YAML files that describe a training run and determine its weights bit for bit."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class Optimiser(_Part):
-    """The optimiser; `warmup_images` raises the rate linearly from zero."""
+    """The optimiser; `warmup_images` is the length of a linear warm-up from zero."""
 
     name: Literal["adam", "adamw", "radam", "muon"] = "radam"
     lr: float = Field(default=4e-4, gt=0, le=100)
@@ -37,30 +37,32 @@ class Optimiser(_Part):
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_images: int = Field(default=0, ge=0, le=_MOST_IMAGES)
     decay_images: int = Field(
-        default=0, ge=0, le=_MOST_IMAGES, description="last images, rate falls to zero"
+        default=0, ge=0, le=_MOST_IMAGES, description="length of the final linear decay to zero"
     )
 
 
 class EMA(_Part):
-    """The average that is sampled from: half-life in images, shorter at first (EDM's ramp)."""
+    """The average of the weights for sampling; its half-life grows at first (EDM's ramp)."""
 
     half_life_images: float = Field(default=50_000, ge=0, description="0: no average")
-    ramp: float = Field(default=0.05, ge=0, description="half-life at most this share of the past")
+    ramp: float = Field(
+        default=0.05, ge=0, description="bound of the half-life, as share of the images seen"
+    )
 
 
 class Recipe(_Part):
-    """A training. Fields in `transport` change how, not what: they stay out of its identity.
+    """A training run; the fields in `transport` do not change the result or the identity.
 
     Args:
-        recipe: Its name, `family/name`.
+        recipe: Name of the recipe, `family/name`.
         model: Adapter and its fields.
-        images: Images seen in all; steps are images / batch.
-        distance: Training distance, for the objectives that need one.
+        images: Total number of images seen; the number of steps is images / batch.
+        distance: Training distance, for objectives that need one.
         teacher: Card of the teacher, `family/card`.
-        start: Card whose weights the training goes on from, `family/card`; its optimiser starts
-            anew. None: random weights, or the teacher's where the objective says so.
-        flip: Random horizontal flips.
-        clip: Greatest norm of the gradient; none for no clipping.
+        start: Card whose weights the training continues, `family/card`, with a new optimiser.
+            None: random weights, or the teacher's if the objective requires it.
+        flip: Whether images are flipped horizontally at random.
+        clip: Greatest norm of the gradient; None for no clipping.
     """
 
     transport: ClassVar[frozenset[str]] = frozenset(
@@ -90,21 +92,21 @@ class Recipe(_Part):
     seed: Seed = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     log_every: int = Field(
-        default=50, ge=1, le=_MOST_IMAGES, description="steps between logged points"
+        default=50, ge=1, le=_MOST_IMAGES, description="steps between log entries"
     )
     save_every_images: int = Field(default=50_000, ge=1, le=_MOST_IMAGES)
     show_every_images: int | None = Field(
-        default=None, ge=1, le=_MOST_IMAGES, description="sample grids"
+        default=None, ge=1, le=_MOST_IMAGES, description="images between sample grids"
     )
     compile: bool = False
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
         return -(-self.images // self.batch)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the weights, with every default written out (data and teacher apart)."""
+        """Returns the fields that determine the weights, except for data and teacher."""
         plain = self.model_dump(mode="json", exclude=set(self.transport))
         plain["objective"] = self.built_objective().spec()
         if self.distance is not None:
@@ -114,22 +116,22 @@ class Recipe(_Part):
         return plain
 
     def built_objective(self) -> Objective:
-        """The objective with its parameters."""
+        """Returns the objective with its parameters."""
         objective: Objective = create("objective", self.objective)
         return objective
 
     def forward_equivalents(self) -> float:
-        """Forward passes the whole training costs; a backward counts as two."""
+        """Forward passes of the training run; a backward pass counts as two."""
         return self.built_objective().forward_equivalents() * self.steps * self.batch
 
     def with_overrides(self, overrides: dict[str, Any]) -> "Recipe":
-        """This recipe with keys replaced; `objective.points: 36` reaches inside.
+        """Returns this recipe with keys replaced; `objective.points: 36` sets a nested key.
 
-        A bare name of the component that the recipe has (`objective: cd`) keeps its parameters;
-        another name takes that component's defaults.
+        `distance: l2` keeps the recipe's own settings if the recipe uses l2; any other distance
+        starts from its defaults.
 
         Raises:
-            UserError: For a key that the recipe has not, or an impossible value.
+            UserError: If a recipe has no such key, or the value is invalid.
         """
         data = self.model_dump(mode="json")
         for dotted, value in overrides.items():
@@ -148,7 +150,7 @@ def read_recipe(path: Path) -> Recipe:
     """Reads and checks a recipe: its keys, its components and their parameters.
 
     Raises:
-        UserError: File, line, key, what is allowed and the nearest name.
+        UserError: If the recipe is invalid; names file, line and key, and what is allowed.
     """
     source = read_yaml(path)
     recipe = validate(source, Recipe)
@@ -188,15 +190,15 @@ def _require_parts(recipe: Recipe, where: Callable[[Place], str]) -> None:
 
 
 _ALIKE = ("teacher", "dataset", "model", "batch", "seed", "flip", "precision")
-"""What must agree for students to draw the same images, noise and times, and ask one teacher."""
+"""Fields that must agree for students to share images, noise, times and the teacher."""
 
 
 def require_alike(recipes: Sequence[Recipe]) -> None:
-    """Recipes can be trained in step if they differ only in what a student makes by itself.
+    """Refuses recipes whose students can't share draws and teacher in one training run.
 
     Raises:
-        UserError: Naming the field in which two of them differ, or an objective without anything
-            to share.
+        UserError: If two recipes differ in a field that must agree (named in the error), or an
+            objective has nothing to share.
     """
     first, apart = recipes[0], "train them one after the other"
     for recipe in recipes:
@@ -216,16 +218,16 @@ def require_alike(recipes: Sequence[Recipe]) -> None:
                 fix=apart,
             )
     names = [recipe.recipe for recipe in recipes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"recipe {twice} is given twice", fix="name each once")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise UserError(f"recipe {duplicate} is given twice", fix="name each once")
 
 
 def _shared_fields(recipe: Recipe) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json", include=set(_ALIKE))
     objective = recipe.built_objective()
-    own = {f"objective.{k}": v for k, v in (objective.shares() or {}).items()}
-    return {key: plain[key] for key in _ALIKE} | {"objective": objective.name} | own
+    shared = {f"objective.{k}": v for k, v in (objective.shares() or {}).items()}
+    return {key: plain[key] for key in _ALIKE} | {"objective": objective.name} | shared
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -236,12 +238,12 @@ def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:
             f"a recipe has no key {brief(first)}" + (f"; did you mean '{near}'?" if near else ""),
             expected="one of: " + ", ".join(data),
         )
-    held = data.get(first)
+    old = data.get(first)
     if not rest:
-        if not (isinstance(held, dict) and isinstance(value, str) and held.get("name") == value):
+        if not (isinstance(old, dict) and isinstance(value, str) and old.get("name") == value):
             data[first] = value
         return
-    if not isinstance(held, (str, dict, type(None))):
-        raise UserError(f"{first} is {brief(held)}, which holds no key {brief(rest[0])}")
-    data[first] = {"name": held} if isinstance(held, str) else dict(held or {})
+    if not isinstance(old, (str, dict, type(None))):
+        raise UserError(f"{first} is {brief(old)}, which holds no key {brief(rest[0])}")
+    data[first] = {"name": old} if isinstance(old, str) else dict(old or {})
     _put(data[first], rest, value)

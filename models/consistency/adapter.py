@@ -10,7 +10,7 @@ __all__ = ["Consistency"]
 
 
 class Consistency(Model):
-    """A raw network under the boundary condition f(x, sigma_min) = x: CD and CT alike."""
+    """A raw network with the boundary condition f(x, sigma_min) = x, for CD and CT."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
@@ -22,7 +22,7 @@ class Consistency(Model):
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A ConsistencyFunction."""
+        """Builds a ConsistencyFunction."""
         net = create("network", self.network).build(self.shape, self.classes)
         return ConsistencyFunction(
             net,

@@ -10,7 +10,7 @@ __all__ = ["EDM"]
 
 
 class EDM(Model):
-    """A raw network under EDM's preconditioning; the usual teacher."""
+    """A raw network with EDM's preconditioning; the usual teacher."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun"}
 
@@ -22,7 +22,7 @@ class EDM(Model):
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """An EDMDenoiser."""
+        """Builds an EDMDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)
         return EDMDenoiser(
             net,

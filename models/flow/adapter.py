@@ -10,7 +10,7 @@ __all__ = ["Flow"]
 
 
 class Flow(Model):
-    """A network of velocities on straight lines; a denoiser, so every sampler runs on it."""
+    """A network that predicts velocities; as a denoiser it works with every sampler."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_euler"}
@@ -23,7 +23,7 @@ class Flow(Model):
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A FlowDenoiser."""
+        """Builds a FlowDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)
         return FlowDenoiser(
             net,

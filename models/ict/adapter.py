@@ -10,7 +10,7 @@ __all__ = ["ICT"]
 
 
 class ICT(Model):
-    """A raw network under the boundary condition f(x, sigma_min) = x, trained without teacher."""
+    """A raw network with the boundary condition f(x, sigma_min) = x, trained without a teacher."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
@@ -22,7 +22,7 @@ class ICT(Model):
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A ConsistencyFunction."""
+        """Builds a ConsistencyFunction."""
         net = create("network", self.network).build(self.shape, self.classes)
         return ConsistencyFunction(
             net,

@@ -10,7 +10,7 @@ __all__ = ["MeanFlow"]
 
 
 class MeanFlow(Model):
-    """A network of mean velocities; one step by design."""
+    """A network that predicts mean velocities, designed for one step."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow", "jump"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_jump"}
@@ -23,7 +23,7 @@ class MeanFlow(Model):
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A JumpDenoiser, whose network is told two numbers: `times: 2`."""
+        """Builds a JumpDenoiser, whose network has two noise inputs (`times: 2`)."""
         net = create("network", self.network).build(self.shape, self.classes)
         return JumpDenoiser(
             net,

@@ -11,8 +11,10 @@ __all__ = ["Oracle"]
 
 
 class Oracle(Model):
-    """`gaussian`: values N(mean, spread^2). `consistency`: its exact consistency function.
-    `points`: the ideal denoiser of a data set, which draws its images again.
+    """An ideal denoiser.
+
+    `gaussian`: of values N(mean, spread^2). `consistency`: the exact consistency function of
+    `gaussian`. `points`: of a finite dataset, whose images it reproduces.
     """
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun"}
@@ -24,7 +26,7 @@ class Oracle(Model):
     dataset: str = "digits"
 
     def build(self) -> nn.Module:
-        """The denoiser; it has no weights."""
+        """Builds the denoiser, which has no weights."""
         if self.form == "points":
             images = create("dataset", self.dataset).open()
             pixels = torch.from_numpy(images.pixels(range(len(images))))

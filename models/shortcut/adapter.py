@@ -11,7 +11,7 @@ __all__ = ["Shortcut"]
 
 
 class Shortcut(Model):
-    """A network of mean velocities, told how long a step it is to make."""
+    """A network that predicts mean velocities, conditioned on the length of the step."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow", "jump"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_jump"}
@@ -20,12 +20,14 @@ class Shortcut(Model):
     shape: ImageShape
     classes: Classes = 0
     time_scale: float = 1.0
-    shortest: float = Field(default=1 / 128, gt=0, lt=1, description="a power of two")
+    shortest: float = Field(
+        default=1 / 128, gt=0, lt=1, description="shortest step, a power of two"
+    )
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A JumpDenoiser, whose network is told two numbers: `times: 2`."""
+        """Builds a JumpDenoiser, whose network has two noise inputs (`times: 2`)."""
         net = create("network", self.network).build(self.shape, self.classes)
         return JumpDenoiser(
             net,

@@ -1,4 +1,4 @@
-"""Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585): diffusion's first paper."""
+"""Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585), the first diffusion models."""
 
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,7 @@ __all__ = ["SohlDickstein"]
 class SohlDickstein(Model):
     """Gaussian kernels with learned means and variances, or binomial ones for bits.
 
-    The binomial model is sampled by `binomial`: its cards name it.
+    The binomial model's sampler is `binomial`, which its cards name.
     """
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "reverse_gaussian", "bits"})
@@ -34,11 +34,11 @@ class SohlDickstein(Model):
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     learn_beta: bool = False
-    first_beta: float | None = Field(default=None, gt=0, lt=1, description="1 / levels if none")
+    first_beta: float | None = Field(default=None, gt=0, lt=1, description="none: 1 / levels")
     predicts: Literal["rate", "x0"] = "x0"
 
     def build(self) -> nn.Module:
-        """A ReverseGaussian, or a BinomialDiffusion."""
+        """Builds a ReverseGaussian or a BinomialDiffusion."""
         if self.kernel == "binomial":
             net = create("network", self.network).build(self.shape)
             return BinomialDiffusion(net, self.shape, levels=self.levels, predicts=self.predicts)

@@ -29,9 +29,9 @@ def images_of(shape=(1, 8, 8), labels=None, count=10):
 @pytest.mark.parametrize(
     ("model", "images", "message"),
     [
-        ({}, {"shape": (1, 28, 28)}, r"shape \[1, 8, 8\], the data set holds \[1, 28, 28\]"),
-        ({}, {"shape": (3, 8, 8)}, r"shape \[1, 8, 8\], the data set holds \[3, 8, 8\]"),
-        ({"classes": 10}, {}, "has 10 classes, and the data set has no labels"),
+        ({}, {"shape": (1, 28, 28)}, r"shape \[1, 8, 8\], the dataset's \[1, 28, 28\]"),
+        ({}, {"shape": (3, 8, 8)}, r"shape \[1, 8, 8\], the dataset's \[3, 8, 8\]"),
+        ({"classes": 10}, {}, "has 10 classes, but the dataset has no labels"),
         (
             {"classes": 10},
             {"labels": range(1, 11)},
