@@ -21,7 +21,7 @@ class Digits(Dataset):
     split: Literal["train", "test", "all"] = "train"
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The images; `path` is not used, the data is embedded."""
+        """Returns the images; `path` is not used, since the data is part of scikit-learn."""
         from sklearn.datasets import load_digits
 
         data = load_digits()

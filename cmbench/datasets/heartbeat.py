@@ -22,7 +22,7 @@ class Heartbeat(Dataset):
     period: int = Field(default=5, ge=2)
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The sequences, one of each phase; `path` is not used."""
+        """Returns the sequences, one per phase; `path` is not used."""
         places, phases = np.arange(self.length), np.arange(self.period)[:, None]
         bits = (places - phases) % self.period == 0
         pixels = (bits * 255).astype(np.uint8)[:, None, None]
