@@ -26,10 +26,10 @@ class Digits(Dataset):
         return (1, 8, 8)
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The images.
+        """Returns the images.
 
         Raises:
-            UserError: If a path is given: the data is embedded.
+            UserError: If a path is given: since the data is part of scikit-learn.
         """
         if path is not None:
             raise UserError(f"data set {self.name} is embedded and takes no path ({path})")

@@ -27,7 +27,7 @@ class Heartbeat(Dataset):
         return (1, 1, self.length)
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The sequences, one of each phase.
+        """Returns the sequences, one per phase.
 
         Raises:
             UserError: If a path is given: the data is embedded.
