@@ -22,43 +22,46 @@ def report(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Print this model (or family) across suites instead.",
+            help="Only print the scores of this model (or family) in all suites.",
             autocompletion=complete_model,
         ),
     ] = None,
     site: Annotated[
-        Path | None, typer.Option(help="Write a static site over all the folders here.")
+        Path | None, typer.Option(help="Folder to write a static site of all results to.")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the site in a browser, to this machine alone.")
+        bool, typer.Option("--serve", help="Serve the site to this machine and open a browser.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0: a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of --serve; 0: any free port.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
 
-    Without a folder, every suite under results/. With several, their tables side by side too.
+    Without a folder, it renders every suite under results/. With several folders, it also prints
+    their tables side by side.
     """
     from cmbench.report.across import model_across
     from cmbench.report.leaderboard import as_markdown
     from cmbench.report.write import side_by_side, write_report
 
-    chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
-    if not chosen:
+    sources = folders or sorted(f.parent for f in Path("results").glob("*/records"))
+    if not sources:
         raise UserError("no results under results/", fix="cmbench run digits_nfe")
     if model is not None:
-        sys.stdout.write(as_markdown(model_across(chosen, model)))
+        sys.stdout.write(as_markdown(model_across(sources, model)))
         return
     if site is not None or serve:
-        _site(chosen, site, serve, port)
+        _site(sources, site, serve, port)
         return
     console = Console(stderr=True)
     written: dict[str, list[str]] = {}
-    for folder in chosen:
+    for folder in sources:
         try:
             written[str(folder)] = [str(path) for path in write_report(folder)]
         except UserError as error:
-            if len(chosen) == 1:
+            if len(sources) == 1:
                 raise
             console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
@@ -68,7 +71,7 @@ def report(
             console.print(f"open {Path(name) / 'report.html'}", markup=False, highlight=False)
         if len(written) > 1:
             sys.stdout.write(side_by_side([Path(name) for name in written]))
-    if len(written) < len(chosen):
+    if len(written) < len(sources):
         raise typer.Exit(2)
 
 
@@ -84,7 +87,7 @@ def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> No
         sys.stdout.flush()
         if sys.stdout.isatty():
             webbrowser.open(url)
-            sys.stderr.write("Ctrl-C ends it\n")
+            sys.stderr.write("press Ctrl-C to stop\n")
 
     with tempfile.TemporaryDirectory() as place:
         index = write_site(folders, site or Path(place))
