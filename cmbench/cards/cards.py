@@ -18,8 +18,8 @@ __all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards", "surv
 
 
 class WeightsFile(BaseModel):
-    """Where weights lie: a file beside the card (or anywhere), an asset of the catalogue, or a
-    repository on Hugging Face's hub (`owner/name`), which is looked for in its cache.
+    """The source of weights: a file (relative to the card), an asset of the catalogue, or a
+    repository on Hugging Face's hub (`owner/name`), which is read from its cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,15 +37,15 @@ class WeightsFile(BaseModel):
 
 
 class Card(BaseModel):
-    """One checkpoint, or one recipe that makes it.
+    """One checkpoint, or one recipe that trains it.
 
     Args:
         config: The adapter's fields: architecture, classes, noise range.
-        recipe: Recipe that trains it, relative to the family's folder; with `weights` too, the
-            weights are that recipe's product and the recipe makes them again.
-        weights: File or asset; neither recipe nor weights for a model in closed form.
-        sampler: The sampler that reproduces the authors' numbers, where it is not the family's.
-        published: Numbers that the authors printed.
+        recipe: Recipe that trains it, relative to the family's folder; if there are `weights`
+            too, they were trained by this recipe.
+        weights: Source of the weights; a model in closed form has neither recipe nor weights.
+        sampler: The sampler that reproduces the authors' numbers, if it is not the family's.
+        published: Numbers that the authors published.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -71,7 +71,7 @@ class _Cards(BaseModel):
 
 @dataclass(frozen=True)
 class PlacedCard:
-    """A card with the family it belongs to and the folder its paths are relative to."""
+    """A card with its family and the folder to which its paths are relative."""
 
     family: str
     name: str
@@ -80,15 +80,15 @@ class PlacedCard:
 
     @property
     def full_name(self) -> str:
-        """`family/card`."""
+        """The name `family/card`."""
         return f"{self.family}/{self.name}"
 
     @property
     def origin(self) -> str:
-        """Where the weights come from, in a word."""
+        """The kind of source of the weights, for listings."""
         if self.card.weights is not None:
-            told = self.card.weights
-            return "shipped" if told.file else "asset" if told.asset else "hub"
+            weights = self.card.weights
+            return "shipped" if weights.file else "asset" if weights.asset else "hub"
         return "trained here" if self.card.recipe else "none needed"
 
     @property
@@ -114,10 +114,10 @@ class PlacedCard:
 
 
 def find_card(name: str, *, where: str = "") -> PlacedCard:
-    """The card called `family/card`; a family without cards has one, its name.
+    """Finds `family/card`. A family without cards.yaml is its own single card.
 
     Raises:
-        UserError: For an unknown family or card, naming the nearest.
+        UserError: For an unknown family or card; the error names the nearest.
     """
     family, _, card_name = name.partition("/")
     adapter = find("model", family, where=where)
@@ -136,17 +136,17 @@ def find_card(name: str, *, where: str = "") -> PlacedCard:
 
 
 def list_cards() -> list[PlacedCard]:
-    """Lists every card of every family found; a family whose cards don't read is left out."""
+    """Lists all cards of all families, except families with an invalid cards file."""
     return survey_cards()[0]
 
 
 def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
-    """Reads the cards of every family found.
+    """Reads the cards of all families.
 
     Returns:
-        The cards, and the faults of the families whose cards don't read, which are left out.
+        The cards, and the errors of families with an invalid cards file, whose cards are omitted.
     """
-    found: list[PlacedCard] = []
+    placed: list[PlacedCard] = []
     faults: list[UserError] = []
     for item in available("model"):
         try:
@@ -155,8 +155,8 @@ def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
             faults.append(error)
             continue
         for name, card in sorted(cards.items()):
-            found.append(PlacedCard(item.name, name, card, item.path.parent))
-    return found, faults
+            placed.append(PlacedCard(item.name, name, card, item.path.parent))
+    return placed, faults
 
 
 def _read_cards(adapter: Path) -> dict[str, Card]:
@@ -167,9 +167,9 @@ def _read_cards(adapter: Path) -> dict[str, Card]:
 
 @lru_cache(maxsize=64)
 def _read_file(path: Path, changed: int) -> dict[str, Card]:
-    """The cards of a file; read again when it has changed: a suite names a family often."""
+    """Reads the cards of a file; `changed` keys the cache, so that a changed file is reread."""
     source = read_yaml(path)
-    # The file is a mapping of names to cards; the wrapper gives faults their place.
+    # The file is a mapping of names to cards; the wrapper keeps line numbers of errors.
     lines = {("cards", *place): line for place, line in source.lines.items()}
     wrapped = Source(path, source.text, {"cards": source.data or {}}, lines)
     return validate(wrapped, _Cards).cards

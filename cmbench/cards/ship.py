@@ -1,4 +1,4 @@
-"""A finished training becomes a card's shipped weights: float16 file, log, digest on the card."""
+"""Ships a finished training as a card's weights: float16 file, log, digest on the card."""
 
 import hashlib
 import re
@@ -25,14 +25,14 @@ __all__ = ["ship_weights"]
 
 
 def ship_weights(name: str, run: Path) -> list[Path]:
-    """Puts what `cmbench train` left in `run` beside the adapter of the card `name`.
+    """Copies the output of `cmbench train` in `run` next to the adapter of the card `name`.
 
     Returns:
         The files written: weights, log, cards.
 
     Raises:
         UserError: If the card has no recipe or another one than the training's, if the training
-            is not finished, or if a weight is too large for float16 or is no number.
+            is not finished, or if a weight is not finite in float16.
     """
     placed = find_card(name)
     if placed.recipe_file is None:
@@ -59,9 +59,9 @@ def ship_weights(name: str, run: Path) -> list[Path]:
 
 
 def _free_stem(placed: PlacedCard, data: bytes) -> Path:
-    """Where the new files go: never over those that the card names until it names the new ones.
+    """Returns a path for the new files that does not replace the files which the card names.
 
-    So the card is the one step that decides: killed before it, the old weights are still whole.
+    The switch is the write of the card: a kill before it leaves the old weights intact.
     """
     place = placed.folder / "weights"
     place.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def _free_stem(placed: PlacedCard, data: bytes) -> Path:
 
 
 def _remove_unnamed(placed: PlacedCard, text: str) -> None:
-    """Removes the files that the card named before, if no card of the family names them now."""
+    """Removes the files that the card named before, unless another card names them."""
     weights, log = placed.card.weights, placed.card.training.get("log")
     for name in (weights.file if weights else None, log):
         if isinstance(name, str) and name.startswith("weights/") and name not in text:
@@ -109,18 +109,18 @@ def _half(name: str, value: Tensor) -> Tensor:
 
 def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict[str, Any]:
     inside = placed.card.model_dump(mode="json", exclude_defaults=True)
-    told = {
+    training = {
         "images": recipe.images,
         "seed": recipe.seed,
         "precision": "float16",
         "log": str(log.relative_to(placed.folder)),
     }
     shipped = {"file": str(weights.relative_to(placed.folder)), "sha256": file_sha256(weights)}
-    return inside | {"weights": shipped, "training": told}
+    return inside | {"weights": shipped, "training": training}
 
 
 def _with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
-    """The text of cards with one card's block replaced; the others keep their words."""
+    """Replaces one card's block in the text of the cards; the others stay as written."""
     held = read_yaml(path)
     text = held.text
     block = yaml.safe_dump(

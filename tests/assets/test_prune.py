@@ -16,7 +16,7 @@ two: {url: https://example.org/two, file: two.bin, licence: "-", citation: "-"}
 """
 KEPT = {"one.bin", "one.bin.sha256", "two.bin.part", "two.bin.part.json"}
 DEAD = {
-    "one.bin.part": "one is whole",
+    "one.bin.part": "one is complete",
     "two.bin.sha256": "without its file",
     "old.bin": "no asset",
     "old.bin.sha256": "no asset",
