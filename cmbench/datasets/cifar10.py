@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 32x32, 10 classes (Krizhevsky 2009).
 
 Read from torchvision's folder (`cifar-10-batches-py`), an EDM-style zip, a Hugging Face parquet
-file or folder, a folder of images, or .npy/.npz. The number of images is held against the split.
+file or folder, a folder of images, or .npy/.npz. The number of images must be that of the split.
 """
 
 import io
@@ -43,7 +43,7 @@ class CIFAR10(Dataset):
     split: Literal["train", "test"] = "train"
     path: str | None = None
     subset: bool = Field(
-        default=False, description="true: a part of the split is meant, not all of its images"
+        default=False, description="true: allow a subset of the split instead of all its images"
     )
 
     def stated_shape(self) -> tuple[int, int, int]:
@@ -78,7 +78,7 @@ class CIFAR10(Dataset):
         return read_pictures(place, split=self.split, expected=(3, 32, 32))
 
     def _inside(self, place: Path) -> Path:
-        """Returns the split's own file, where a folder that holds both was given."""
+        """Returns the split's own file, if the given folder holds both splits."""
         for name in (_BATCHES, f"cifar10-32x32-{self.split}.zip", self.split):
             if place.is_dir() and (place / name).exists():
                 return place / name

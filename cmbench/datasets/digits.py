@@ -22,14 +22,14 @@ class Digits(Dataset):
     split: Literal["train", "test", "all"] = "train"
 
     def stated_shape(self) -> tuple[int, int, int]:
-        """1 x 8 x 8."""
+        """Returns (1, 8, 8)."""
         return (1, 8, 8)
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The images.
+        """Returns the images.
 
         Raises:
-            UserError: If a path is given: the data is embedded.
+            UserError: If a path is given: the data is part of scikit-learn.
         """
         if path is not None:
             raise UserError(f"data set {self.name} is embedded and takes no path ({path})")

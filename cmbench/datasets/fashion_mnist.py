@@ -44,7 +44,7 @@ class FashionMNIST(Dataset):
     size: Literal[28, 32] = 32
     path: str | None = None
     subset: bool = Field(
-        default=False, description="true: a part of the split is meant, not all of its images"
+        default=False, description="true: allow a subset of the split instead of all its images"
     )
 
     def stated_shape(self) -> tuple[int, int, int]:

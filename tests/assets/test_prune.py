@@ -84,7 +84,7 @@ def test_the_command_lists_first_and_removes_with_yes(folder):
     before = names(folder)
     for listing in (run(), run("--dry-run")):
         assert listing.exit_code == 0
-        assert "--yes removes them" in listing.stderr
+        assert "use --yes to remove them" in listing.stderr
         assert "old.bin: of no asset in the catalogue" in listing.stdout
     assert names(folder) == before
     assert "both" in str(run("--yes", "--dry-run").exception)
