@@ -136,17 +136,17 @@ def find_card(name: str, *, where: str = "") -> PlacedCard:
 
 
 def list_cards() -> list[PlacedCard]:
-    """Lists every card of every family found; a family whose cards don't read is left out."""
+    """Lists all cards of all families, except families with an invalid cards file."""
     return survey_cards()[0]
 
 
 def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
-    """Reads the cards of every family found.
+    """Reads the cards of all families.
 
     Returns:
-        The cards, and the faults of the families whose cards don't read, which are left out.
+        The cards, and the errors of families with an invalid cards file, whose cards are omitted.
     """
-    found: list[PlacedCard] = []
+    placed: list[PlacedCard] = []
     faults: list[UserError] = []
     for item in available("model"):
         try:
@@ -155,8 +155,8 @@ def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
             faults.append(error)
             continue
         for name, card in sorted(cards.items()):
-            found.append(PlacedCard(item.name, name, card, item.path.parent))
-    return found, faults
+            placed.append(PlacedCard(item.name, name, card, item.path.parent))
+    return placed, faults
 
 
 def _read_cards(adapter: Path) -> dict[str, Card]:

@@ -146,7 +146,7 @@ def verify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compares every claim of a results folder with its suite, and recomputes a random part.
+    """Compares every claim of a results folder with its suite, and recomputes a random fraction.
 
     Exit code 0: confirmed; 1: something differs; 3: something could not be checked.
     """

@@ -46,7 +46,7 @@ def edit(
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
     count: Annotated[int, typer.Option(min=2, help="Number of images.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Evaluations per image.")] = 17,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the noise.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Edits images zero-shot by a consistency model. Rows: original, input, result.

@@ -29,12 +29,12 @@ def _default(context: typer.Context, as_json: AsJson = False) -> None:
 
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """Lists all model families and their cards; a family whose cards don't read is named."""
+    """Lists all model families and their cards, and names families with invalid cards."""
     from cmbench.cards.cards import survey_cards
 
     cards, faults = survey_cards()
     for fault in faults:
-        sys.stderr.write(f"left out: {fault}\n")
+        sys.stderr.write(f"not listed: {fault}\n")
     rows = [{"model": c.full_name, "weights": c.origin, "summary": c.card.summary} for c in cards]
     if as_json:
         print_json(rows)

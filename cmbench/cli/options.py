@@ -89,13 +89,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 
 
 MOST_SEED = 2**63 - 1
-"""The greatest seed; the least is 0 (`cmbench.core.bounds.Seed`)."""
+"""Maximum seed; the minimum is 0 (`cmbench.core.bounds.Seed`)."""
 
 
 def data_paths(given: list[str], default: Callable[[], str]) -> dict[str, Path]:
     """Returns paths by data set: `--data PATH` is `default`'s, `--data NAME=PATH` is NAME's.
 
-    What stands before the first `=` is a name only if it can be one, so that a path may hold `=`.
+    The text before the first `=` is a name only if it is a valid one, so a path may contain `=`.
 
     Raises:
         UserError: For a path that does not exist, or two paths of one data set.

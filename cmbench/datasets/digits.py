@@ -22,7 +22,7 @@ class Digits(Dataset):
     split: Literal["train", "test", "all"] = "train"
 
     def stated_shape(self) -> tuple[int, int, int]:
-        """1 x 8 x 8."""
+        """Returns (1, 8, 8)."""
         return (1, 8, 8)
 
     def open(self, path: Path | None = None) -> ArrayImages:

@@ -23,14 +23,14 @@ class Heartbeat(Dataset):
     period: int = Field(default=5, ge=2, le=4096)
 
     def stated_shape(self) -> tuple[int, int, int]:
-        """One row of `length` bits."""
+        """Returns the shape of one row of `length` bits."""
         return (1, 1, self.length)
 
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the sequences, one per phase.
 
         Raises:
-            UserError: If a path is given: the data is embedded.
+            UserError: If a path is given: the data is generated.
         """
         if path is not None:
             raise UserError(f"data set {self.name} is embedded and takes no path ({path})")

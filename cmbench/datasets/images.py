@@ -31,7 +31,7 @@ class Images(Dataset):
         default=None,
         description="None: those of the images; else image files are converted (1 by ITU-R 601)",
     )
-    size: Width | None = Field(default=None, description="side to resize to; none: as they are")
+    size: Width | None = Field(default=None, description="side to resize to; None: not resized")
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 

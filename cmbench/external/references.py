@@ -119,7 +119,7 @@ class FileTarget:
 def dataset_of(text: str) -> Dataset:
     """Parses a data set: `digits`, `cifar10:split=test`, or a path of images.
 
-    A name goes before a file or folder of that name; `./digits` is the folder.
+    A data set's name takes precedence over a file or folder; `./digits` is the folder.
 
     Raises:
         UserError: For an unknown name or parameter, or a path that does not exist.
@@ -127,8 +127,8 @@ def dataset_of(text: str) -> Dataset:
     name, _, parameters = text.partition(":")
     if name not in {item.name for item in available("dataset")}:
         if user_path(text).exists():
-            made: Dataset = create("dataset", {"name": "images", "path": text})
-            return made
+            images: Dataset = create("dataset", {"name": "images", "path": text})
+            return images
         if "/" in text or text.startswith(("~", ".")):
             raise UserError(f"{text} does not exist", expected="a data set, or a path of images")
     pairs = [p.partition("=") for p in parameters.split(",") if p]

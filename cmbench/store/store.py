@@ -33,8 +33,8 @@ class Address:
     """The address of an output: the kind of job that computes it, and its key.
 
     Raises:
-        UserError: If the key is not 64 hexadecimal digits. Keys come out of files and become
-            paths, so none may lead out of the store.
+        UserError: If the key is not 64 hexadecimal digits. Keys are read from files and become
+            paths, so a key must not lead out of the store.
     """
 
     kind: str
