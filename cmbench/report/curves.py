@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cmbench.record.schema import Record, ScoreRecord
 from cmbench.report.board import MOST_LINES, Board, Column
 from cmbench.report.page_data import read_training
+from cmbench.stats.rows import Row, RowScore
 
 __all__ = ["loss_figure", "quality_figure", "save_figure", "scatter_figure"]
 
@@ -62,17 +62,17 @@ def _height(lines: Sized, least: float) -> float:
 
 def _points(
     board: Board, column: Column, label: str, against: str
-) -> list[tuple[float, ScoreRecord]]:
+) -> list[tuple[float, RowScore]]:
     found = [(_place(board, r, against), column.of(r)) for r in board.lines[label]]
     kept = [(x, s) for x, s in found if x is not None and s is not None]
     return sorted(kept, key=lambda item: item[0])
 
 
-def _place(board: Board, record: Record, against: str) -> float | None:
-    return record.nfe if against == "nfe" else board.seconds(record)
+def _place(board: Board, row: Row, against: str) -> float | None:
+    return row.nfe if against == "nfe" else board.seconds(row)
 
 
-def _line(axes: Axes, i: int, label: str, points: list[tuple[float, ScoreRecord]]) -> None:
+def _line(axes: Axes, i: int, label: str, points: list[tuple[float, RowScore]]) -> None:
     colour = sns.color_palette("colorblind", 10)[i % 10]
     for _, unasked in [p for p in points if p[0] <= 0]:  # no place on a log axis: a level to beat
         axes.axhline(unasked.value, color=colour, linestyle=":", label=f"{_short(label)}, no call")

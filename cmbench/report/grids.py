@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cmbench.record.schema import Record
 from cmbench.report.board import MOST_LINES, Board
+from cmbench.stats.rows import Row
 
 __all__ = ["sample_sheet", "sample_tiles"]
 
@@ -28,8 +28,8 @@ def sample_sheet(board: Board, folder: Path, *, scale: int = 3) -> Image.Image |
         return None
     shown = 4 if len(records) <= _MOST_CELLS // 2 else 2
     columns = sorted({r.nfe or 0 for r in records})
-    labels = list(dict.fromkeys(r.label for r in records))
-    tiles = {(r.label, r.nfe or 0): _tile(_file(folder, r), shown, scale) for r in records}
+    labels = list(dict.fromkeys(r.name for r in records))
+    tiles = {(r.name, r.nfe or 0): _tile(_file(folder, r), shown, scale) for r in records}
     width = max(t.width for t in tiles.values()) + _MARGIN
     height = max(t.height for t in tiles.values()) + _MARGIN
     font = ImageFont.load_default(20)
@@ -74,14 +74,13 @@ def sample_tiles(board: Board, folder: Path) -> dict[str, Any] | None:
         for i, label in enumerate(board.labels)
         if label in there
     ]
-    return {"shown": shown, "seed": records[0].seed, "columns": columns, "rows": rows}
+    return {"shown": shown, "seed": records[0].first.seed, "columns": columns, "rows": rows}
 
 
-def _shown(board: Board, folder: Path) -> list[Record]:
-    """Cells of the leading labels from the first seed, those that have samples."""
-    first = min((r.seed for r in board.done), default=0)
+def _shown(board: Board, folder: Path) -> list[Row]:
+    """The leading lines' rows that have samples, each by its first seed and training."""
     chosen = set(board.leading())
-    mine = [r for r in board.done if r.seed == first and r.label in chosen]
+    mine = [r for r in board.done if r.name in chosen]
     if len(mine) > _MOST_CELLS:
         spent = sorted({r.nfe or 0 for r in mine})
         count = max(1, _MOST_CELLS // len(chosen))
@@ -91,14 +90,14 @@ def _shown(board: Board, folder: Path) -> list[Record]:
 
 
 def _crops(
-    records: list[Record], folder: Path, shown: int, most: float
+    records: list[Row], folder: Path, shown: int, most: float
 ) -> dict[tuple[str, float], bytes]:
     """PNGs by label and evaluations; empty if they are more than `most` bytes."""
     found: dict[tuple[str, float], bytes] = {}
     total = 0
     for record in records:
         png = _crop(_file(folder, record), shown)
-        found[record.label, record.nfe or 0] = png
+        found[record.name, record.nfe or 0] = png
         total += len(png)
         if total > most:
             return {}
@@ -125,8 +124,8 @@ def _uri(png: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode() if png else ""
 
 
-def _file(folder: Path, record: Record) -> Path:
-    return folder / "samples" / f"{record.cell}.png"
+def _file(folder: Path, row: Row) -> Path:
+    return folder / "samples" / f"{row.cell}.png"
 
 
 def _tile(path: Path, shown: int, scale: int) -> Image.Image:

@@ -13,14 +13,16 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from cmbench.record.schema import Provenance, Record
+from cmbench.record.schema import Provenance
 from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
-from cmbench.report.findings import evidence
+from cmbench.report.findings import FINDINGS_NOTE, evidence, spread
 from cmbench.report.grids import sample_tiles
 from cmbench.report.page_data import column_names, page_data
-from cmbench.report.published import NOTE, published_beside
+from cmbench.report.published import PUBLISHED_NOTE, published_beside
 from cmbench.report.ranks import decoy_lines, rank_range
+from cmbench.report.spread import repeats
+from cmbench.stats.rows import Row
 
 __all__ = ["render_page"]
 
@@ -41,10 +43,11 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
         across=_two_scores(board),
         decoys=_decoys(board),
         tiles=sample_tiles(board, folder),
-        findings=[(j, evidence(j)) for j in board.judgements],
+        findings=[(j, evidence(j), spread(j)) for j in board.judgements],
+        findings_note=FINDINGS_NOTE,
         disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
-        published_note=NOTE,
+        published_note=PUBLISHED_NOTE,
         provenance=_provenance(folder),
         suite_text=_text(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],
@@ -71,19 +74,24 @@ def _policy(*scripts: str) -> Markup:
     )
 
 
-class _Row(NamedTuple):
-    """A cell's row of the table."""
+class _Line(NamedTuple):
+    """What the table shows of a row."""
 
-    record: Record
+    record: Row
     scores: list[tuple[Entry, str]]
     seconds: float | None
+    repeats: str
 
 
-def _rows(board: Board) -> list[_Row]:
+def _rows(board: Board) -> list[_Line]:
     return [
-        _Row(record, [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries], seconds)
-        for record, entries in zip(board.done, board.entries, strict=True)
-        for seconds in [board.seconds(record)]
+        _Line(
+            row,
+            [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries],
+            board.seconds(row),
+            repeats(row),
+        )
+        for row, entries in zip(board.done, board.entries, strict=True)
     ]
 
 

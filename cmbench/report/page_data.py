@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cmbench.record.schema import Record, TrainingLog
+from cmbench.record.schema import TrainingLog
 from cmbench.report.board import Board, Column, Entry
+from cmbench.report.spread import spread_of
+from cmbench.stats.rows import Row
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
 
@@ -31,7 +33,7 @@ def page_data(board: Board, folder: Path) -> dict[str, Any]:
             for c in board.columns
         ],
         "cells": [
-            _cell(board, r, places[r.label], entries)
+            _cell(board, r, places[r.name], entries)
             for r, entries in zip(board.done, board.entries, strict=True)
         ],
         "training": [_curve(log) for log in read_training(folder)],
@@ -61,13 +63,13 @@ def read_training(folder: Path) -> list[TrainingLog]:
     return sorted((log for log in logs if log.points), key=lambda log: log.label)
 
 
-def _cell(board: Board, record: Record, place: int, entries: list[Entry]) -> dict[str, Any]:
+def _cell(board: Board, row: Row, place: int, entries: list[Entry]) -> dict[str, Any]:
     return {
         "label": place,
-        "nfe": record.nfe,
-        "seed": record.seed,
-        "sampler": str(record.sampler.get("name", "")),
-        "seconds": board.seconds(record),
+        "nfe": row.nfe,
+        "spread": spread_of(row),
+        "sampler": str(row.sampler.get("name", "")),
+        "seconds": board.seconds(row),
         "scores": [_score(entry) for entry in entries],
     }
 

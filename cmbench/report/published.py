@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cmbench.record.schema import PublishedScore, Record, ScoreRecord
+from cmbench.record.schema import PublishedScore
+from cmbench.stats.rows import Row, RowScore
 
-__all__ = ["NOTE", "Beside", "beside", "published_beside", "spreadsheet_columns"]
+__all__ = ["PUBLISHED_NOTE", "Beside", "beside", "published_beside", "spreadsheet_columns"]
 
-NOTE = (
+PUBLISHED_NOTE = (
     "Measured less published, at equal metric and NFE, in standard errors of the measured number; "
     "what was published has no error, and its protocol is its source's."
 )
@@ -24,8 +25,8 @@ _OF_INCEPTION = {"frechet_distance": "fid"}
 class Beside:
     """A published number and the measured one that it stands beside."""
 
-    record: Record
-    score: ScoreRecord
+    record: Row
+    score: RowScore
     published: PublishedScore
 
     @property
@@ -49,29 +50,31 @@ class Beside:
         return "–" if self.errors is None else f"{self.errors:+.1f}"
 
 
-def beside(record: Record, score: ScoreRecord) -> list[Beside]:
+def beside(record: Row, score: RowScore) -> list[Beside]:
     """The published numbers for this score of this cell: the same metric at the same NFE."""
-    printed = [p for p in record.published if p.nfe == record.nfe]
+    printed = [p for p in record.first.published if p.nfe == record.nfe]
     if not printed:
         return []
     name = _metric(score)
     return [Beside(record, score, p) for p in printed if _plain(p.metric) == name]
 
 
-def published_beside(records: Iterable[Record]) -> list[Beside]:
+def published_beside(records: Iterable[Row]) -> list[Beside]:
     """All pairs of the records, in their order."""
     return [pair for r in records for s in r.scores for pair in beside(r, s)]
 
 
-def spreadsheet_columns(pairs: list[Beside]) -> list[object]:
+def spreadsheet_columns(pairs: list[Beside]) -> dict[str, object]:
     """Published value, difference, the same in errors, source; `;` between two sources."""
+    heads = ("published", "difference", "difference_in_errors", "published_source")
     rows = [(p.published.value, p.difference, p.errors, p.published.source) for p in pairs]
     if len(rows) < 2:
-        return list(rows[0]) if rows else [""] * 4
-    return ["; ".join(map(str, column)) for column in zip(*rows, strict=True)]
+        return dict(zip(heads, rows[0], strict=True)) if rows else {}
+    joined = ("; ".join(map(str, column)) for column in zip(*rows, strict=True))
+    return dict(zip(heads, joined, strict=True))
 
 
-def _metric(score: ScoreRecord) -> str:
+def _metric(score: RowScore) -> str:
     """What authors call the score: `fid`, `inception_score`; in other features, its title."""
     extractor = score.protocol.get("extractor") or {}
     if extractor.get("name") == "inception":

@@ -16,12 +16,15 @@ from cmbench.core.loader import create, load
 from cmbench.core.yaml_source import Source
 from cmbench.samplers.base import ImpossibleNFEError, Sampler
 from cmbench.store.jobs import Cost, Job, make_job
+from cmbench.suite.axes import axis_points, sampler_axes
 from cmbench.suite.decoys import decoy_network, decoy_runs
+from cmbench.suite.labels import label_of, refuse_unknown_claims, refuse_unnamed
 from cmbench.suite.networks import DataLookup, networks_of_run
 from cmbench.suite.plan import Cell, Plan, PlannedScore
 from cmbench.suite.score_jobs import Scoring
 from cmbench.suite.shared_prefixes import share_trajectories
 from cmbench.suite.spec import ComponentSpec, RunEntry, Suite
+from cmbench.train.recipe import read_recipe
 
 __all__ = ["Cell", "Plan", "PlannedScore", "make_plan", "plan_of_tag"]
 
@@ -48,7 +51,8 @@ def make_plan(
     for form, run in decoy_runs(suite):
         for cell in _cells_of_decoy(plan, form, run):
             plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
-    _refuse_twins(plan)
+    refuse_unnamed(plan)
+    refuse_unknown_claims(plan)
     plan.jobs = share_trajectories(plan.jobs, plan.cells)
     return plan
 
@@ -67,7 +71,7 @@ def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
             where=str(plan.source.path),
             expected=f"one of: {', '.join(known)}" if known else "tags: [...] in a run",
         )
-    part = plan.suite.model_copy(update={"runs": runs, "decoys": False})
+    part = plan.suite.model_copy(update={"runs": runs, "decoys": False, "findings": []})
     made = make_plan(part, plan.source, data=plan.data, retrain=retrain)
     every, kept = {cell.id for cell in plan.cells}, {cell.id for cell in made.cells}
     return replace(made, suite=plan.suite, left_out=frozenset(every - kept))
@@ -76,23 +80,25 @@ def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
 def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:
     where = plan.source.where(("runs", index, "model"))
     placed = find_card(run.model, where=where)
+    named = plan.source.where(("runs", index, "label"))
     samplers = _samplers(plan, run, index, placed)
     try:
         networks = networks_of_run(run, index, plan.source, plan.data, retrain=retrain)
     except Pending as reason:
-        waiting = [
-            _waiting(plan, run, placed, s, seed, reason)
-            for s in samplers
+        # Recipes are checked without data: what waits has the labels that it will have.
+        return [
+            _waiting(plan, run, placed, point, sampler, seed, reason, named)
+            for point in axis_points(run.train)
+            for sampler in samplers
             for seed in plan.suite.images.seeds
         ]
-        return waiting
     cells = []
     for network in networks:
         for job in network.jobs:
             plan.add(job)
         for sampler in samplers:
             for seed in plan.suite.images.seeds:
-                cells.append(_cell(plan, run, network, sampler, seed))
+                cells.append(_cell(plan, run, network, sampler, seed, named))
     return cells
 
 
@@ -103,7 +109,7 @@ def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
         network = decoy_network(form, plan.suite, plan.data)
     except Pending as reason:
         placed = find_card(run.model)
-        return [_waiting(plan, run, placed, sampler, seed, reason) for seed in seeds]
+        return [_waiting(plan, run, placed, ({}, {}), sampler, seed, reason) for seed in seeds]
     return [_cell(plan, run, network, sampler, seed) for seed in seeds]
 
 
@@ -151,7 +157,14 @@ def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
         raise error.at(where) from None
 
 
-def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, seed: int) -> Cell:
+def _cell(
+    plan: Plan,
+    run: RunEntry,
+    network: SourcedModel,
+    sampler: Sampler,
+    seed: int,
+    where: str = "",
+) -> Cell:
     suite = plan.suite
     identity = {
         "model": network.model.spec(),
@@ -162,11 +175,12 @@ def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, se
         "quantisation": suite.quantisation,
     }
     shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
+    axes = network.axes | _sampler_axes(run, sampler)
     return Cell(
         id=digest(identity)[:16],
-        label=_label(run, network.card, network.axes, sampler),
+        label=label_of(run, network.card, axes, sampler, network.recipe, where),
         card=network.card,
-        axes=network.axes,
+        axes=axes,
         sampler=sampler,
         seed=seed,
         images=suite.images.count,
@@ -206,11 +220,21 @@ def _sampling(
 
 
 def _waiting(
-    plan: Plan, run: RunEntry, placed: PlacedCard, sampler: Sampler, seed: int, reason: Pending
+    plan: Plan,
+    run: RunEntry,
+    placed: PlacedCard,
+    point: tuple[dict[str, Any], dict[str, Any]],
+    sampler: Sampler,
+    seed: int,
+    reason: Pending,
+    where: str = "",
 ) -> Cell:
+    given, trained = point
+    recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
+    axes = trained | _sampler_axes(run, sampler)
     identity = {
         "card": placed.full_name,
-        "train": {k: str(v) for k, v in run.train.items()},
+        "train": {k: str(v) for k, v in given.items()},
         "sampler": sampler.spec(),
         "seed": seed,
         "images": plan.suite.images.count,
@@ -218,9 +242,9 @@ def _waiting(
     }
     return Cell(
         id=digest(identity)[:16],
-        label=_label(run, placed, {}, sampler),
+        label=label_of(run, placed, axes, sampler, recipe and recipe.with_overrides(given), where),
         card=placed,
-        axes={},
+        axes=axes,
         sampler=sampler,
         seed=seed,
         images=plan.suite.images.count,
@@ -229,30 +253,9 @@ def _waiting(
     )
 
 
-def _label(run: RunEntry, card: PlacedCard, axes: dict[str, Any], sampler: Sampler) -> str:
-    names = {**{k: str(v) for k, v in axes.items()}, "sampler": sampler.name, "model": run.model}
-    if run.label is not None:
-        try:
-            return run.label.format(**names)
-        except (KeyError, IndexError, ValueError):
-            return run.label
-    detail = ", ".join(str(v) for v in axes.values())
-    text = f"{card.full_name} ({detail})" if detail else card.full_name
-    return f"{text} {sampler.name}" if run.sampler and len(run.sampler) > 1 else text
+def _sampler_axes(run: RunEntry, sampler: Sampler) -> dict[str, Any]:
+    return sampler_axes(sampler, [create("sampler", spec) for spec in run.sampler or ()])
 
 
 def _detail(axes: dict[str, Any]) -> str:
     return f"({', '.join(str(v) for v in axes.values())}) " if axes else ""
-
-
-def _refuse_twins(plan: Plan) -> None:
-    seen: dict[str, Cell] = {}
-    for cell in plan.cells:
-        if cell.id in seen:
-            raise UserError(
-                f"two cells are the same work: '{seen[cell.id].label}' and '{cell.label}' "
-                f"({cell.sampler.name if cell.sampler else ''})",
-                where=plan.source.where(("runs",)),
-                fix="remove one of the runs, or a repeated nfe",
-            )
-        seen[cell.id] = cell

@@ -63,7 +63,7 @@ class Images(_Entry):
 
     Args:
         count: Generated images a cell.
-        seeds: Each seed is a cell of its own; the report combines them.
+        seeds: Each seed is a cell of its own; reports show them as one row.
         shard: Images a job makes before it is saved: what a kill can lose at most.
     """
 
@@ -111,8 +111,10 @@ class RunEntry(_Entry):
 
     Args:
         model: `family/card`.
-        label: Name in tables and plots; `{objective}`, `{distance}`, `{sampler}` are filled in.
-        train: Overrides of the card's recipe; a list is an axis.
+        label: Name in tables and plots; `{sampler}`, `{model}`, `{sampler.rho}`, and keys of the
+            recipe such as `{distance}` or `{optimiser.lr}` are filled in.
+        train: Overrides of the card's recipe; a list is an axis. Values of `seed` are trainings of
+            one thing: one row.
         weights: A weights file instead of the card's.
         sampler: Sampler or list of samplers; the card's or family's own by default.
         nfe: Network evaluations an image; refused where a sampler can't spend exactly that.

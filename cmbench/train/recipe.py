@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cmbench.core.digests import digest
 from cmbench.core.errors import UserError, nearest
 from cmbench.core.loader import create, validation_message
 from cmbench.core.yaml_source import read_yaml, validate
@@ -99,6 +100,13 @@ class Recipe(_Part):
         if self.start is None:
             del plain["start"]
         return plain
+
+    def digest_without_seed(self) -> str:
+        """Hash of the identity but for name and seed: equal for trainings that repeat each "
+        "other.
+        """
+        named = ("recipe", "seed")
+        return digest({k: v for k, v in self.identity().items() if k not in named})
 
     def built_objective(self) -> Objective:
         """The objective with its parameters."""

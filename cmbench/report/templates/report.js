@@ -39,7 +39,7 @@ function draw(holder, {rows, x, y, name, intervals, height = 340, r = 4.5}) {
   const positive = y.log ? Math.min(...kept.map(row => row.y)) / 4 : -Infinity;
   const groups = new Map();
   for (const row of kept) {
-    const key = `${row.line}/${row.seed ?? 0}`;
+    const key = row.line;
     if (!groups.has(key)) groups.set(key, []);
     const bounds = row.low == null ? {} : {low: Math.max(row.low, positive), high: Math.max(row.high, positive)};
     groups.get(key).push({...row, ...bounds});
@@ -126,7 +126,7 @@ function told(cell, ...scores) {
     if (score.rank) lines.push(`rank ${score.rank[0]}` + (score.rank[1] > score.rank[0] ? ` to ${score.rank[1]}` : ""));
   }
   if (cell.seconds) lines.push(`${plain(+cell.seconds.toPrecision(2))} s an image`);
-  if (cell.sampler) lines.push(`sampler ${cell.sampler}` + (new Set(data.cells.map(c => c.seed)).size > 1 ? `, seed ${cell.seed}` : ""));
+  if (cell.sampler) lines.push(`sampler ${cell.sampler}` + (cell.spread ? `; ${cell.spread}` : ""));
   return lines.join("\n");
 }
 function cost() {
@@ -134,8 +134,8 @@ function cost() {
   const y = {log: one("#logy").checked, base: 10, label: `${chosen.title} (${arrow(i)})`};
   for (const [key, label, base] of [["nfe", "network evaluations an image (NFE)", 2], ["seconds", "seconds an image, on the machine of the run", 10]]) {
     const rows = data.cells.filter(cell => shown.has(cell.label) && cell.scores[i] && cell[key] != null)
-      .map(cell => ({line: cell.label, seed: cell.seed, x: cell[key], y: cell.scores[i].value, low: cell.scores[i].low, high: cell.scores[i].high, text: told(cell, i)}))
-      .sort((a, b) => a.line - b.line || a.seed - b.seed || a.x - b.x);
+      .map(cell => ({line: cell.label, x: cell[key], y: cell.scores[i].value, low: cell.scores[i].low, high: cell.scores[i].high, text: told(cell, i)}))
+      .sort((a, b) => a.line - b.line || a.x - b.x);
     draw(one(`#by-${key}`), {rows, intervals, y, x: {log: one("#logx").checked, base, label}, name: `${chosen.title} against ${key === "nfe" ? "NFE" : "seconds"}`});
   }
   one("#protocol").textContent = chosen.protocol;
@@ -145,7 +145,7 @@ function pair() {
   if (!holder) return;
   const [i, j] = [Number(one("#scorex").value), Number(one("#scorey").value)];
   const rows = data.cells.filter(cell => shown.has(cell.label) && cell.scores[i] && cell.scores[j])
-    .map(cell => ({line: cell.label, seed: cell.seed, x: cell.scores[i].value, y: cell.scores[j].value, low: cell.scores[j].low, high: cell.scores[j].high, text: told(cell, ...new Set([i, j]))}));
+    .map(cell => ({line: cell.label, x: cell.scores[i].value, y: cell.scores[j].value, low: cell.scores[j].low, high: cell.scores[j].high, text: told(cell, ...new Set([i, j]))}));
   const axis = k => ({log: false, label: `${data.columns[k].title} (${arrow(k)})`});
   draw(holder, {rows, intervals: one("#intervals").value, x: axis(i), y: axis(j), name: `${data.columns[j].title} against ${data.columns[i].title}`});
 }
