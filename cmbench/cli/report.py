@@ -1,6 +1,7 @@
 """`cmbench report`: renders results folders, or a site over several."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -39,31 +40,62 @@ def report(
 
     Without a folder, every suite under results/. With several, their tables side by side too.
     """
-    from cmbench.report.across import model_across
-    from cmbench.report.leaderboard import as_markdown
-    from cmbench.report.write import side_by_side, write_report
+    from cmbench.report.write import side_by_side, write_reports
 
     chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
     if not chosen:
         raise UserError("no results under results/", fix="cmbench run digits_nfe")
     if model is not None:
-        sys.stdout.write(as_markdown(model_across(chosen, model)))
+        _model(chosen, model, as_json)
         return
     if site is not None or serve:
-        _site(chosen, site, serve, port)
+        _site(chosen, site, serve, port, as_json)
         return
-    console = Console(stderr=True)
-    written = {str(folder): [str(path) for path in write_report(folder)] for folder in chosen}
+    written = write_reports(chosen, _progress(len(chosen)))
     if as_json:
-        print_json(written)
+        print_json({str(folder): [str(path) for path in made] for folder, made in written.items()})
         return
     for folder in chosen:
-        console.print(f"open {folder / 'report.html'}", markup=False, highlight=False)
+        _say(f"open {folder / 'report.html'}")
     if len(chosen) > 1:
-        sys.stdout.write(side_by_side(chosen))
+        _print(side_by_side(chosen))
 
 
-def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> None:
+def _model(folders: list[Path], model: str, as_json: bool) -> None:
+    from cmbench.report.across import model_across
+    from cmbench.report.leaderboard import as_markdown
+    from cmbench.report.spreadsheet import csv_rows
+
+    board = model_across(folders, model)
+    if as_json:
+        print_json({"model": model, "rows": list(csv_rows(board))})
+    else:
+        _print(as_markdown(board))
+
+
+def _progress(count: int) -> Callable[[Path, int, bool], None]:
+    """Tells of each report of many, and which were current."""
+
+    def tell(folder: Path, left: int, written: bool) -> None:
+        if count > 1:
+            _say(f"{count - left}/{count} {folder}: {'written' if written else 'unchanged'}")
+
+    return tell
+
+
+def _say(line: str) -> None:
+    from cmbench.report.escape import printable
+
+    Console(stderr=True).print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(text: str) -> None:
+    """Prints on standard output; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _site(folders: list[Path], site: Path | None, served: bool, port: int, as_json: bool) -> None:
     import tempfile
     import webbrowser
 
@@ -71,16 +103,22 @@ def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> No
     from cmbench.report.site import write_site
 
     def tell(url: str) -> None:
-        sys.stdout.write(f"{url}\n")
+        if as_json:
+            print_json({"url": url})
+        else:
+            sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not as_json:
             webbrowser.open(url)
             sys.stderr.write("Ctrl-C ends it\n")
 
     with tempfile.TemporaryDirectory() as place:
-        index = write_site(folders, site or Path(place))
+        index = write_site(folders, site or Path(place), _progress(len(folders)))
         if not served:
-            sys.stdout.write(f"{index}\n")
+            if as_json:
+                print_json({"index": str(index), "suites": [f.resolve().name for f in folders]})
+            else:
+                _print(f"{index}\n")
             return
         try:
             serve(index.parent, port, tell)

@@ -5,18 +5,19 @@ under one protocol: two fingerprints are two columns, never one.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import yaml
 from pydantic import TypeAdapter
 
 from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
 from cmbench.report.disclosed import Disclosed, read_disclosed
-from cmbench.stats.findings import Finding, Judgement, judge
+from cmbench.report.layout import Layout, read_layout
+from cmbench.stats.findings import Judgement, judge
 from cmbench.stats.ranks import rank_ranges
 from cmbench.stats.rows import Row, RowScore, axes_apart, rows_of
 
@@ -25,8 +26,8 @@ __all__ = ["DECOY", "MOST_LINES", "Board", "Column", "Entry", "number", "read_bo
 DECOY = "decoy"
 """The family of decoys, which hold no rank."""
 
-MOST_LINES = 24
-"""Labels that one plot or sheet shows: of more, no eye tells one from another."""
+MOST_LINES = 8
+"""Lines that one plot shows: of more, no eye tells one from another."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,19 @@ class Board:
     title: str
     records: list[Record]
     speeds: dict[str, Speed]
-    findings: tuple[Finding, ...] = ()
+    layout: Layout = field(default_factory=Layout)
     disclosed: tuple[Disclosed, ...] = ()
 
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every finding of the suite with its verdict."""
-        return [judge(finding, self.records) for finding in self.findings]
+        return [judge(finding, self.records) for finding in self.layout.findings]
 
     @cached_property
     def done(self) -> list[Row]:
-        """Rows with numbers: by line, evaluations and seed."""
+        """Rows with numbers: in the suite's order, by line, evaluations and seed."""
         rows = rows_of(record for record in self.records if record.status == "done")
-        return sorted(rows, key=lambda r: (r.name, r.nfe or 0, r.seeds))
+        return sorted(rows, key=lambda r: (self.layout.place(r), r.name, r.nfe or 0, r.seeds))
 
     @cached_property
     def waiting(self) -> list[Record]:
@@ -150,21 +151,55 @@ class Board:
                 row.append(Entry(score, text, record.cell in best, place, told))
         return rows
 
-    def leading(self, column: Column | None = None) -> list[str]:
-        """The labels that plots and sheets show: at most `MOST_LINES`, in their order.
+    def leading(self, column: Column | None = None, most: int = MOST_LINES) -> list[str]:
+        """The lines that a plot or sheet shows: at most `most`, in their order.
 
-        Of more, those whose best cell is best in a column, the first where none is given.
+        Of more, those that the fewest others beat at no more evaluations: what leads at one
+        evaluation stands beside what leads at a hundred. Teachers of others come first of all.
+
+        Args:
+            column: The score; the first where none is given.
         """
         column = column or next(iter(self.columns), None)
-        if len(self.labels) <= MOST_LINES or column is None:
-            return self.labels[:MOST_LINES]
+        if len(self.labels) <= most or column is None:
+            return self.labels[:most]
+        beaten = self._beaten(column)
+        order = sorted(beaten, key=lambda name: (name not in self.teachers, beaten[name]))
+        kept = set(order[:most])
+        return [name for name in self.labels if name in kept]
+
+    @cached_property
+    def teachers(self) -> set[str]:
+        """Lines whose model another of the board was distilled from, and no teacher's student."""
+        taught = {row.first.training.teacher for row in self.done if row.first.training}
+        return {
+            row.name
+            for row in self.done
+            if row.model in taught and not (row.first.training and row.first.training.teacher)
+        }
+
+    def _beaten(self, column: Column) -> dict[str, tuple[int, float]]:
+        """By line, how few lines beat one of its cells at no more evaluations, and that cell."""
         sign = -1 if column.higher_is_better else 1
-        best = dict.fromkeys(self.labels, math.inf)
-        for record, score in zip(self.done, self.scores[column], strict=True):
-            if score is not None:
-                best[record.name] = min(best[record.name], sign * score.value)
-        kept = set(sorted(best, key=lambda label: best[label])[:MOST_LINES])
-        return [label for label in self.labels if label in kept]
+        scored = [
+            (row.nfe or 0.0, sign * score.value, row.name)
+            for row, score in zip(self.done, self.scores[column], strict=True)
+            if score is not None
+        ]
+        found: dict[str, tuple[int, float]] = {}
+        held: dict[str, float] = {}
+        order: list[float] = []
+        for _, value, name in sorted(scored):
+            # Within one number of evaluations the better come first, so none is counted too late.
+            rank = bisect_left(order, value)
+            place = (rank - (held.get(name, math.inf) < value), value)
+            found[name] = min(found.get(name, place), place)
+            if value < held.get(name, math.inf):
+                if name in held:
+                    del order[bisect_left(order, held[name])]
+                held[name] = value
+                insort(order, value)
+        return {name: found.get(name, (len(scored), math.inf)) for name in self.labels}
 
     def best(self, column: Column) -> set[str]:
         """Cells that no other is surely better than; none where all are so, or are equal."""
@@ -219,12 +254,8 @@ def read_board(folder: Path) -> Board:
         text = (folder / "speed.json").read_bytes()
         speeds = TypeAdapter(dict[str, Speed]).validate_json(text)
     suite = records[0].suite
-    given: dict[str, Any] = {}
-    if (folder / "suite.yaml").is_file():
-        given = yaml.safe_load((folder / "suite.yaml").read_text("utf-8")) or {}
-    findings = tuple(Finding.model_validate(f) for f in given.get("findings") or ())
-    title = str(given.get("title") or suite)
-    return Board(suite, title, records, speeds, findings, read_disclosed(folder))
+    layout = read_layout(folder)
+    return Board(suite, layout.title or suite, records, speeds, layout, read_disclosed(folder))
 
 
 def _told(chosen: dict[tuple[str, str], str], row: Row, column: Column) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cmbench.report.markdown import plain
+from cmbench.report.escape import plain
 from cmbench.report.spread import spread_of
 from cmbench.stats.findings import Comparison, Judgement
 

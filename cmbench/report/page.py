@@ -18,7 +18,9 @@ from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
 from cmbench.report.findings import FINDINGS_NOTE, evidence, spread
 from cmbench.report.grids import sample_tiles
+from cmbench.report.output import read_own
 from cmbench.report.page_data import column_names, page_data
+from cmbench.report.pivot import pivots
 from cmbench.report.published import PUBLISHED_NOTE, published_beside
 from cmbench.report.ranks import decoy_lines, rank_range
 from cmbench.report.spread import repeats
@@ -26,9 +28,17 @@ from cmbench.stats.rows import Row
 
 __all__ = ["render_page"]
 
+_MOST_PIVOTS = 8
+"""Scores that have a table of the field in the page."""
 
-def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
-    """The page's text; `tables` are the leaderboards by file name, for its buttons."""
+
+def render_page(board: Board, folder: Path, tables: dict[str, str], stamp: str = "") -> str:
+    """The page's text.
+
+    Args:
+        tables: The leaderboards by file name, for its buttons.
+        stamp: What `cmbench.report.stamp` knows an unchanged report by.
+    """
     environment = Environment(
         loader=PackageLoader("cmbench.report"), autoescape=select_autoescape(["html"])
     )
@@ -36,6 +46,10 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
     data = page_data(board, folder)
     return environment.get_template("report.html").render(
         board=board,
+        stamp=stamp,
+        pivots=pivots(board, _MOST_PIVOTS),
+        field_csv=tables.get("field.csv", ""),
+        field_latex=tables.get("field.tex", ""),
         names=column_names(board),
         data=data,
         trained=data["training"],
@@ -49,7 +63,7 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=PUBLISHED_NOTE,
         provenance=_provenance(folder),
-        suite_text=_text(folder / "suite.yaml"),
+        suite_text=read_own(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],
         csv=tables["leaderboard.csv"],
         latex=tables["leaderboard.tex"],
@@ -81,6 +95,7 @@ class _Line(NamedTuple):
     scores: list[tuple[Entry, str]]
     seconds: float | None
     repeats: str
+    flops: float | None
 
 
 def _rows(board: Board) -> list[_Line]:
@@ -90,6 +105,7 @@ def _rows(board: Board) -> list[_Line]:
             [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries],
             board.seconds(row),
             repeats(row),
+            flops / 1e9 if (flops := row.first.flops_per_image) else None,
         )
         for row, entries in zip(board.done, board.entries, strict=True)
     ]
@@ -111,7 +127,3 @@ def _decoys(board: Board) -> list[str]:
 def _provenance(folder: Path) -> Provenance | None:
     path = folder / "provenance.json"
     return Provenance.model_validate_json(path.read_text("utf-8")) if path.is_file() else None
-
-
-def _text(path: Path) -> str:
-    return path.read_text("utf-8") if path.is_file() else ""

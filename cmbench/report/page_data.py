@@ -67,11 +67,19 @@ def _cell(board: Board, row: Row, place: int, entries: list[Entry]) -> dict[str,
     return {
         "label": place,
         "nfe": row.nfe,
-        "spread": spread_of(row),
+        "spread": spread_of(row) if len(row.records) > 1 else "",
         "sampler": str(row.sampler.get("name", "")),
         "seconds": board.seconds(row),
+        **_costs(row),
         "scores": [_score(entry) for entry in entries],
     }
+
+
+def _costs(row: Row) -> dict[str, float | None]:
+    """GFLOPs per image, and millions of forward passes that the training took."""
+    flops, training = row.first.flops_per_image, row.first.training
+    passes = training.images * training.evaluations_per_image / 1e6 if training else None
+    return {"flops": flops / 1e9 if flops is not None else None, "training": passes}
 
 
 def _score(entry: Entry) -> dict[str, Any] | None:

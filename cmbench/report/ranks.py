@@ -1,7 +1,7 @@
 """Ranks as ranges, ties shown as ties; and what decoys say of the metrics, for leaderboards."""
 
 from cmbench.report.board import DECOY, Board, Column
-from cmbench.report.markdown import plain
+from cmbench.report.escape import plain
 from cmbench.stats.rows import RowScore
 
 __all__ = ["RANKS_NOTE", "decoy_lines", "rank_range", "rank_text"]
@@ -17,7 +17,7 @@ def rank_text(board: Board) -> str:
     """A Markdown table of rank ranges, and the decoys' findings; empty for a single cell."""
     if sum(r.family != DECOY for r in board.done) < 2:
         return decoy_lines(board)
-    heads = ["model", "NFE", *(c.title for c in board.columns)]
+    heads = ["model", "NFE", *(plain(c.title) for c in board.columns)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
     for record, row in zip(board.done, board.entries, strict=True):
         if record.family == DECOY:
@@ -40,12 +40,12 @@ def decoy_lines(board: Board) -> str:
                 continue
             name = record.model.partition("/")[2].replace("_", " ")
             if name == _FLOOR:
-                lines.append(f"- {column.title}: real images score {score.value:.4g}")
+                lines.append(f"- {plain(column.title)}: real images score {score.value:.4g}")
                 continue
             beaten = sum(_better(score, other, column) for other in models)
             if beaten:
                 lines.append(
-                    f"- **{column.title} ranks the decoy '{name}' above {beaten} of "
+                    f"- **{plain(column.title)} ranks the decoy '{plain(name)}' above {beaten} of "
                     f"{len(models)} models** ({score.value:.4g})"
                 )
     return "\n## Decoys\n\n" + "\n".join(lines) + "\n" if lines else ""

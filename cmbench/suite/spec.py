@@ -119,6 +119,7 @@ class RunEntry(_Entry):
         sampler: Sampler or list of samplers; the card's or family's own by default.
         nfe: Network evaluations an image; refused where a sampler can't spend exactly that.
         steps: The sampler's `steps` instead.
+        group: Heading under which tables put it: "distillation".
         tags: Words by which `cmbench run --tag` picks a part of the suite.
     """
 
@@ -129,6 +130,7 @@ class RunEntry(_Entry):
     sampler: Annotated[list[ComponentSpec], BeforeValidator(_listed)] | None = None
     nfe: Annotated[list[int], BeforeValidator(_listed)] | None = None
     steps: Annotated[list[int], BeforeValidator(_listed)] | None = None
+    group: str | None = Field(default=None, max_length=100)
     tags: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
 
     @field_validator("nfe", "steps")
