@@ -9,30 +9,35 @@ export CMBENCH_CACHE ?= $(CURDIR)/.cmbench
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+# An extra of pyproject.toml: $(VENV)/.extra-test is cmbench with what the tests need.
+$(VENV)/.extra-%: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/cmbench run cifar10_nfe --tag quick --results demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.extra-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-test-all: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,ray]'
+test-all: $(VENV)/.extra-test $(VENV)/.extra-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not gpu and not network'
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.extra-test
 	$(BIN)/ruff check cmbench models tests benchmarks examples
 	$(BIN)/ruff format --check cmbench models tests benchmarks examples
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.extra-test
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-docs: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+docs: $(VENV)/.extra-docs
 	$(BIN)/python docs/write_cli_reference.py
+	$(BIN)/python docs/write_suite_reference.py
+	$(BIN)/python docs/write_llms_txt.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 

@@ -1,13 +1,15 @@
 """How often does each metric's 95% interval hold what it is an interval of?
 
     python benchmarks/coverage.py [--trials 400] [--count 300] [--cifar10 ZIP] [--only kid]
+    python benchmarks/coverage.py --tails 16 [--only frechet_distance]
 
 A fixed reference; generated sets of `count` rows are drawn again and again from one population.
 The interval is that of the score's expectation at this count (`fd_infinity`: of the distance of
 the population itself). Populations: Gaussian features, noisy digits in the digits classifier's
 features, and CIFAR-10's test images in EfficientNet-Lite0's (`--features` keeps them for another
-run). Prints a Markdown table; a share of 400 trials has itself a standard error of 1.1 points at
-95%.
+run). With `--tails WIDTH`: Gaussian rows of which one in a hundred is ten times as wide, and rows
+of a multivariate t with 5 and 3 degrees of freedom. Prints a Markdown table; a share of 400 trials
+has itself a standard error of 1.1 points at 95%.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 
 from cmbench.core.loader import create
-from cmbench.datasets._sources import read_pictures
+from cmbench.datasets._pictures import read_pictures
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.distance import moment_distance
 from cmbench.metrics.frechet.moments import moments_of_rows
@@ -60,6 +62,32 @@ def gaussian(width: int, shift: float, spread: float) -> Population:
     reference = reference_from_features(draw(np.random.default_rng(2), 2000, 0.0, 1.0), "g")
     moments = Moments(np.full(width, shift), spread**2 * turn @ turn.T, 0)
     return Population(f"Gaussian, d = {width}", draw, reference, moments)
+
+
+def outliers(width: int) -> Population:
+    """Gaussian rows; of the generated ones each is ten times as wide with a chance of 1%."""
+
+    def draw(rng: np.random.Generator, n: int, share: float = 0.01) -> Features:
+        rows = rng.normal(size=(n, width))
+        rows[rng.random(n) < share] *= 10
+        return Features({"pool": rows.astype(np.float32)})
+
+    reference = reference_from_features(draw(np.random.default_rng(2), 2000, 0.0), "o")
+    moments = Moments(np.zeros(width), np.eye(width) * (0.99 + 0.01 * 100), 0)
+    return Population(f"1% outliers, d = {width}", draw, reference, moments)
+
+
+def student(width: int, freedom: int) -> Population:
+    """Rows of a multivariate t, generated and reference."""
+
+    def draw(rng: np.random.Generator, n: int) -> Features:
+        rows = rng.normal(size=(n, width))
+        rows /= np.sqrt(rng.chisquare(freedom, size=(n, 1)) / freedom)
+        return Features({"pool": rows.astype(np.float32)})
+
+    reference = reference_from_features(draw(np.random.default_rng(2), 2000), "t")
+    moments = Moments(np.zeros(width), np.eye(width) * freedom / (freedom - 2), 0)
+    return Population(f"t({freedom}), d = {width}", draw, reference, moments)
 
 
 def digits() -> Population:
@@ -120,6 +148,8 @@ def measure(
     width = population.reference.features.layers["pool"].shape[1]
     # Below the width the bias is no multiple of 1 / n: `fd_infinity` is refused there.
     names = [n for n in METRICS if only in (None, n) and (n != "fd_infinity" or count > width)]
+    if "logits" not in population.reference.features.layers:
+        names = [n for n in names if n != "inception_score"]
     for trial in range(trials):
         features = population.draw(np.random.default_rng((7, trial)), count)
         for name in names:
@@ -168,13 +198,13 @@ def main() -> None:
     parser.add_argument("--features", help="npz of CIFAR-10's features, to read or to write")
     parser.add_argument("--only", help="one metric")
     parser.add_argument("--skip-gaussian", action="store_true")
+    parser.add_argument("--tails", type=int, help="width of rows with heavy tails, and those only")
+    parser.add_argument("--subsets", type=int, default=0, help="of KID; 0: all pairs")
+    parser.add_argument("--subset-size", type=int, default=100)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    populations = [] if given.skip_gaussian else [
-        lambda: gaussian(16, 0.05, 1.1), lambda: gaussian(64, 0.0, 1.0), digits
-    ]  # fmt: skip
-    if given.cifar10 or given.features:
-        populations.append(lambda: cifar10(_features(given)))
+    METRICS["kid"] = {"subsets": given.subsets, "subset_size": given.subset_size}
+    populations = _populations(given)
     head = ("features", "n", "score", "mean", "true sd", "stated / true", "coverage", "bias told",
             "bias measured")  # fmt: skip
     print("| " + " | ".join(head) + " |\n|---|---|---|" + "---:|" * 6)
@@ -187,6 +217,18 @@ def main() -> None:
                      f"{100 * r['coverage']:.1f}%", f"{r['bias']:.3g}" if biased else "",
                      f"{r['value'] - r['limit']:.3g}" if biased else ""]  # fmt: skip
             print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _populations(given: argparse.Namespace) -> list[Callable[[], Population]]:
+    if given.tails:
+        width = given.tails
+        return [lambda: outliers(width), lambda: student(width, 5), lambda: student(width, 3)]
+    populations = [] if given.skip_gaussian else [
+        lambda: gaussian(16, 0.05, 1.1), lambda: gaussian(64, 0.0, 1.0), digits
+    ]  # fmt: skip
+    if given.cifar10 or given.features:
+        populations.append(lambda: cifar10(_features(given)))
+    return populations
 
 
 if __name__ == "__main__":

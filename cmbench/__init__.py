@@ -3,10 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cmbench.notebook import LoadedModel, Samples, evaluate, load_model, results
+    from cmbench.notebook import LoadedModel, Samples, evaluate, load_model, results, strip
 
 __version__ = "0.1.0"
-__all__ = ["LoadedModel", "Samples", "__version__", "evaluate", "load_model", "results"]
+__all__ = [
+    "LoadedModel",
+    "Samples",
+    "__version__",
+    "evaluate",
+    "load_model",
+    "results",
+    "strip",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from cmbench.core.component import Component
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing
 from cmbench.core.generator import Generator
 from cmbench.core.loader import create
 from cmbench.core.random import Noise
+from cmbench.core.tensor_files import read_safetensors
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets.base import Dataset, ImageSet
 from cmbench.degradations.base import Degradation
@@ -47,7 +49,7 @@ from cmbench.released.edm_pickle import EDMFile, read_edm
 from cmbench.released.flax_msgpack import read_flax
 from cmbench.released.ncsn_names import from_ncsn, ncsn_states
 from cmbench.released.score_sde_names import from_score_sde, score_sde_states
-from cmbench.released.torch_state import read_torch
+from cmbench.released.torch_state import read_state_dict, read_torch
 from cmbench.samplers.base import Sampler
 from cmbench.testing import oracles
 from cmbench.train.draws import Draws
@@ -127,10 +129,13 @@ __all__ = [
     "ncsn_states",
     "noise_schedule",
     "oracles",
+    "parsing",
     "products",
     "read_diffusers_weights",
     "read_edm",
     "read_flax",
+    "read_safetensors",
+    "read_state_dict",
     "read_torch",
     "score_sde_states",
 ]

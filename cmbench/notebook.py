@@ -18,25 +18,24 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from cmbench.cards.cards import PlacedCard, find_card
-from cmbench.cards.open import open_card
+from cmbench.cards.open import open_card, open_module
 from cmbench.core.environment import pick_device
 from cmbench.core.errors import UserError
-from cmbench.core.images import Quantisation, image_grid, to_pixels
+from cmbench.core.images import Quantisation, image_grid
 from cmbench.core.loader import create, load
 from cmbench.core.nfe import EvaluationCounter
-from cmbench.core.random import Noise
+from cmbench.engine.context import JobContext
 from cmbench.engine.sampling import default_batch
-from cmbench.features.base import FeatureExtractor
-from cmbench.metrics.base import Features, Metric, Reference
-from cmbench.metrics.statistics.file import load_reference, reference_from_features
-from cmbench.record.schema import read_records
+from cmbench.external.in_memory import score_pixels
+from cmbench.record.folder import read_results
 from cmbench.samplers.base import BoundGenerator, Sampler
+from cmbench.store.shared import open_store
 
-__all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results"]
+__all__ = ["LoadedModel", "Samples", "evaluate", "load_model", "results", "strip"]
 
 _SHOWN = 64
 
@@ -115,9 +114,13 @@ class LoadedModel:
             quantisation: How images become bytes.
 
         Raises:
-            UserError: If the model has no sampler of its own and none is given.
+            UserError: If the model has no sampler of its own and none is given, or a number is
+                out of range.
             ImpossibleNFEError: If the sampler can't spend exactly `nfe`.
         """
+        for name, value, least in (("count", count, 1), ("nfe", nfe, 1), ("seed", seed, 0),
+                                   ("batch", batch, 1)):  # fmt: skip
+            _require_number(name, value, least)
         chosen = self._sampler(sampler)
         if nfe is not None:
             chosen = chosen.with_nfe(nfe)
@@ -127,9 +130,7 @@ class LoadedModel:
         with EvaluationCounter(generator.networks()) as counter:
             for first in range(0, count, size):
                 indices = range(first, min(first + size, count))
-                noise = Noise(seed, indices, generator.shape, self.device)
-                labels = noise.labels(generator.classes) if generator.classes else None
-                parts.append(to_pixels(generator.generate(noise, labels), quantisation).cpu())
+                parts.append(generator.pixels(seed, indices, self.device, quantisation))
         pixels = torch.cat(parts).numpy()
         spent = counter.per_image(count)
         return Samples(pixels, spent, self.placed.full_name, chosen.spec(), seed)
@@ -161,10 +162,13 @@ def load_model(
     """
     placed, place = find_card(name), pick_device(device)
     adapter, file = open_card(placed, Path(weights) if weights is not None else None)
-    module = adapter.build()
-    if file is not None:
-        adapter.load(module, file)
-    return LoadedModel(placed, module.to(place).eval().requires_grad_(False), place)
+    return LoadedModel(placed, open_module(adapter, file, place), place)
+
+
+def _require_number(name: str, value: int | None, least: int) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is not None and not (whole and least <= value < 2**63):
+        raise UserError(f"{name}={value!r}", expected=f"a whole number, {least} to 2^63 - 1")
 
 
 def evaluate(
@@ -174,68 +178,82 @@ def evaluate(
     features: str | dict[str, Any] = "efficientnet_lite0",
     metrics: Sequence[str | dict[str, Any]] = ("frechet_distance", "precision_recall"),
     data: Path | str | None = None,
+    size: tuple[int, int] | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
     """Scores images: a table of value, standard error and 95% interval by metric.
 
+    It accepts and refuses what `cmbench score` does.
+
     Args:
         images: Samples, or uint8 (N, C, H, W).
-        reference: A data set, or a file of statistics made in the same features.
+        reference: A data set (`digits`, `cifar10:split=test`, a path of images, a mapping), or
+            a file of statistics in any known format.
         features: The feature extractor.
         metrics: Metrics with their parameters.
         data: Where the data set is.
+        size: (height, width) expected; that of the reference's images by default.
         device: A torch device, or auto.
 
     Raises:
-        UserError: For an unknown name, or images of another form.
+        UserError: For an unknown name, images of another form, or a reference of other images or
+            other features.
         Pending: If data or weights are not on this machine.
     """
     pixels = images.pixels if isinstance(images, Samples) else images
-    if pixels.ndim != 4 or pixels.dtype != np.uint8:
-        raise UserError(
-            f"images of shape {pixels.shape} and type {pixels.dtype}",
-            expected="uint8 of shape (N, C, H, W)",
-        )
-    extractor: FeatureExtractor = create("features", features)
-    built = extractor.build(pick_device(device))
-
-    def extract(block: NDArray[np.uint8]) -> Features:
-        parts = [
-            {k: v.float().cpu().numpy() for k, v in built(torch.from_numpy(chunk)).items()}
-            for chunk in np.array_split(block, -(-len(block) // 64))
-        ]
-        return Features({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-
-    with torch.inference_mode():
-        generated = extract(pixels)
-        target = _reference(reference, extract, Path(data) if data else None)
-    rows = []
-    for spec in metrics:
-        metric: Metric = create("metric", spec)
-        for name, score in metric.scores(generated, target).items():
-            low, high = score.interval or (None, None)
-            title = extractor.distance_name if name == "frechet_distance" else name
-            rows.append({"metric": title, "value": score.value, "error": score.error,
-                         "low": low, "high": high, "images": score.count})  # fmt: skip
+    context = JobContext(open_store(), pick_device(device))
+    rows = score_pixels(
+        pixels, reference, context, features=features, metrics=metrics,
+        data=Path(data) if data else None, size=size,
+    )  # fmt: skip
     return pd.DataFrame(rows).set_index("metric")
 
 
-def _reference(given: str | Path | dict[str, Any], extract: Any, data: Path | None) -> Reference:
-    if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".npz")):
-        return load_reference(Path(given))
-    images = create("dataset", given).open(data)
-    return reference_from_features(extract(images.pixels(range(len(images)))), "")
+def strip(rows: Sequence[Samples], *, columns: int = 10, zoom: int = 2) -> Image.Image:
+    """Draws one labelled row per sampling; equal seeds give a column the same starting noise.
+
+    Args:
+        rows: Samples of images of one size.
+        columns: Images per row: the first ones of each sampling.
+        zoom: Side of a drawn pixel.
+
+    Raises:
+        UserError: If there are no rows, or their images differ in size.
+    """
+    sizes = {samples.pixels.shape[1:] for samples in rows}
+    if len(sizes) != 1:
+        raise UserError(
+            f"a strip of {len(rows)} samplings with {len(sizes)} image sizes",
+            expected="one or more samplings, their images of one size",
+        )
+    labels = [f"{samples.model}, {samples.nfe:g} NFE" for samples in rows]
+    font = ImageFont.load_default(14)
+    left = 16 + int(max(font.getlength(label) for label in labels))
+    pictures = [_row(samples, columns, zoom) for samples in rows]
+    pitch = pictures[0].height + zoom
+    width = left + max(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width, pitch * len(rows) - zoom), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
+        draw.text((8, i * pitch + picture.height // 2), label, "black", font, anchor="lm")
+        sheet.paste(picture, (left, i * pitch))
+    return sheet
+
+
+def _row(samples: Samples, columns: int, zoom: int) -> Image.Image:
+    shown = torch.from_numpy(samples.pixels[:columns])
+    picture = Image.fromarray(image_grid(shown, len(shown)).numpy())
+    size = (picture.width * zoom, picture.height * zoom)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def results(folder: Path | str) -> pd.DataFrame:
     """The scores of a results folder, a row for each cell and score.
 
     Raises:
-        UserError: If it holds no records.
+        UserError: If it holds no records that can be read.
     """
-    records = read_records(Path(folder))
-    if not records:
-        raise UserError(f"{folder} holds no results", fix="cmbench run SUITE")
+    records = read_results(Path(folder))
     rows = []
     for record in records:
         for score in record.scores:

@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cmbench.assets.catalogue import Asset, find_asset
-from cmbench.assets.transfer import Patience, Progress, copy_file, download, forget, leave_room
+from cmbench.assets.http_rules import checked_url
+from cmbench.assets.patience import Patience
+from cmbench.assets.transfer import Progress, copy_file, download, forget, leave_room
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import fsync_folder, write_text
@@ -91,7 +93,7 @@ def add(name: str, source: Path, *, progress: Progress | None = None) -> Path:
         part = path.with_name(path.name + ".part")
         part.parent.mkdir(parents=True, exist_ok=True)
         forget(part)
-        copy_file(source, part, progress)
+        copy_file(source, part, progress, size=asset.bytes)
         _settle(name, asset, part, path, fix=f"bring the file that {name} stands for")
     return path
 
@@ -153,11 +155,7 @@ def _as_url(base: str) -> str:
         if not folder.is_dir():
             raise UserError(f"the mirror {folder} is no folder", expected="a folder, or a URL")
         base = folder.as_uri()
-    if not base.startswith(("https://", "http://", "file:///")):
-        raise UserError(
-            f"the mirror {base} can't be asked", expected="https://, http:// or file://"
-        )
-    return base.rstrip("/")
+    return checked_url(base).rstrip("/")
 
 
 def _by_hand(name: str, asset: Asset) -> Pending:
@@ -180,6 +178,7 @@ def _bring(
         part,
         patience=patience,
         progress=progress,
+        size=asset.bytes,
         other_place=f"give another place: cmbench assets fetch {name} --mirror URL",
     )
     _settle(name, asset, part, path, fix=f"cmbench assets fetch {name}")

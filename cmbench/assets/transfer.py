@@ -16,36 +16,27 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from cmbench.assets.http_rules import checked_url, status_words, url_opener, whole_number
+from cmbench.assets.patience import Patience
 from cmbench.core.errors import UserError, disk_error
+from cmbench.core.files import regular_file
 
-__all__ = ["Patience", "Progress", "copy_file", "download", "leave_room", "origin_file"]
+__all__ = [
+    "Progress",
+    "copy_file",
+    "download",
+    "leave_room",
+    "origin_file",
+]
 
 Progress = Callable[[int, int | None], None]
 _CHUNK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _BROKEN = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for.
-
-    Args:
-        attempts: Attempts in a row that bring no byte before giving up.
-        timeout: Seconds without data after which a server counts as silent.
-        first_wait: Seconds before the second attempt; doubled from then on.
-        longest_wait: Seconds that a wait has at most, one that the server asks for included.
-    """
-
-    attempts: int = 5
-    timeout: float = 30.0
-    first_wait: float = 1.0
-    longest_wait: float = 30.0
 
 
 class _PassingError(Exception):
@@ -62,7 +53,13 @@ class _PassingError(Exception):
 
 
 def download(
-    url: str, part: Path, *, patience: Patience, progress: Progress | None, other_place: str
+    url: str,
+    part: Path,
+    *,
+    patience: Patience,
+    progress: Progress | None,
+    other_place: str,
+    size: int | None = None,
 ) -> None:
     """Brings `url` to `part`, whole by what the server says.
 
@@ -72,18 +69,22 @@ def download(
         patience: How long to try.
         progress: Called with bytes here and bytes in all (None if the server doesn't say).
         other_place: What to do if the server has no such file.
+        size: Bytes of the file, where they are known: nothing longer or shorter is taken.
 
     Raises:
         UserError: If it can't be had, with what was tried.
     """
+    url = checked_url(url)
     if url.startswith("file:"):
-        copy_file(Path(unquote(urlsplit(url).path)), part, progress)
+        copy_file(Path(unquote(urlsplit(url).path)), part, progress, size=size)
         return
+    if size is not None and _length(part) > size:
+        forget(part)
     started, failed, faults = time.monotonic(), 0, Counter[str]()
     furthest = _length(part)
     while True:
         try:
-            _attempt(url, part, patience.timeout, progress, other_place)
+            _attempt(url, part, patience.timeout, progress, other_place, size)
             return
         except _PassingError as fault:
             faults[fault.what] += 1
@@ -92,25 +93,36 @@ def download(
             furthest = max(furthest, _length(part))
             if failed >= patience.attempts:
                 raise _given_up(url, part, faults, time.monotonic() - started) from None
-            wait = max(patience.first_wait * 2 ** (failed - 1), fault.wait)
-            time.sleep(min(wait, patience.longest_wait))
+            time.sleep(max(patience.wait(failed), min(fault.wait, patience.longest_wait)))
 
 
-def copy_file(source: Path, target: Path, progress: Progress | None = None) -> None:
+def copy_file(
+    source: Path, target: Path, progress: Progress | None = None, *, size: int | None = None
+) -> None:
     """Copies a file of this machine, after a look at the room that is left.
 
     Raises:
-        UserError: If it is no file, can't be read, or the disk is full.
+        UserError: If it is no regular file, can't be read, is empty or not of the size stated, or
+            if the disk is full.
     """
-    if not source.is_file():
-        raise UserError(f"no such file: {source}", expected="a file")
+    regular_file(source)
     try:
         with source.open("rb") as file:
             total = os.fstat(file.fileno()).st_size
+            if not total:
+                raise UserError(f"{source} is empty", expected="the file itself")
+            _refuse_size(str(source), total, size)
             leave_room(target, total)
-            _receive(file.read, target, 0, total, progress)
+            _receive(lambda most: _read_local(file, source, most), target, 0, total, progress)
     except OSError as error:
         raise _told(error, target) from error
+
+
+def _read_local(file: BinaryIO, source: Path, most: int) -> bytes:
+    try:
+        return file.read(most)
+    except OSError as error:
+        raise UserError(f"{source} can't be read: {error.strerror or error}") from None
 
 
 def leave_room(target: Path, needed: int) -> None:
@@ -133,7 +145,12 @@ def origin_file(part: Path) -> Path:
 
 
 def _attempt(
-    url: str, part: Path, timeout: float, progress: Progress | None, other_place: str
+    url: str,
+    part: Path,
+    timeout: float,
+    progress: Progress | None,
+    other_place: str,
+    size: int | None,
 ) -> None:
     have, version = _length(part), _version(part, url)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
@@ -142,12 +159,13 @@ def _attempt(
         if version:
             request.add_header("If-Range", version)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with url_opener().open(request, timeout=timeout) as answer:
             _refuse_page(answer, url)
             have = have if _goes_on(answer, have) else 0
-            length = answer.headers.get("Content-Length")
-            total = int(length) + have if length and length.isdecimal() else None
+            length = whole_number(answer.headers.get("Content-Length", ""))
+            total = size if length is None else length + have
             if total is not None:
+                _refuse_size(url, total, size)
                 leave_room(part, total - have)
             _remember(part, url, answer)
             _receive(answer.read1, part, have, total, progress)
@@ -161,6 +179,16 @@ def _attempt(
         if disk_error(error) is None:
             raise _PassingError(_word(error)) from None
         raise _told(error, part) from error
+    except ValueError as error:
+        raise UserError(f"{url} answered with what is no HTTP: {error}", fix=other_place) from None
+
+
+def _refuse_size(what: str, found: int, stated: int | None) -> None:
+    if stated is not None and found != stated:
+        raise UserError(
+            f"{what} has {found:,} bytes, {stated:,} are stated",
+            expected="the file that the catalogue means",
+        )
 
 
 def _receive(
@@ -168,6 +196,12 @@ def _receive(
 ) -> None:
     with part.open("ab" if have else "wb") as file:
         while block := _read(read, file):
+            if total is not None and have + len(block) > total:
+                forget(part)
+                raise UserError(
+                    f"more than the {total:,} bytes stated came for {part.stem}",
+                    expected="the file that the catalogue means",
+                )
             file.write(block)
             # What came is on the disk before more is asked for: a kill loses nothing of it.
             file.flush()
@@ -197,7 +231,7 @@ def _goes_on(answer: Any, have: int) -> bool:
         return False
     told = answer.headers.get("Content-Range", "")
     if told.startswith("bytes ") and not told.startswith(f"bytes {have}-"):
-        raise _PassingError(f"sent another range ({told})")
+        raise _PassingError(f"sent another range ({told[:60]!r})")
     return True
 
 
@@ -215,17 +249,15 @@ def _refused(
 ) -> None:
     """Tells of an HTTP error status; returns if the whole file turns out to be here."""
     if error.code == 416 and have:
-        whole = error.headers.get("Content-Range", "").rpartition("/")[2]
-        if not whole.isdecimal() or int(whole) == have:
+        whole = whole_number(error.headers.get("Content-Range", "").rpartition("/")[2])
+        if whole is None or whole == have:
             return
         forget(part)
         raise _PassingError("the part here is of another file")
     if error.code in _PASSING:
-        asked = error.headers.get("Retry-After", "")
-        raise _PassingError(
-            f"HTTP {error.code} {error.reason}", float(asked) if asked.isdecimal() else 0.0
-        )
-    raise UserError(f"{url} answered {error.code} {error.reason}", fix=other_place)
+        asked = whole_number(error.headers.get("Retry-After", ""))
+        raise _PassingError(f"HTTP {status_words(error.code)}", float(asked or 0))
+    raise UserError(f"{url} answered {status_words(error.code)}", fix=other_place)
 
 
 def _unreachable(reason: object, url: str) -> None:
@@ -254,9 +286,11 @@ def _given_up(url: str, part: Path, faults: Counter[str], seconds: float) -> Use
     )
 
 
-def _told(error: OSError, part: Path) -> Exception:
+def _told(error: OSError, part: Path) -> UserError:
     kept = f"; {_length(part):,} bytes are kept, run the same command again to go on"
-    return disk_error(error, place=str(part), then=kept) or error
+    place = str(part)
+    other = UserError(f"{place} can't be written: {error.strerror or error}{kept}")
+    return disk_error(error, place=place, then=kept) or other
 
 
 def _word(fault: object) -> str:

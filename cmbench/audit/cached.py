@@ -21,7 +21,6 @@ class CachedSamples:
     features: Features
     reference: Reference | None
     feature_keys: list[str]
-    reference_key: str | None
 
 
 def differing_fields(a: Any, b: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
@@ -48,7 +47,7 @@ def cached_samples(score: ScoreRecord, context: JobContext) -> CachedSamples | N
     metric: Metric = create("metric", spec["metric"])
     reference = context.reference(spec["reference"]) if spec["reference"] else None
     features = context.features(spec["features"])
-    return CachedSamples(metric, features, reference, spec["features"], spec["reference"])
+    return CachedSamples(metric, features, reference, spec["features"])
 
 
 def manifest_spec(context: JobContext, address: Address) -> dict[str, Any] | None:

@@ -1,15 +1,21 @@
 """What `cmbench verify` finds: claims held against each other, and numbers against new ones."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from cmbench.core.digests import digest
 from cmbench.record.schema import Record, ScoreRecord
 
-__all__ = ["Finding", "Options", "compared", "contradictions", "table_faults"]
+__all__ = [
+    "Finding",
+    "Options",
+    "close",
+    "compared",
+    "contradictions",
+    "differences",
+    "field_findings",
+]
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,48 @@ class Options:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: a claim that holds, that does not, or that can't be checked here."""
+    """One thing looked at.
 
-    verdict: Literal["confirmed", "differs", "unchecked"]
+    Args:
+        verdict: The claim holds; it does not; it can't be checked here, though it could be
+            elsewhere; or nobody could check it afterwards (a time, a machine's name).
+        cell: The cell's id; empty for what is no cell's.
+        what: What was looked at.
+        detail: What was found.
+    """
+
+    verdict: Literal["confirmed", "differs", "unchecked", "on trust"]
     cell: str
     what: str
     detail: str = ""
+
+
+def differences(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields the places (dotted) at which two JSON values differ, with both values there.
+
+    True is not 1, and NaN differs from everything.
+    """
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in sorted({*one, *two}):
+            inner = f"{place}.{key}" if place else str(key)
+            yield from differences(one.get(key, _ABSENT), two.get(key, _ABSENT), inner)
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for index, (a, b) in enumerate(zip(one, two, strict=True)):
+            yield from differences(a, b, f"{place}.{index}" if place else str(index))
+    elif isinstance(one, bool) is not isinstance(two, bool) or one != two:
+        yield place, one, two
+
+
+_ABSENT = "(absent)"
+
+
+def field_findings(
+    cell: str, what: str, claimed: dict[str, Any], expected: dict[str, Any]
+) -> Iterator[Finding]:
+    """Yields a finding for each field that is not as expected."""
+    for place, one, two in differences(claimed, expected):
+        name = f"{what}: {place}" if what else place
+        yield Finding("differs", cell, name, f"{_brief(one)} claimed, {_brief(two)} expected")
 
 
 def contradictions(record: Record) -> Iterator[Finding]:
@@ -64,52 +106,58 @@ def contradictions(record: Record) -> Iterator[Finding]:
             )
 
 
-def table_faults(folder: Path, records: Sequence[Record]) -> Iterator[Finding]:
-    """Numbers of leaderboard.csv that are not the records'."""
-    path = folder / "leaderboard.csv"
-    if not path.is_file():
-        return
-    claimed = {(r.cell, s.name, s.fingerprint[:12]): s.value for r in records for s in r.scores}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            key = (row.get("cell", ""), row.get("score", ""), row.get("fingerprint", ""))
-            if row.get("value") and (key not in claimed or float(row["value"]) != claimed[key]):
-                known = claimed.get(key)
-                yield Finding("differs", key[0], f"leaderboard.csv: {key[1]}",
-                              f"{row['value']}, the record says {known}")  # fmt: skip
-
-
-def compared(
-    record: Record, claimed: ScoreRecord, ours: dict[str, Any], options: Options, key: str
-) -> Finding:
-    """A number, its error, interval and count against those made again.
+def compared(record: Record, claimed: ScoreRecord, ours: ScoreRecord, options: Options) -> Finding:
+    """Holds a score of the cell against the one made again, number by number.
 
     Args:
         record: The cell.
         claimed: What it claims.
-        ours: What was made again.
+        ours: What was made again. Where its key is another than the claimed one's, for the same
+            samples, another version of the metric's code made it: then interval and details
+            can't be held against ours.
         options: How strictly.
-        key: Of the job that made it again. Another than the claimed one's, for the same samples,
-            is another version of the metric's code: then its interval can't be held against ours.
     """
-    room = options.of_error * (ours["error"] or 0.0)
-    pairs = [("value", claimed.value, ours["value"]), ("error", claimed.error, ours["error"])]
-    ends = zip(("low", "high"), claimed.interval or (), ours["interval"] or (), strict=False)
-    for name, one, two in [*pairs, *ends]:
-        if (one is None) != (two is None):
-            return Finding(
-                "differs", record.cell, claimed.title, f"{name} {one}, made again {two}"
-            )
-        if one is not None and abs(one - two) > max(options.relative * abs(two), room):
-            if name in ("low", "high") and claimed.key != key:
-                return Finding("unchecked", record.cell, claimed.title,
-                               "value and error come out again, its interval was made by another "
-                               "version of the metric")  # fmt: skip
-            return Finding("differs", record.cell, claimed.title,
-                           f"{name} {one:.8g} claimed, {two:.8g} made again")  # fmt: skip
-    if claimed.count != ours["count"]:
+    room = options.of_error * (ours.error or 0.0)
+    same_code = claimed.key == ours.key
+    for name, one, two in _numbers(claimed, ours):
+        if one is not None and two is not None and close(one, two, options.relative, room):
+            continue
+        if one is None and two is None:
+            continue
+        if name not in ("value", "error") and not same_code:
+            continue
+        shown = [f"{x:.8g}" if isinstance(x, float) else "nothing" for x in (one, two)]
         return Finding("differs", record.cell, claimed.title,
-                       f"{claimed.count} images claimed, {ours['count']} made again")  # fmt: skip
-    gap = abs(claimed.value - ours["value"])
+                       f"{name}: {shown[0]} claimed, {shown[1]} made again")  # fmt: skip
+    if claimed.count != ours.count:
+        return Finding("differs", record.cell, claimed.title,
+                       f"{claimed.count} images claimed, {ours.count} made again")  # fmt: skip
+    gap = abs(claimed.value - ours.value)
     detail = "to the last digit" if gap == 0 else f"within {gap:.1g}"
+    detail += "" if same_code else "; interval and details not compared"
     return Finding("confirmed", record.cell, claimed.title, f"{claimed.value:.6g} {detail}")
+
+
+def close(one: float, two: float, relative: float, room: float = 0.0) -> bool:
+    """Whether two numbers agree; NaN agrees with nothing."""
+    return abs(one - two) <= max(relative * abs(two), room)
+
+
+def _numbers(
+    claimed: ScoreRecord, ours: ScoreRecord
+) -> Iterator[tuple[str, float | None, float | None]]:
+    yield "value", claimed.value, ours.value
+    yield "error", claimed.error, ours.error
+    for index, name in enumerate(("low", "high")):
+        yield name, _end(claimed.interval, index), _end(ours.interval, index)
+    for name in sorted({*claimed.details, *ours.details}):
+        yield f"details.{name}", claimed.details.get(name), ours.details.get(name)
+
+
+def _end(interval: Sequence[float] | None, index: int) -> float | None:
+    return None if interval is None else interval[index]
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 90 else text[:89] + "…"

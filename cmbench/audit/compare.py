@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from cmbench.audit.cached import cached_samples, differing_fields
 from cmbench.core.errors import UserError
 from cmbench.engine.context import JobContext
-from cmbench.metrics.base import BY_REFERENCE, MetricError, terms_of
-from cmbench.record.schema import Record, ScoreRecord, read_results
+from cmbench.metrics.base import MetricError
+from cmbench.record.folder import read_results
+from cmbench.record.schema import Record, ScoreRecord
 from cmbench.stats.intervals import (
     Estimate,
     combine_seeds,
@@ -223,17 +224,17 @@ def _paired_terms(
     (x, mine), (y, other) = one, two
     if (x.seed, x.images) != (y.seed, y.images):
         return None, "other noise: the seeds or counts differ"
-    if mine.name in BY_REFERENCE:
-        return None, "this score's terms belong to reference images"
     terms = []
     for score in (mine, other):
         held = cached_samples(score, context)
         if held is None:
             return None, "the cache no longer has the features"
         try:
-            found = terms_of(held.metric, held.features, held.reference, score.name)
+            found = held.metric.terms(held.features, held.reference, score.name)
         except MetricError as error:
             return None, str(error)
+        if score.name in held.metric.by_reference:
+            return None, "this score's terms belong to reference images"
         if found is None:
             return None, "the metric has no terms by image"
         terms.append(found)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmbench.audit.cached import CachedSamples, cached_samples, differing_fields, manifest_spec
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext
-from cmbench.metrics.base import Features, Metric, Reference, Score, terms_of
-from cmbench.record.schema import Record, ScoreRecord, read_results
+from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.record.folder import read_results
+from cmbench.record.schema import Record, ScoreRecord
 from cmbench.store.jobs import make_job
 from cmbench.store.store import Address
 
@@ -73,11 +73,10 @@ def find_cell(text: str) -> Record:
         place, _, cell = text.rpartition(":")
         folder = Path(place or text)
         cell = cell if place else ""
-    records = [r for r in read_results(folder) if r.status == "done" and r.cell.startswith(cell)]
+    every = read_results(folder)
+    records = [r for r in every if r.status == "done" and r.cell.startswith(cell)]
     if len(records) != 1:
-        known = ", ".join(
-            f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in read_results(folder)[:8] if r.nfe
-        )
+        known = ", ".join(f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in every[:8] if r.nfe)
         raise UserError(
             f"{text} names {len(records)} cells", expected=f"FOLDER:CELL; there are: {known}"
         )
@@ -222,7 +221,7 @@ class _Measure:
         self, metric: Metric, features: Features, reference: Reference | None
     ) -> tuple[float, NDArray[np.float64] | None]:
         score: Score = metric.scores(features, reference)[self.one.name]
-        return score.value, terms_of(metric, features, reference, self.one.name)
+        return score.value, metric.terms(features, reference, self.one.name)
 
     def _shards(self, held: CachedSamples) -> list[dict[str, Any]]:
         """Specifications of the sampling jobs behind the first's features."""
@@ -265,14 +264,8 @@ class _Measure:
         return moved, "emulated: half of the inner pixels moved by one level"
 
     def _again(self, pixels: NDArray[np.uint8], spec: dict[str, Any]) -> Features:
-        net = self.context.extractor(spec)
-        parts: dict[str, list[NDArray[np.float32]]] = {}
-        with torch.inference_mode():
-            for first in range(0, len(pixels), 64):
-                block = torch.from_numpy(pixels[first : first + 64]).to(self.context.device)
-                for name, rows in net(block).items():
-                    parts.setdefault(name, []).append(rows.float().cpu().numpy())
-        return Features({name: np.concatenate(rows) for name, rows in parts.items()})
+        batches = (pixels[first : first + 64] for first in range(0, len(pixels), 64))
+        return Features(self.context.extractor(spec).rows(batches, self.context.device))
 
 
 def _around(value: float, error: float) -> tuple[float, float]:

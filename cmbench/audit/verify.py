@@ -1,71 +1,43 @@
-"""Is what a results folder claims what its recorded seeds give? A random part is made again.
+"""Does a results folder claim what its suite and its recorded seeds give?
 
-First every record is held against itself (identity, fingerprints, counts, tables) and against the
-suite's plan (models, weights, seeds, metrics). Then a random fraction of the claimed shards is
-sampled anew, in a store of its own, and compared with the digests and pictures that were recorded;
-the cells they belong to are scored anew and each number is compared. Nothing in the cache is taken
-on trust but trained weights, whose effect the comparison shows.
+Every field of every record is held against what the plan decides, and cells that were left out are
+found. Then a random fraction of the claimed shards is sampled anew, in a store of its own, and
+compared with the digests and pictures that were recorded; the cells they belong to are scored anew
+and each number is compared. The scores of other cells are compared with those in the cache, where
+it has them. Speeds, provenance and training logs are checked as far as they can be, and the report
+is written again from the records and compared file by file. Of the cache, only trained weights are
+used to make anything, and their effect shows in the comparison.
 """
 
-import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from cmbench.audit.cached import differing_fields
-from cmbench.audit.claims import Finding, Options, compared, contradictions, table_faults
-from cmbench.core.digests import digest, pixels_digest, text_sha256
-from cmbench.core.errors import CmbenchError, Pending, UserError
-from cmbench.core.images import image_grid
+from cmbench.audit.again import Again, Verdict
+from cmbench.audit.beside import (
+    provenance_findings,
+    selection_findings,
+    speed_findings,
+    training_findings,
+)
+from cmbench.audit.claims import Finding, Options, contradictions
+from cmbench.audit.planned import left_out, planned_findings
+from cmbench.audit.rendered import rendered_findings
+from cmbench.core.digests import text_sha256
+from cmbench.core.errors import UserError
 from cmbench.core.yaml_source import Source, read_yaml, validate
 from cmbench.engine.context import JobContext
-from cmbench.engine.job import JobFailedError
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import Progress
-from cmbench.record.schema import Record, read_results
-from cmbench.store.store import Address, Store
+from cmbench.record.folder import on_stderr, read_results
+from cmbench.record.schema import Record
+from cmbench.store.store import Store
 from cmbench.suite.networks import DataLookup
 from cmbench.suite.planner import Cell, Plan, make_plan
 from cmbench.suite.spec import Suite, find_suite
 
-__all__ = ["Verdict", "verify_results"]
-
-_SHOWN = 64
-
-
-@dataclass
-class Verdict:
-    """All findings, and what was made again."""
-
-    findings: list[Finding] = field(default_factory=list)
-    shards: int = 0
-    claimed: int = 0
-    cells: list[str] = field(default_factory=list)
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether something was made again and nothing differs or had to be left unchecked."""
-        kinds = {f.verdict for f in self.findings}
-        return "confirmed" in kinds and kinds <= {"confirmed"}
-
-    @property
-    def exit_code(self) -> int:
-        """0 confirmed, 1 something differs, 3 something could not be checked."""
-        if any(f.verdict == "differs" for f in self.findings):
-            return 1
-        return 0 if self.confirmed else 3
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"confirmed": self.confirmed, **asdict(self)}
+__all__ = ["verify_results"]
 
 
 def verify_results(
@@ -93,28 +65,61 @@ def verify_results(
         UserError: If the folder holds no results, or its suite does not read.
     """
     chosen, verdict = options or Options(), Verdict()
-    records = read_results(folder)
-    done = [r for r in records if r.status == "done"]
-    for record in done:
+    faults: list[str] = []
+    records = read_results(folder, tell=faults.append)
+    for record in records:
         verdict.findings += contradictions(record)
-    verdict.findings += table_faults(folder, done)
     try:
         plan = _plan(folder, records, suite, data)
-    except UserError as error:
+    except (UserError, OSError) as error:
         verdict.findings.append(Finding("differs", "", "the suite's plan", str(error)))
         return verdict
     cells = {cell.id: cell for cell in plan.cells}
-    known = []
-    for record in done:
-        cell = cells.get(record.cell)
-        finding = _planned(record, cell)
-        verdict.findings += [finding] if finding else []
-        if cell is not None and cell.pending is None and finding is None:
-            known.append((record, cell))
+    verdict.findings += _unread(folder, faults, cells)
+    verdict.findings += left_out(plan, records)
+    for record in records:
+        verdict.findings += planned_findings(plan, record, cells.get(record.cell))
+    known = [(r, cells[r.cell]) for r in records if r.status == "done" and _can_be_made(r, cells)]
     with tempfile.TemporaryDirectory(prefix="cmbench-verify-") as scratch:
-        again = _Again(plan, store, Store(Path(scratch)), device, progress, chosen, folder)
+        fresh = Store(Path(scratch) / "store")
+        again = Again(plan, store, fresh, device, progress, chosen, folder)
         again.check(known, verdict)
+        verdict.findings += _beside(folder, plan, records, [store, fresh], device)
+        (Path(scratch) / "report").mkdir()
+        verdict.findings += rendered_findings(folder, Path(scratch) / "report")
     return verdict
+
+
+def _unread(folder: Path, faults: Sequence[str], cells: dict[str, Cell]) -> Iterator[Finding]:
+    """Records that don't read: a planned cell's is a fault, a stray file is only told."""
+    for fault in faults:
+        cell = next((c for c in cells if f"/records/{c}.json:" in fault), None)
+        if cell is None:
+            on_stderr(fault)
+        else:
+            yield Finding("differs", cell, "record", fault.removeprefix("skipped "))
+
+
+def _can_be_made(record: Record, cells: dict[str, Cell]) -> bool:
+    cell = cells.get(record.cell)
+    return cell is not None and cell.pending is None
+
+
+def _beside(
+    folder: Path,
+    plan: Plan,
+    records: Sequence[Record],
+    stores: Sequence[Store],
+    device: torch.device,
+) -> Iterator[Finding]:
+    cells = {cell.id: cell for cell in plan.cells}
+    done = [record for record in records if record.status == "done"]
+    yield from speed_findings(folder, done, cells, stores)
+    yield from provenance_findings(folder, plan)
+    yield from training_findings(folder, done, cells, stores)
+    yield from selection_findings(folder, done, JobContext(stores[0], device))
+    if (folder / "race.json").exists():
+        yield Finding("on trust", "", "race.json", "how the race went")
 
 
 def _plan(
@@ -127,7 +132,17 @@ def _plan(
     origin = suite or _origin(records[0].suite, source.text)
     # The text is the one that was run; its place is where the files that it names lie.
     placed = Source(origin or kept, source.text, source.data, source.lines)
-    return make_plan(validate(placed, Suite), placed, data=data)
+    read = validate(placed, Suite)
+    plan = make_plan(read, placed, data=data)
+    if _covered(plan, records) == len(records):
+        return plan
+    # A run with --retrain has other weights than the shipped ones, and so other cells.
+    trained = make_plan(read, placed, data=data, retrain=True)
+    return trained if _covered(trained, records) > _covered(plan, records) else plan
+
+
+def _covered(plan: Plan, records: Sequence[Record]) -> int:
+    return len({cell.id for cell in plan.cells} & {record.cell for record in records})
 
 
 def _origin(name: str, text: str) -> Path | None:
@@ -136,191 +151,3 @@ def _origin(name: str, text: str) -> Path | None:
     except UserError:
         return None
     return found if text_sha256(found.read_text("utf-8")) == text_sha256(text) else None
-
-
-def _planned(record: Record, cell: Cell | None) -> Finding | None:
-    """Whether the suite, with the weights and data at hand, plans this very cell."""
-    if cell is None:
-        return Finding(
-            "differs", record.cell, f"{record.label}",
-            "the suite plans no such cell: another model, weights file, sampler, seed or count",
-        )  # fmt: skip
-    if cell.pending is not None:
-        return Finding("unchecked", record.cell, record.label, str(cell.pending.reason))
-    planned = {digest(s.protocol) for s in cell.scores}
-    for score in record.scores:
-        if score.fingerprint not in planned:
-            near = [s.protocol for s in cell.scores if s.metric.spec() == score.protocol["metric"]]
-            fields = list(differing_fields(score.protocol, near[0])) if near else ["metric"]
-            return Finding("differs", record.cell, score.title,
-                           f"another protocol than the suite's: {', '.join(fields)}")  # fmt: skip
-    return None
-
-
-class _DamagedError(CmbenchError):
-    """Something in the cache is not what was put there."""
-
-
-class _Again:
-    """Makes shards and scores again in a store of their own."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        kept: Store,
-        fresh: Store,
-        device: torch.device,
-        progress: Progress,
-        options: Options,
-        folder: Path,
-    ) -> None:
-        self.plan, self.kept, self.fresh, self.folder = plan, kept, fresh, folder
-        self.options = options
-        self.engine = LocalEngine(JobContext(fresh, device), progress)
-
-    def check(self, cells: Sequence[tuple[Record, Cell]], verdict: Verdict) -> None:
-        """Chooses shards, makes them again, and compares."""
-        claimed = [(r, c, i) for r, c in cells for i in range(len(c.shards))]
-        verdict.claimed = len(claimed)
-        if not claimed:
-            return
-        count = min(len(claimed), max(1, round(self.options.fraction * len(claimed))))
-        order = np.random.default_rng(self.options.seed).permutation(len(claimed))[:count]
-        chosen: dict[str, list[int]] = {}
-        for index in sorted(order):
-            chosen.setdefault(claimed[index][0].cell, []).append(claimed[index][2])
-        verdict.shards = count
-        for record, cell in cells:
-            if record.cell in chosen:
-                verdict.cells.append(record.cell)
-                verdict.findings += self._cell(record, cell, chosen[record.cell])
-
-    def _cell(self, record: Record, cell: Cell, shards: list[int]) -> Iterator[Finding]:
-        try:
-            self._bring_weights(cell)
-            for index, shard in enumerate(cell.shards):
-                if index in shards or not self._borrow(record, index, shard):
-                    self.engine.make(self.plan, shard)
-            yield from self._samples(record, cell, shards)
-            yield from self._facts(record, cell)
-            yield from self._scores(record, cell)
-        except _DamagedError as error:
-            yield Finding("differs", record.cell, record.label, str(error))
-        except Pending as reason:
-            yield Finding("unchecked", record.cell, record.label, str(reason))
-        except JobFailedError as error:
-            yield Finding("unchecked", record.cell, record.label, f"it can't be made: {error}")
-
-    def _bring_weights(self, cell: Cell) -> None:
-        """Trained weights from the cache, whole by their checksums; or trained again."""
-        for job in cell.network.jobs if cell.network else ():
-            if self.fresh.has(job.address):
-                continue
-            there = self.kept.present(job.address)
-            if self.kept.has(job.address):
-                self._copy(job.address)
-            elif there:
-                raise _DamagedError(f"the trained weights in the cache were altered ({job.title})")
-            elif not self.options.retrain:
-                raise Pending(
-                    f"its trained weights are not in the cache ({job.title})",
-                    command="cmbench verify --retrain, which trains them again",
-                )
-
-    def _borrow(self, record: Record, index: int, shard: Address) -> bool:
-        """Takes a shard that was not chosen from the cache, if it is what the record claims."""
-        if index >= len(record.shards) or not self.kept.has(shard):
-            return False
-        pixels = np.load(self.kept.folder(shard) / "pixels.npy", allow_pickle=False)
-        if pixels_digest(pixels) != record.shards[index]:
-            return False
-        self._copy(shard)
-        return True
-
-    def _copy(self, address: Address) -> None:
-        target = self.fresh.folder(address)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(self.kept.folder(address), target, dirs_exist_ok=True)
-
-    def _facts(self, record: Record, cell: Cell) -> Iterator[Finding]:
-        """Evaluations and parameters, counted again."""
-        read = [
-            json.loads((self.fresh.folder(s) / "facts.json").read_text("utf-8"))
-            for s in cell.shards
-        ]
-        sizes = [self.plan.jobs[s].spec["count"] for s in cell.shards]
-        spent = sum(f["nfe"] * n for f, n in zip(read, sizes, strict=True)) / sum(sizes)
-        for name, claimed, ours in (
-            ("NFE", record.nfe, round(spent, 6)),
-            ("parameters", record.parameters, read[0]["parameters"]),
-        ):
-            if claimed != ours:
-                yield Finding("differs", record.cell, name, f"{claimed} claimed, {ours} counted")
-
-    def _samples(self, record: Record, cell: Cell, shards: list[int]) -> Iterator[Finding]:
-        for index in shards:
-            pixels = self._pixels(cell, index)
-            place = self.plan.jobs[cell.shards[index]].spec["first"]
-            what = f"images {place} to {place + len(pixels) - 1}"
-            claimed = record.shards[index] if index < len(record.shards) else None
-            if claimed == pixels_digest(pixels):
-                yield Finding("confirmed", record.cell, what, "to the bit")
-            elif claimed is not None and self.options.levels == 0:
-                yield Finding("differs", record.cell, what, "other pixels than were claimed")
-            elif index > 0:
-                yield Finding("unchecked", record.cell, what,
-                              "only the first images of a cell are kept to be compared by levels"
-                              if claimed else "the record claims no digests")  # fmt: skip
-            if index == 0:
-                same = claimed == pixels_digest(pixels)
-                yield self._picture(record, self._first(cell), within=not same)
-
-    def _first(self, cell: Cell) -> NDArray[np.uint8]:
-        """The images of the sheet: all shards are there, made again or found to be as claimed."""
-        parts: list[NDArray[np.uint8]] = []
-        for index in range(len(cell.shards)):
-            parts.append(self._pixels(cell, index))
-            if sum(map(len, parts)) >= _SHOWN:
-                break
-        return np.concatenate(parts)[:_SHOWN]
-
-    def _picture(self, record: Record, pixels: NDArray[np.uint8], *, within: bool) -> Finding:
-        """The first images against the sheet in the results folder, which loses nothing."""
-        path = self.folder / "samples" / f"{record.cell}.png"
-        what = f"samples/{path.name}"
-        try:
-            with Image.open(path) as image:
-                claimed = np.asarray(image.convert("RGB")).astype(np.int16)
-        except OSError as error:
-            return Finding("differs", record.cell, what, f"it does not read: {error}")
-        ours = image_grid(torch.from_numpy(pixels), 8, gap=0).numpy().astype(np.int16)
-        if claimed.shape != ours.shape:
-            return Finding("differs", record.cell, what, f"{claimed.shape}, not {ours.shape}")
-        gap = np.abs(claimed - ours)
-        allowed = self.options.levels if within else 0
-        if int(gap.max()) <= allowed:
-            exact = "to the bit" if not gap.any() else f"within {int(gap.max())} levels"
-            return Finding("confirmed", record.cell, what, exact)
-        share = float((gap > allowed).mean())
-        told = f"{100 * share:.3g}% of its values are off, by up to {gap.max()}"
-        return Finding("differs", record.cell, what, told)
-
-    def _scores(self, record: Record, cell: Cell) -> Iterator[Finding]:
-        for claimed in record.scores:
-            planned = next(s for s in cell.scores if digest(s.protocol) == claimed.fingerprint)
-            if planned.job is None:
-                yield Finding("unchecked", record.cell, claimed.title, "its extractor is not here")
-                continue
-            self.engine.make(self.plan, planned.job)
-            ours = self._score(planned.job, claimed.name)
-            yield compared(record, claimed, ours, self.options, planned.job.key)
-
-    def _score(self, address: Address, name: str) -> dict[str, Any]:
-        path = self.fresh.folder(address) / "scores.json"
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))[name]
-        return found
-
-    def _pixels(self, cell: Cell, index: int) -> NDArray[np.uint8]:
-        path = self.fresh.folder(cell.shards[index]) / "pixels.npy"
-        found: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-        return found

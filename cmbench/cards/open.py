@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from cmbench.assets.download import asset_path
 from cmbench.cards.cards import PlacedCard
 from cmbench.core.digests import file_sha256
@@ -13,7 +16,7 @@ from cmbench.denoise.model import Model
 from cmbench.store.jobs import Job
 from cmbench.train.recipe import Recipe, read_recipe
 
-__all__ = ["SourcedModel", "card_model", "open_card", "weights_of"]
+__all__ = ["SourcedModel", "card_model", "open_card", "open_module", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,27 @@ def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Pat
             fix=f"cmbench train {placed.recipe_file} --out DIR, then give DIR as its weights",
         )
     return card_model(placed), None
+
+
+def open_module(
+    model: Model, file: Path | None, device: torch.device, *, channels_last: bool = False
+) -> nn.Module:
+    """The module of a model with its weights, on a device, in evaluation mode, without gradients.
+
+    Args:
+        model: The adapter.
+        file: The weights file; None for a model in closed form.
+        device: Where the module is put.
+        channels_last: Stores weights in the order that convolutions on a CPU read fastest.
+
+    Raises:
+        UserError: If the weights do not fit the model.
+    """
+    module: nn.Module = model.build()
+    if file is not None:
+        model.load(module, file)
+    module = module.to(device).eval().requires_grad_(False)
+    return module.to(memory_format=torch.channels_last) if channels_last else module
 
 
 def card_model(placed: PlacedCard, where: str = "", told: dict[str, Any] | None = None) -> Model:

@@ -1,12 +1,13 @@
 """A new model family to start from: adapter, card, recipe, test and suite that work already."""
 
 import keyword
+import os
 import re
 from pathlib import Path
 from typing import Literal
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import write_text
+from cmbench.core.files import refuse_unwritable, write_text
 
 __all__ = ["Kind", "new_model"]
 
@@ -188,6 +189,8 @@ def test_{name}_holds_to_the_contract() -> None:
 def new_model(name: str, kind: Kind, folder: Path) -> list[Path]:
     """Writes `models/<name>/`, a suite and a test under `folder`; overwrites nothing.
 
+    A call that was killed or met a full disk can be repeated: it writes what is missing.
+
     Args:
         name: The family's name: lower case, digits and underscores.
         kind: What it is: a denoiser in sigma-space, a restorer, or a one-call generator.
@@ -220,9 +223,22 @@ def new_model(name: str, kind: Kind, folder: Path) -> list[Path]:
         folder / "suites" / f"{name}.yaml": _SUITE,
         folder / "tests" / f"test_{name}.py": _TEST,
     }
-    there = next((path for path in texts if path.exists()), None)
-    if there is not None:
-        raise UserError(f"{there} is there already", fix="choose another name, or remove it")
-    for path, text in texts.items():
-        write_text(path, text.format(**words))
-    return list(texts)
+    written = {path: text.format(**words) for path, text in texts.items()}
+    there = [path for path in written if os.path.lexists(path)]
+    # A killed call left some of these very files: another one writes the rest.
+    own = [path for path in there if _holds(path, written[path])]
+    other = next((path for path in there if path not in own), None)
+    if other is not None or len(own) == len(written):
+        raise UserError(
+            f"{other or family} is there already", fix="choose another name, or remove it"
+        )
+    for path in written:
+        refuse_unwritable(path)
+    for path, text in written.items():
+        if path not in own:
+            write_text(path, text)
+    return list(written)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()

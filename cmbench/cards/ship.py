@@ -1,5 +1,6 @@
 """A finished training becomes a card's shipped weights: float16 file, log, digest on the card."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from pydantic import ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from cmbench.cards.cards import PlacedCard, find_card
@@ -15,6 +16,7 @@ from cmbench.cards.open import card_model
 from cmbench.core.digests import digest, file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_json, write_text
+from cmbench.core.tensor_files import read_safetensors
 from cmbench.record.schema import TrainingLog
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -36,20 +38,47 @@ def ship_weights(name: str, run: Path) -> list[Path]:
         raise UserError(f"model '{placed.full_name}' has no recipe", expected="a card with one")
     recipe = read_recipe(placed.recipe_file)
     log = _log(placed, recipe, run)
-    weights = placed.folder / "weights" / f"{placed.name}.safetensors"
-    logged = weights.with_suffix(".log.json")
     state = {
-        key: _half(key, value) for key, value in load_file(run / "weights.safetensors").items()
+        key: _half(key, value)
+        for key, value in read_safetensors(run / "weights.safetensors").items()
     }
-    weights.parent.mkdir(exist_ok=True)
-    write_bytes(weights, save(state))
+    data = save(state)
+    stem = _free_stem(placed, data)
+    weights, logged = (stem.parent / f"{stem.name}.{end}" for end in ("safetensors", "log.json"))
+    write_bytes(weights, data)
     model = card_model(placed)
     model.load(model.build(), weights)
     write_json(logged, log.model_dump(mode="json"))
     cards = placed.folder / "cards.yaml"
     entry = _entry(placed, recipe, weights, logged)
-    write_text(cards, _with_entry(cards.read_text("utf-8"), placed.name, entry))
+    text = _with_entry(cards.read_text("utf-8"), placed.name, entry)
+    write_text(cards, text)
+    _remove_unnamed(placed, text)
     return [weights, logged, cards]
+
+
+def _free_stem(placed: PlacedCard, data: bytes) -> Path:
+    """Where the new files go: never over those that the card names until it names the new ones.
+
+    So the card is the one step that decides: killed before it, the old weights are still whole.
+    """
+    place = placed.folder / "weights"
+    place.mkdir(exist_ok=True)
+    named = placed.card.weights.file if placed.card.weights else None
+    now = placed.folder / named if named else place
+    if now.is_file() and now.parent == place and now.read_bytes() == data:
+        return place / now.name.removesuffix(".safetensors")
+    if now != place / f"{placed.name}.safetensors":
+        return place / placed.name
+    return place / f"{placed.name}-{hashlib.sha256(data).hexdigest()[:8]}"
+
+
+def _remove_unnamed(placed: PlacedCard, text: str) -> None:
+    """Removes the files that the card named before, if no card of the family names them now."""
+    weights, log = placed.card.weights, placed.card.training.get("log")
+    for name in (weights.file if weights else None, log):
+        if isinstance(name, str) and name.startswith("weights/") and name not in text:
+            (placed.folder / name).unlink(missing_ok=True)
 
 
 def _log(placed: PlacedCard, recipe: Recipe, run: Path) -> TrainingLog:

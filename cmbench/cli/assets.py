@@ -78,8 +78,10 @@ def assets_show(name: Name, as_json: AsJson = False) -> None:
 def assets_fetch(
     names: Names,
     mirror: Annotated[str | None, typer.Option(help="URL or folder that has the files.")] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="In a row, without a byte.")] = 5,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence.")] = 30.0,
+    attempts: Annotated[int, typer.Option(min=1, help="Attempts in a row without any data.")] = 5,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds without data before a retry.")
+    ] = 30.0,
 ) -> None:
     """Brings assets: resumes broken downloads, tries again, checks their SHA-256.
 

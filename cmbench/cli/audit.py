@@ -135,7 +135,7 @@ def verify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a random part of the claimed samples again and compares digests and numbers.
+    """Compares every claim of a results folder with its suite, and recomputes a random part.
 
     Exit code 0: confirmed; 1: something differs; 3: something could not be checked.
     """
@@ -166,19 +166,24 @@ def verify(
 
 def _own_data(folder: Path) -> str:
     """The suite's own data set, which a bare --data PATH is of."""
-    import yaml
+    from cmbench.core.errors import UserError
+    from cmbench.core.yaml_source import read_yaml
 
-    read = yaml.safe_load((folder / "suite.yaml").read_text("utf-8"))
+    if not (folder / "suite.yaml").is_file():
+        raise UserError(
+            f"{folder} holds no suite.yaml", expected="a folder that `cmbench run` wrote"
+        )
+    read = read_yaml(folder / "suite.yaml").data
     named = read.get("dataset") if isinstance(read, dict) else None
     return str(named.get("name") if isinstance(named, dict) else named)
 
 
 def _show_verdict(found: Any) -> None:
-    kinds = {"differs": "DIFFERS  ", "unchecked": "unchecked", "confirmed": "confirmed"}
+    kinds = {"differs": "DIFFERS  ", "unchecked": "unchecked", "on trust": "on trust ",
+             "confirmed": "confirmed"}  # fmt: skip
     for finding in sorted(found.findings, key=lambda f: list(kinds).index(f.verdict)):
-        sys.stdout.write(
-            f"{kinds[finding.verdict]}  {finding.cell}  {finding.what}: {finding.detail}\n"
-        )
+        place = f"{finding.cell}  " if finding.cell else ""
+        sys.stdout.write(f"{kinds[finding.verdict]}  {place}{finding.what}: {finding.detail}\n")
     word = {0: "confirmed", 1: "NOT confirmed", 3: "not wholly checked"}[found.exit_code]
     sys.stdout.write(
         f"{word}: {found.shards} of {found.claimed} shards made again, "
@@ -202,7 +207,7 @@ def disclose(
     from cmbench.audit.selection import selections
     from cmbench.core.files import write_json
     from cmbench.engine.context import JobContext
-    from cmbench.record.schema import read_results
+    from cmbench.record.folder import read_results
     from cmbench.report.write import write_report
     from cmbench.store.shared import open_store
 

@@ -6,11 +6,11 @@ from pathlib import Path
 __all__ = [
     "DEVICES",
     "EDITS",
-    "ENGINES",
     "FORMATS",
     "MODEL_KINDS",
     "complete_asset",
     "complete_component",
+    "complete_engine",
     "complete_features",
     "complete_model",
     "complete_results",
@@ -20,7 +20,6 @@ __all__ = [
 
 DEVICES = ("auto", "cpu", "cuda")
 EDITS = ("inpaint", "colourise", "super-resolve", "interpolate", "denoise")
-ENGINES = ("local", "ray", "slurm")
 FORMATS = ("cmbench", "compact", "adm", "edm", "pytorch-fid", "clean-fid", "score-sde")
 MODEL_KINDS = ("denoiser", "restorer", "oneshot")
 
@@ -33,6 +32,13 @@ def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
         return _beginning(fixed, incomplete)
 
     return complete
+
+
+def complete_engine(incomplete: str) -> list[str]:
+    """Names of engines."""
+    from cmbench.engine.names import engine_names
+
+    return _beginning(engine_names(), incomplete)
 
 
 def complete_component(kind: str) -> Callable[[str], list[str]]:

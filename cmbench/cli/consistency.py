@@ -12,7 +12,7 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, Consistency, DataPath, Features, print_json
+from cmbench.cli.options import AsJson, Consistency, DataPath, Features, Overwrite, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["edit", "search_steps_command"]
@@ -39,6 +39,7 @@ def edit(
     count: Annotated[int, typer.Option(min=2, help="Images.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="Evaluations an image.")] = 17,
     seed: int = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Edits images zero-shot by a consistency model; rows: original, what is given, what is made.
 
@@ -50,12 +51,13 @@ def edit(
 
     from cmbench.core.environment import pick_device
     from cmbench.core.errors import unknown_name
-    from cmbench.core.files import atomic_file
+    from cmbench.core.files import atomic_file, new_file
     from cmbench.core.loader import create
     from cmbench.run.edit import Task, edit_sheet, load_denoiser
 
     if task not in get_args(Task):
         raise unknown_name("task", task, get_args(Task))
+    new_file(out, overwrite=overwrite)
     denoiser = load_denoiser(model, weights, pick_device("cpu"))
     images = create("dataset", dataset).open(data)
     sheet = edit_sheet(denoiser, images, task, count=count, steps=steps, seed=seed)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports wait for use."""
 
+import contextlib
+import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -22,6 +23,7 @@ from cmbench.cli.score import neighbours, score
 from cmbench.cli.stats import stats
 from cmbench.cli.train import train
 from cmbench.core.errors import CmbenchError, Interrupted, disk_error
+from cmbench.core.interrupts import InterruptHandler
 
 __all__ = ["app", "main"]
 
@@ -67,28 +69,42 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: runs the command; a known error is told in its words and exits with 2."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    console = Console(stderr=True)
+    """Runs the command; a known error is printed without a traceback and exits with 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # No name, arrow or bar ends a command.
+            stream.reconfigure(errors="backslashreplace")
+    handler = InterruptHandler()
     try:
+        handler.install()
         app()
-    except CmbenchError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except Interrupted:
-        console.print("interrupted; run the same command again to go on from here", markup=False)
-        sys.exit(130)
-    except BrokenPipeError:
+    except (CmbenchError, Interrupted, OSError) as error:
+        handler.ending = True
+        sys.exit(_report(error))
+    finally:
+        handler.ending = True
+
+
+def _report(error: BaseException) -> int:
+    """Prints how the command ended, unless nobody can read it any more; returns its exit code."""
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        told = disk_error(error, then=", then run the same command again")
-        if told is None:
-            raise
-        console.print(f"error: {told}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        return 1
+    code, text = 2, f"error: {error}"
+    if isinstance(error, Interrupted) or _ended_by_interrupt(error):
+        code, text = 130, "interrupted; run the same command again to resume"
+    elif isinstance(error, OSError):
+        known = disk_error(error, then=", then run the same command again")
+        if known is None and error.filename is None:
+            raise error
+        text = f"error: {known or f'{error.strerror or error}: {error.filename}'}"
+    with contextlib.suppress(OSError):  # the terminal is closed
+        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    return code
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted
+def _ended_by_interrupt(error: BaseException) -> bool:
+    """Whether the error came up while an interrupt ended the command, as at a closed terminal."""
+    earlier = error.__context__ if isinstance(error, OSError) else None
+    while earlier is not None and not isinstance(earlier, Interrupted):
+        earlier = earlier.__context__
+    return earlier is not None

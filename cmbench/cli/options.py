@@ -23,6 +23,7 @@ __all__ = [
     "DataPaths",
     "Device",
     "Features",
+    "Overwrite",
     "Quiet",
     "Results",
     "Retrain",
@@ -75,6 +76,7 @@ Tag = Annotated[str | None, typer.Option(help="Only the suite's runs that have t
 
 
 DataPath = Annotated[Path | None, typer.Option("--data", help="Where the data set is.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 

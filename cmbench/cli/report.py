@@ -51,14 +51,18 @@ def report(
     if site is not None or serve:
         _site(chosen, site, serve, port, as_json)
         return
-    written = write_reports(chosen, _progress(len(chosen)))
+    written, failed = write_reports(chosen, _progress(len(chosen)))
     if as_json:
         print_json({str(folder): [str(path) for path in made] for folder, made in written.items()})
-        return
-    for folder in chosen:
-        _say(f"open {folder / 'report.html'}")
-    if len(chosen) > 1:
-        _print(side_by_side(chosen))
+    else:
+        for folder in written:
+            _say(f"open {folder / 'report.html'}")
+        if len(written) > 1:
+            _print(side_by_side(list(written)))
+    for error in failed:
+        _say(f"error: {error}")
+    if failed:
+        raise typer.Exit(2)
 
 
 def _model(folders: list[Path], model: str, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cmbench.cli.complete import ENGINES, one_of
+from cmbench.cli.complete import complete_engine
 from cmbench.cli.options import (
     AsJson,
     DataPaths,
@@ -40,14 +40,20 @@ def run(
     ] = True,
     engine: Annotated[
         str,
-        typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=one_of(ENGINES)),
+        typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=complete_engine),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0.1, help="CPUs a job or worker gets.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs a job or worker gets.")] = 0.0,
-    workers: Annotated[int, typer.Option(min=1, help="Workers of the Slurm array.")] = 1,
+    cpus: Annotated[
+        float | None, typer.Option(min=0.1, help="CPUs per job (Ray) or worker (Slurm): 1.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs per job (Ray) or worker (Slurm): 0.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of the Slurm array: 1.")
+    ] = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE of the Slurm array: partition, time (minutes), account."),
@@ -66,8 +72,9 @@ def run(
     if dry_run:
         plan(suite, data, device, retrain, tag, as_json)
         return
+    from cmbench.core.files import refuse_unwritable
     from cmbench.engine.context import JobContext
-    from cmbench.engine.open import EngineOptions, open_engine
+    from cmbench.engine.open import open_engine
     from cmbench.engine.progress import show_progress
     from cmbench.engine.schedule import needed_jobs
     from cmbench.run.suite import run_suite
@@ -77,10 +84,17 @@ def run(
         raise UserError(
             f"--race --engine {engine}: a race runs in one process", fix="--engine local"
         )
-    options = EngineOptions(
-        address, cpus, gpus, timeout, workers, key_values("--slurm", slurm or [])
-    )
+    asked = {
+        "address": address,
+        "cpus": cpus,
+        "gpus": gpus,
+        "workers": workers,
+        "slurm": key_values("--slurm", slurm) if slurm else None,
+        "timeout": timeout,
+    }
+    options = {key: value for key, value in asked.items() if value is not None}
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    refuse_unwritable(results / planned.suite.suite, folder=True)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,
@@ -128,6 +142,7 @@ def plan(
     from cmbench.run.plan_table import plan_as_json, print_plan
 
     planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    _tell_foreign(planned)
     estimate = estimate_plan(planned, store, chosen)
     if as_json:
         print_json(plan_as_json(planned, store, estimate))
@@ -138,6 +153,7 @@ def plan(
 def check(suite: Suite, data: DataPaths = None, as_json: AsJson = False) -> None:
     """Checks a suite without running it: every key, name, parameter, file and step count."""
     planned, _, _ = _planned(suite, data, "cpu", retrain=False)
+    _tell_foreign(planned)
     waiting = [c for c in planned.cells if c.pending is not None]
     if as_json:
         reasons = sorted({str(c.pending) for c in waiting})
@@ -170,6 +186,17 @@ def _planned(
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
     return planned, open_store(), chosen
+
+
+def _tell_foreign(planned: Any) -> None:
+    """Says that a run would set finished cells aside, of another suite of the same name."""
+    from cmbench.record.folder import on_stderr
+    from cmbench.run.results import foreign_cells, foreign_line
+
+    folder = Path("results") / planned.suite.suite
+    done = [r for r in foreign_cells(planned, folder) if r.status == "done"]
+    if done:
+        on_stderr(foreign_line(planned, folder, len(done), "`cmbench run` moves them"))
 
 
 def _tell_outcome(

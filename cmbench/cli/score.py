@@ -11,14 +11,14 @@ from cmbench.cli.complete import (
     complete_component,
     complete_features,
 )
-from cmbench.cli.options import AsJson, DataPath, Device, Quiet, print_json
+from cmbench.cli.options import AsJson, DataPath, Device, Overwrite, Quiet, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["neighbours", "score"]
 
 
 def score(
-    images: Annotated[Path, typer.Option(help="Folder, .zip, .npz (ADM, score SDE) or .npy.")],
+    images: Annotated[Path, typer.Option(help="Folder, .zip, .npz, .npy or .parquet.")],
     reference: Annotated[
         str,
         typer.Option(
@@ -38,7 +38,8 @@ def score(
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH expected; else the reference's.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH expected; else the reference's, or most images'."),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave broken images out and list them.")
@@ -78,11 +79,16 @@ def score(
 def _show_scores(found: Any) -> None:
     from rich.table import Table
 
+    from cmbench.external.containers import ignored_files
+
     console = Console()
     table = Table()
     for column in ("score", "value", "95% interval", "error", "images", "fingerprint"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    named = [("", found.scores), *((f" of class {k}", v) for k, v in found.classes.items())]
+    named = [
+        ("", found.scores),
+        *((f" of class {found.class_names[k]}", v) for k, v in found.classes.items()),
+    ]
     for row, of in [(row, of) for of, rows in named for row in rows]:
         interval = f"{row.interval[0]:.5g} to {row.interval[1]:.5g}" if row.interval else "–"
         error = f"{row.error:.2g}" if row.error is not None else "–"
@@ -94,8 +100,7 @@ def _show_scores(found: Any) -> None:
     lines = [f"{found.images:,} images of {height}x{width} against {found.reference}"]
     if found.duplicates:
         lines.append(f"{found.duplicates:,} images equal an earlier one to the last bit")
-    if found.ignored:
-        lines.append(f"{found.ignored:,} files are no images and were ignored")
+    lines += [ignored_files(found.ignored)] if found.ignored else []
     lines += [f"left out: {text}" for text in found.skipped]
     if found.bad:
         lines.append(f"{len(found.bad):,} images left out:")
@@ -114,11 +119,11 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def neighbours(
-    images: Annotated[Path, typer.Option(help="Folder, .zip, .npz (ADM, score SDE) or .npy.")],
+    images: Annotated[Path, typer.Option(help="Folder, .zip, .npz, .npy or .parquet.")],
     reference: Annotated[
         str, typer.Option(help="The training set: digits, cifar10:split=train, a folder.")
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("neighbours.png"),
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("neighbours.png"),
     features: Annotated[
         str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
     ] = "efficientnet_lite0",
@@ -127,6 +132,7 @@ def neighbours(
     data: DataPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -145,7 +151,7 @@ def neighbours(
         shown.start_job(f"neighbours of {images}")
         found = nearest_training_images(
             images, reference, context, features=features, show=show, near=near, data=data,
-            batch=batch, out=out, tick=shown.tick,
+            batch=batch, out=out, overwrite=overwrite, tick=shown.tick,
         )  # fmt: skip
         shown.end_job()
     if as_json:

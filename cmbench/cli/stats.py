@@ -12,7 +12,7 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, DataPath, Device, Quiet, print_json
+from cmbench.cli.options import AsJson, DataPath, Device, Overwrite, Quiet, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["stats"]
@@ -29,7 +29,7 @@ def stats_build(
             autocompletion=complete_component("dataset"),
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, typer.Option(help="File to write; .npz is added where it lacks.")],
     features: Annotated[
         str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
     ] = "inception",
@@ -57,6 +57,7 @@ def stats_build(
         str | None, typer.Option(help="A Python that has tensorflow; this one by default.")
     ] = None,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Computes reference statistics of a data set, in the format of any evaluator."""
@@ -64,6 +65,7 @@ def stats_build(
     from cmbench.engine.context import JobContext
     from cmbench.engine.progress import show_progress
     from cmbench.external.build_statistics import build_statistics
+    from cmbench.external.containers import ignored_files
     from cmbench.store.shared import open_store
 
     if backend not in ("torch", "tensorflow"):
@@ -74,32 +76,32 @@ def stats_build(
         built = build_statistics(
             dataset, out, context, features=features, form=form, data=data, count=count, seed=seed,
             images=images, keep=keep, batch=batch, backend=backend, graph=graph, python=python,  # type: ignore[arg-type]
-            tick=shown.tick,
+            tick=shown.tick, overwrite=overwrite,
         )  # fmt: skip
         shown.end_job()
     layers = ", ".join(f"{name} {width}" for name, width in built.layers.items())
-    sys.stdout.write(f"{built.path}: {built.count:,} images, {layers}\n")
+    others = f" ({ignored_files(built.ignored)})" if built.ignored else ""
+    sys.stdout.write(f"{built.path}: {built.count:,} images{others}, {layers}\n")
 
 
 @stats.command("convert")
 def stats_convert(
     source: Annotated[Path, typer.Argument(help="Statistics in any known format.")],
-    out: Annotated[Path, typer.Argument(help="File to write.")],
+    out: Annotated[Path, typer.Argument(help="File to write; .npz is added where it lacks.")],
     form: Annotated[
         str, typer.Option("--to", help="Format to write.", autocompletion=one_of(FORMATS))
     ] = "pytorch-fid",
     count: Annotated[
         int, typer.Option(min=0, help="Images it was made from, where the file does not say.")
     ] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Writes statistics in another evaluator's format; nothing is computed but what must be."""
-    from cmbench.external.containers import images_inside
-    from cmbench.metrics.statistics.formats import open_statistics, save_statistics
+    from cmbench.external.build_statistics import convert_statistics
 
-    held = open_statistics(source, count=count)
-    images = images_inside(source) if held.images and form == "adm" else None
-    save_statistics(out, held.reference, form, images=images, made_of=held.made_of)
-    sys.stdout.write(f"{out}: {', '.join(held.reference.moments)} ({held.form} to {form})\n")
+    done = convert_statistics(source, out, form, count=count, overwrite=overwrite)
+    lost = "; features are not kept" if done.lost else ""
+    sys.stdout.write(f"{done.path}: {', '.join(done.layers)} ({done.form} to {form}{lost})\n")
 
 
 @stats.command("show")

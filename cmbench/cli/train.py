@@ -36,10 +36,12 @@ def train(
     together: one teacher's passes serve them all, and each gets the weights it would get alone.
     """
     from cmbench.core.environment import pick_device
+    from cmbench.core.files import refuse_unwritable
     from cmbench.engine.progress import show_progress
     from cmbench.run.train import run_recipes
     from cmbench.train.recipe import read_recipe
 
+    refuse_unwritable(out, folder=True)
     total = sum(read_recipe(recipe).images for recipe in recipes)
     seen: dict[str, int] = {}
     with show_progress(1, quiet=quiet) as shown:

@@ -66,11 +66,20 @@ _DISK = {
     errno.EROFS: ("the file system is read-only", "choose another folder"),
     errno.EACCES: ("no permission", "choose another folder"),
     errno.EPERM: ("no permission", "choose another folder"),
+    errno.EISDIR: ("this is a folder, where a file is needed", "name a file"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+    errno.EEXIST: ("this is a file, where a folder is needed", "choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("links lead in a circle", "remove the links"),
+    errno.EIO: ("the disk can't be read or written", "check the disk"),
+    errno.EFBIG: ("the file system takes no file so large", "choose another folder"),
+    errno.EMFILE: ("too many files are open", "raise the limit with `ulimit -n`"),
+    errno.ESTALE: ("the network file system lost it", "mount it again"),
 }
 
 
 def disk_error(error: OSError, *, place: str = "", then: str = "") -> UserError | None:
-    """What a full, read-only or closed disk is told as; None for any other fault.
+    """What a full, read-only or closed disk, or an impossible path, is told as; else None.
 
     Args:
         error: What the system raised.
@@ -90,10 +99,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str], *, where: str = "") -> UserError:
-    """The error for a name that nobody has, naming the nearest and all that there are."""
+def unknown_name(
+    kind: str, name: str, allowed: Iterable[str], *, where: str = "", meant: str = ""
+) -> UserError:
+    """The error for a name that nobody has, naming the nearest (or `meant`) and all there are."""
     choices = sorted(allowed)
-    near = nearest(name, choices)
+    near = meant or nearest(name, choices)
     hint = f" Did you mean '{near}'?" if near else ""
     return UserError(
         f"no {kind} named '{name}'.{hint}",

@@ -59,6 +59,7 @@ class Listing:
     name: str
     path: Path
     summary: str
+    aliases: tuple[str, ...] = ()
 
 
 def bundled_root() -> Path:
@@ -88,7 +89,9 @@ def find(kind: str, name: str, *, where: str = "") -> Path:
         for path in (folder / f"{name}.py", folder / name / "adapter.py"):
             if path.is_file() and _is_component(name):
                 return path
-    raise unknown_name(kind, name, [item.name for item in available(kind)], where=where)
+    listed = available(kind)
+    meant = next((item.name for item in listed if name.lower() in item.aliases), "")
+    raise unknown_name(kind, name, [item.name for item in listed], where=where, meant=meant)
 
 
 def load(kind: str, name: str, *, where: str = "") -> type[Any]:
@@ -151,7 +154,7 @@ def available(kind: str) -> list[Listing]:
         for path in sorted([*folder.glob("*.py"), *folder.glob("*/adapter.py")]):
             name = path.parent.name if path.name == "adapter.py" else path.stem
             if _is_component(name) and name not in found:
-                found[name] = Listing(kind, name, path, _summary(path))
+                found[name] = Listing(kind, name, path, *_facts(path))
     return [found[name] for name in sorted(found)]
 
 
@@ -205,9 +208,19 @@ def _import(path: Path, name: str, where: str) -> ModuleType:
     return module
 
 
-def _summary(path: Path) -> str:
+def _facts(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The first line of a file's docstring, and the `aliases` that its classes state."""
     try:
-        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        tree = ast.parse(path.read_text("utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        return f"(does not parse: {type(error).__name__})"
-    return text.partition("\n")[0]
+        return f"(does not parse: {type(error).__name__})", ()
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    stated = [
+        line.value
+        for cls in tree.body
+        if isinstance(cls, ast.ClassDef)
+        for line in cls.body
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "aliases"
+    ]
+    texts = [c.value for s in stated if s for c in ast.walk(s) if isinstance(c, ast.Constant)]
+    return summary, tuple(str(text) for text in texts)

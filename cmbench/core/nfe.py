@@ -18,7 +18,7 @@ class EvaluationCounter:
     """
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
-        self.networks, self.rows, self.calls = list(networks), 0, 0
+        self.networks, self.rows = list(networks), 0
         self._handles: list[Any] = []
 
     def per_image(self, images: int) -> float:
@@ -41,5 +41,4 @@ class EvaluationCounter:
 
     def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim > 0]
-        self.calls += 1
         self.rows += len(tensors[0]) if tensors else 1

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from cmbench.core.component import Component
 from cmbench.core.errors import UserError
+from cmbench.core.tensor_files import read_safetensors
 
 __all__ = ["Model", "Published", "load_weights"]
 
@@ -74,15 +73,7 @@ def load_weights(module: nn.Module, weights: Path) -> None:
     Raises:
         UserError: If the file is missing, truncated, or belongs to another architecture.
     """
-    try:
-        state = load_file(weights)
-    except FileNotFoundError:
-        raise UserError(f"weights file {weights} does not exist") from None
-    except SafetensorError as error:
-        raise UserError(
-            f"weights file {weights} is truncated or not safetensors ({error})",
-            fix="delete it and run again, or bring a whole copy",
-        ) from None
+    state = read_safetensors(weights)
     own = module.state_dict()
     wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
     wrong += [k for k in own if k in state and own[k].shape != state[k].shape]

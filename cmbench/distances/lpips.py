@@ -17,6 +17,7 @@ from torch.nn import functional as nnf
 
 from cmbench.assets.download import asset_path
 from cmbench.core.errors import UserError
+from cmbench.core.files import parsing, regular_file
 from cmbench.distances.base import Distance
 
 __all__ = ["LPIPS"]
@@ -83,12 +84,8 @@ class _LPIPS(nn.Module):
 
 def _load_trunk(trunk: nn.Module, file: Path) -> None:
     """Torchvision's `features.N` go to the package's `sliceK.N`."""
-    try:
+    with parsing(regular_file(file, "weights file"), "torchvision's weights"):
         state = torch.load(file, map_location="cpu", weights_only=True)
         own = trunk.state_dict()
         named = {k: state[f"features.{k.partition('.')[2]}"] for k in own}
         trunk.load_state_dict(named)
-    except (KeyError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise UserError(
-            f"{file} does not hold torchvision's weights: {str(error).splitlines()[0]}"
-        ) from None

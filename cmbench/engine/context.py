@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cmbench.cards.open import open_module
 from cmbench.core.digests import canonical
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
@@ -78,12 +79,8 @@ class JobContext:
         self, model: dict[str, Any], weights: dict[str, str], file: str | None
     ) -> nn.Module:
         adapter: Model = create("model", model)
-        module = adapter.build()
         path = self._weights_path(weights, file)
-        if path is not None:
-            adapter.load(module, path)
-        module.to(self.device).eval().requires_grad_(False)
-        return module.to(memory_format=torch.channels_last)
+        return open_module(adapter, path, self.device, channels_last=True)
 
     def _weights_path(self, weights: dict[str, str], file: str | None) -> Path | None:
         if "train" in weights:
@@ -138,7 +135,3 @@ class JobContext:
         except (OSError, ValueError):
             return []
         return [Address(kind, key) for kind, key in told]
-
-    def read_json(self, job: Job, name: str) -> Any:
-        """A JSON file of a job's output."""
-        return json.loads((self.store.folder(job.address) / name).read_text("utf-8"))

@@ -1,17 +1,16 @@
 """Feature jobs: pixels of a shard, or of the reference data, through an extractor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from cmbench.core.errors import CmbenchError
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
+from cmbench.features.base import Pixels, Rows
 from cmbench.metrics.base import Features
 from cmbench.metrics.statistics.file import load_reference, reference_from_features, save_reference
 from cmbench.store.jobs import Job
@@ -31,20 +30,16 @@ def extract_features(job: Job, context: JobContext, folder: Path, tick: Tick) ->
 
 def _extract(
     read: Callable[[int, int], Any], count: int, job: Job, context: JobContext, tick: Tick
-) -> dict[str, Any]:
-    extractor = context.extractor(job.spec["extractor"])
-    parts: dict[str, list[Any]] = {}
-    batch = 64 if context.device.type == "cpu" else 256
-    with torch.inference_mode():
-        for first in range(0, count, batch):
-            block = torch.from_numpy(np.ascontiguousarray(read(first, min(first + batch, count))))
-            for name, rows in extractor(block.to(context.device)).items():
-                if not bool(torch.isfinite(rows).all()):
-                    bad = first + int((~torch.isfinite(rows).all(1)).nonzero()[0])
-                    raise CmbenchError(f"feature '{name}' of image {bad} is not finite")
-                parts.setdefault(name, []).append(rows.float().cpu().numpy())
-            tick(min(first + batch, count), count)
-    return {name: np.concatenate(rows) for name, rows in parts.items()}
+) -> Rows:
+    size = 64 if context.device.type == "cpu" else 256
+
+    def batches() -> Iterator[Pixels]:
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            yield read(first, last)
+            tick(last, count)
+
+    return context.extractor(job.spec["extractor"]).rows(batches(), context.device)
 
 
 def extract_reference(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:

@@ -10,28 +10,25 @@ import contextlib
 import os
 import socket
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
+from cmbench.engine.base import TRIES, ClusterEngine, Engine, EngineOptions
 from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError, run_job
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import Progress
-from cmbench.engine.schedule import Schedule, needed_jobs
-from cmbench.engine.supervised_engine import TRIES
 from cmbench.engine.watchdog import hang_log, hung, watched
 from cmbench.store.jobs import Job
 from cmbench.store.shared import SharedStore, open_store
 from cmbench.store.store import Address
-from cmbench.suite.planner import Plan
 
-__all__ = ["RayEngine", "RayOptions"]
+__all__ = ["RayEngine"]
 
 _POLL_SECONDS = 1.0
 _COUNT_SECONDS = 10.0
@@ -40,26 +37,25 @@ _FEWEST = 64
 """Tasks that may be with Ray at once, on a small cluster."""
 
 
-@dataclass(frozen=True)
-class RayOptions:
-    """Where the cluster is and what a job gets.
+class RayOptions(EngineOptions):
+    """Where the cluster is and what a job gets."""
 
-    Args:
-        address: A running cluster (`auto`, `HOST:6379`, `ray://...`); none starts one here.
-        cpus: CPUs a job gets; its threads are as many.
-        gpus: GPUs a job that runs networks gets; below 1 several share one.
-        timeout: Seconds without a sign of life after which a job counts as hung, is killed and
-            tried again; none: never.
-    """
+    address: str | None = Field(
+        default=None, description="a running cluster (auto, HOST:6379, ray://...); none starts one"
+    )
+    cpus: float = Field(default=1.0, ge=0.1, description="CPUs of a job, and its threads")
+    gpus: float = Field(
+        default=0.0, ge=0, description="GPUs of a job that runs networks; below 1 several share"
+    )
+    timeout: float | None = Field(
+        default=None,
+        ge=1,
+        description="seconds without a sign of life until a job counts as hung and is retried",
+    )
 
-    address: str | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
-    timeout: float | None = None
 
-
-class RayEngine(LocalEngine):
-    """Runs the jobs of a plan as Ray tasks; `make` waits for the one that is asked for.
+class RayEngine(ClusterEngine):
+    """Runs the jobs of a plan as Ray tasks.
 
     Args:
         context: The driver's store and device; workers open the same store by its path, or with
@@ -72,37 +68,22 @@ class RayEngine(LocalEngine):
         UserError: If the cluster can't be reached.
     """
 
+    Options: ClassVar[type[EngineOptions]] = RayOptions
+
     def __init__(self, context: JobContext, progress: Progress, options: RayOptions) -> None:
         super().__init__(context, progress)
         self.options = options
         self._ray = _connect(options.address)
         self._task = self._ray.remote(_work)
-        self._plan: Plan | None = None
-        self._schedule = Schedule({}, ())
         self._running: dict[Any, tuple[Address, float]] = {}
         self._tries: dict[Address, int] = {}
         self._most, self._counted = _FEWEST, -_COUNT_SECONDS
 
-    def begin(self, plan: Plan) -> None:
-        """Hands over what the plan needs and the store lacks, as far as its needs are there."""
-        self._plan = plan
-        listed = needed_jobs(plan, self.context.store)
-        self._schedule = Schedule(plan.jobs, (a for a, there in listed.items() if not there))
-        self._submit()
-
-    def make(self, plan: Plan, address: Address) -> None:
-        """Waits until an output is there.
-
-        Raises:
-            JobFailedError: If it, or something it needs, can't be made.
-            OSError: If a worker's disk is full or may not be written.
-        """
-        while address in self._schedule:
-            self._submit()
-            self._settle()
-        if address in self._failed:
-            raise self._failed[address]
-        super().make(plan, address)
+    @classmethod
+    def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
+        """Connects to the cluster, or starts one on this machine."""
+        assert isinstance(options, RayOptions)
+        return cls(context, progress, options)
 
     def close(self) -> None:
         """Cancels what still runs and leaves the cluster."""
@@ -111,7 +92,14 @@ class RayEngine(LocalEngine):
                 self._ray.cancel(handle, force=True)
         self._ray.shutdown()
 
-    def _submit(self) -> None:
+    def _submit(self, missing: list[Address]) -> None:
+        self._fill()
+
+    def _advance(self, address: Address) -> None:
+        self._fill()
+        self._settle()
+
+    def _fill(self) -> None:
         """Keeps every worker busy and a task waiting for each; Ray's waits grow with the rest."""
         if time.monotonic() - self._counted > _COUNT_SECONDS:
             self._counted = time.monotonic()
@@ -158,7 +146,7 @@ class RayEngine(LocalEngine):
                 raise cause from None
             if not isinstance(cause, JobFailedError):
                 cause = JobFailedError(job, repr(cause))
-            self._give_up(job, cause)
+            self._give_up(cause)
         except self._ray.exceptions.RayError as error:
             stuck = hung(self.context.store, job)
             why = f"no sign of life for {self.options.timeout:g} s" if stuck else ""
@@ -168,17 +156,11 @@ class RayEngine(LocalEngine):
             self._schedule.done(job.address)
             self.progress.end_job(f"{seconds:.1f} s with its queue")
 
-    def _give_up(self, job: Job, failure: JobFailedError) -> None:
-        self._failed[job.address] = failure
-        for address in self._schedule.failed(job.address):
-            self._failed[address] = failure
-        self.progress.end_job("FAILED")
-
     def _again(self, job: Job, why: str, log: str) -> None:
         tries = self._tries.get(job.address, 0) + 1
         self._tries[job.address] = tries
         if tries >= TRIES:
-            self._give_up(job, JobFailedError(job, f"{why}, {tries} times", log))
+            self._give_up(JobFailedError(job, f"{why}, {tries} times", log))
             return
         self._schedule.again(job.address)
         self.progress.end_job(f"{why}; it is tried again")
@@ -232,7 +214,7 @@ def _silent(address: str | None, error: Exception) -> UserError:
 
 
 @lru_cache(maxsize=1)
-def _bench(root: Path | None, device: torch.device) -> JobContext:
+def _context(root: Path | None, device: torch.device) -> JobContext:
     """One for each worker process: it keeps the last networks and extractors built."""
     return JobContext(open_store(root), device)
 
@@ -241,7 +223,7 @@ def _work(job: Job, root: Path | None, threads: int, limit: float | None) -> Non
     """What a worker does: one job, under its lease, on the device that Ray gave it."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    context = _bench(root, device)
+    context = _context(root, device)
     with context.store.lease(job.address), watched(context.store, job, limit, _quiet) as alive:
         if not context.store.has(job.address):
             run_job(job, context, alive)

@@ -2,10 +2,11 @@
 
 A sampler that is run again with its first calls answered from memory takes the very same path: the
 inputs of later calls are equal to the bit, and the evaluations that are counted are those of an
-undivided run.
+undivided run. A call is answered only if its input is the recorded one, by a checksum per image.
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,15 @@ from torch import Tensor, nn
 from cmbench.core.errors import CmbenchError
 from cmbench.core.files import write_json
 
-__all__ = ["Calls", "NotKeptError", "Recorder", "read_calls", "replaying"]
+__all__ = ["Calls", "NotKeptError", "OtherCallError", "Recorder", "read_calls", "replaying"]
 
 
 class NotKeptError(CmbenchError):
     """The network's outputs are not one row an image: they can't be kept by image."""
+
+
+class OtherCallError(CmbenchError):
+    """A sampler's first calls are not those of the samplers that its `prefixes` names."""
 
 
 class Calls:
@@ -47,22 +52,41 @@ class Calls:
         found: Tensor = opened.get_slice(name)[first : first + size].to(device)
         return found.contiguous(memory_format=torch.channels_last) if last else found
 
+    def check(self, call: int, first: int, inputs: Tensor) -> None:
+        """Compares one call's input (B, C, H, W) with what was recorded for these images.
+
+        Raises:
+            OtherCallError: If it is another.
+        """
+        opened, name, _ = self._files[call]
+        if f"{name}.inputs" not in set(opened.keys()):
+            return
+        known: Tensor = opened.get_slice(f"{name}.inputs")[first : first + len(inputs)]
+        if not torch.equal(known, _checksums(inputs)):
+            raise OtherCallError(
+                f"the sampler's network call {call + 1} is not that of the sampler that its "
+                "`prefixes` names: leave `prefixes` out"
+            )
+
 
 class Recorder:
-    """Outputs beyond those known, batch by batch."""
+    """Outputs beyond those known, with checksums of their inputs, batch by batch."""
 
     def __init__(self) -> None:
-        self._batches: list[list[Tensor]] = []
+        self._batches: list[list[tuple[Tensor, Tensor]]] = []
 
-    def add(self, outputs: list[Tensor]) -> None:
-        """The outputs of the next batch."""
-        self._batches.append([out.cpu() for out in outputs])
+    def add(self, calls: list[tuple[Tensor, Tensor]]) -> None:
+        """Adds the next batch: output and checksums of the input of each call."""
+        self._batches.append([(out.cpu(), sums) for out, sums in calls])
 
     def save(self, folder: Path) -> None:
         """Writes them."""
         calls = list(zip(*self._batches, strict=True))
-        told = [{"channels_last": _is_channels_last(parts[0])} for parts in calls]
-        tensors = {str(i): torch.cat(parts).contiguous() for i, parts in enumerate(calls)}
+        told = [{"channels_last": _is_channels_last(parts[0][0])} for parts in calls]
+        tensors = {}
+        for i, parts in enumerate(calls):
+            tensors[str(i)] = torch.cat([out for out, _ in parts]).contiguous()
+            tensors[f"{i}.inputs"] = torch.cat([sums for _, sums in parts])
         save_file(tensors, folder / "calls.safetensors")
         write_json(folder / "calls.json", told)
 
@@ -79,13 +103,18 @@ def read_calls(folders: Sequence[Path]) -> Calls:
 
 @contextmanager
 def replaying(
-    networks: Sequence[nn.Module], calls: Calls, first: int, size: int, kept: list[Tensor] | None
+    networks: Sequence[nn.Module],
+    calls: Calls,
+    first: int,
+    size: int,
+    kept: list[tuple[Tensor, Tensor]] | None,
 ) -> Iterator[None]:
     """While open, the network's first calls are answered from `calls`; later ones go to `kept`.
 
     Raises:
         NotKeptError: If what is to be kept is not one tensor of a row an image, or there are
             several networks, whose calls are not told apart.
+        OtherCallError: If a call's input is not the recorded one.
     """
     if kept is None and not len(calls):
         yield
@@ -100,14 +129,17 @@ def replaying(
         nonlocal position
         call, position = position, position + 1
         if call < len(calls):
-            where = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-            return calls.rows(call, first, size, where)
+            inputs = _first_tensor(args, kwargs)
+            calls.check(call, first, inputs)
+            return calls.rows(call, first, size, inputs.device)
+        # Before the call, which may change its input in place.
+        sums = _checksums(_first_tensor(args, kwargs)) if kept is not None else torch.empty(0)
         found = own(*args, **kwargs)
         if kept is not None:
             if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != size:
                 raise NotKeptError("a network's output is not a row an image")
             # A copy: what the denoiser does with it in place must not be kept.
-            kept.append(found.clone())
+            kept.append((found.clone(), sums))
         return found
 
     net.forward = forward
@@ -118,6 +150,19 @@ def replaying(
             del net.forward
         else:
             net.forward = before
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            return value
+    raise NotKeptError("a network is called without a tensor")
+
+
+def _checksums(rows: Tensor) -> Tensor:
+    """CRC-32 of each row's bytes, (B,), int64."""
+    found = [zlib.crc32(row.tobytes()) for row in rows.detach().cpu().contiguous().numpy()]
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _is_channels_last(value: Tensor) -> bool:

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmbench.core.digests import canonical
-from cmbench.core.errors import CmbenchError
 from cmbench.core.files import write_json
-from cmbench.core.images import to_pixels
 from cmbench.core.loader import create
 from cmbench.core.nfe import EvaluationCounter
-from cmbench.core.random import Noise
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.replay import NotKeptError, Recorder, read_calls, replaying
 from cmbench.samplers.base import BoundGenerator
@@ -89,7 +86,7 @@ def _made(
     done = 0
     while done < count:
         size = min(batch, count - done)
-        kept: list[Tensor] | None = None if recorder is None else []
+        kept: list[tuple[Tensor, Tensor]] | None = None if recorder is None else []
         images = range(spec["first"] + done, spec["first"] + done + size)
         with replaying(generator.networks(), calls, done, size, kept):
             made, spent = _generate(generator, spec, images, context.device)
@@ -119,20 +116,14 @@ def _generate(
     generator: BoundGenerator, spec: dict[str, Any], indices: range, device: torch.device
 ) -> tuple[Tensor | None, float]:
     """One batch of pixels and its seconds; None where the device's memory did not suffice."""
-    noise = Noise(spec["seed"], indices, generator.shape, device)
-    labels = noise.labels(generator.classes) if generator.classes else None
     start = time.perf_counter()
     try:
-        images = generator.generate(noise, labels)
+        pixels = generator.pixels(spec["seed"], indices, device, spec.get("quantisation", "round"))
     except torch.cuda.OutOfMemoryError:
         if len(indices) == 1:
             raise
         torch.cuda.empty_cache()
         return None, 0.0
-    expected = (len(indices), *generator.shape)
-    if tuple(images.shape) != expected:
-        raise CmbenchError(f"the model made images of shape {tuple(images.shape)}, not {expected}")
-    pixels = to_pixels(images, spec.get("quantisation", "round")).cpu()
     return pixels, time.perf_counter() - start
 
 

@@ -6,26 +6,26 @@ submits an array of its own beside what still runs; the two share the work.
 """
 
 import contextlib
+import math
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
+from cmbench.engine.base import TRIES, ClusterEngine, Engine, EngineOptions
 from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import Progress
-from cmbench.engine.schedule import Schedule, needed_jobs
 from cmbench.engine.slurm_worker import Notes, SlurmWorker
-from cmbench.engine.supervised_engine import TRIES
+from cmbench.store.jobs import Job
 from cmbench.store.store import Address
-from cmbench.suite.planner import Plan
 
-__all__ = ["SlurmEngine", "SlurmOptions"]
+__all__ = ["SlurmEngine"]
 
 _POLL_SECONDS = 1.0
 _ALIVE_SECONDS = 30.0
@@ -33,27 +33,23 @@ _REQUEUES = 10_000
 """submitit's bound to how often a task may run out of time: work left is reason enough."""
 
 
-@dataclass(frozen=True)
-class SlurmOptions:
-    """The array and what a task gets.
+class SlurmOptions(EngineOptions):
+    """The array and what a task gets."""
 
-    Args:
-        workers: Tasks of the array.
-        cpus: CPUs a task; its threads are as many.
-        gpus: GPUs a task.
-        timeout: Seconds without a sign of life after which a job counts as hung; none: never.
-        parameters: submitit's, such as `partition`, `time` (minutes), `account`, `mem`.
-    """
-
-    workers: int = 1
-    cpus: int = 1
-    gpus: int = 0
-    timeout: float | None = None
-    parameters: dict[str, str] = field(default_factory=dict)
+    workers: int = Field(default=1, ge=1, description="tasks of the array")
+    cpus: float = Field(default=1.0, ge=0.1, description="CPUs of a task, and its threads")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of a task")
+    timeout: float | None = Field(
+        default=None, ge=1, description="seconds without a sign of life until a job counts as hung"
+    )
+    slurm: dict[str, str] = Field(
+        default_factory=dict,
+        description="submitit's parameters: partition, time (minutes), account, mem",
+    )
 
 
-class SlurmEngine(LocalEngine):
-    """Has a plan's jobs done by an array; `make` waits for the one that is asked for.
+class SlurmEngine(ClusterEngine):
+    """Has a plan's jobs done by an array of workers.
 
     Args:
         context: The driver's store; workers open it by its path.
@@ -65,6 +61,8 @@ class SlurmEngine(LocalEngine):
         UserError: If there is no Slurm here, or it knows no such parameter.
     """
 
+    Options: ClassVar[type[EngineOptions]] = SlurmOptions
+
     def __init__(self, context: JobContext, progress: Progress, options: SlurmOptions) -> None:
         super().__init__(context, progress)
         self.options = options
@@ -72,36 +70,17 @@ class SlurmEngine(LocalEngine):
         place.mkdir(exist_ok=True)
         self._notes = Notes(Path(tempfile.mkdtemp(dir=place)))
         self._executor = _executor(options, self._notes.folder / "logs")
-        self._schedule = Schedule({}, ())
         self._by_key: dict[str, Address] = {}
         self._read: dict[Path, int] = {}
         self._tasks: list[Any] = []
         self._arrays = 0
         self._looked = 0.0
 
-    def begin(self, plan: Plan) -> None:
-        """Submits the array, if the store lacks anything."""
-        self._plan = plan
-        missing = [a for a, there in needed_jobs(plan, self.context.store).items() if not there]
-        self._schedule = Schedule(plan.jobs, missing)
-        self._by_key = {address.key: address for address in missing}
-        if missing:
-            wanted = set(missing)
-            self._notes.hand_out([job for a, job in plan.jobs.items() if a in wanted])
-            self._submit()
-
-    def make(self, plan: Plan, address: Address) -> None:
-        """Waits until an output is there.
-
-        Raises:
-            JobFailedError: If it, or something it needs, can't be made.
-            UserError: If the workers end, array after array, without doing anything.
-        """
-        while address in self._schedule and not self._settled(address):
-            time.sleep(_POLL_SECONDS)
-        if address in self._failed:
-            raise self._failed[address]
-        super().make(plan, address)
+    @classmethod
+    def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
+        """Finds Slurm; the array is submitted with the first jobs."""
+        assert isinstance(options, SlurmOptions)
+        return cls(context, progress, options)
 
     def close(self) -> None:
         """Cancels the array and drops the list of jobs; logs and failures stay."""
@@ -110,13 +89,26 @@ class SlurmEngine(LocalEngine):
                 task.cancel()
         (self._notes.folder / "jobs.pkl").unlink(missing_ok=True)
 
+    def _submit(self, missing: list[Address]) -> None:
+        self._by_key = {address.key: address for address in missing}
+        self._notes.hand_out([self._job(address) for address in missing])
+        self._submit_array()
+
+    def _advance(self, address: Address) -> None:
+        if not self._settled(address):
+            time.sleep(_POLL_SECONDS)
+
+    def _job(self, address: Address) -> Job:
+        assert self._plan is not None
+        return self._plan.jobs[address]
+
     def _settled(self, address: Address) -> bool:
         """Takes in what the workers told; whether a job is done or failed."""
         for key, seconds in self._notes.told(self._read):
             self._arrays = 0
             self._done(self._by_key[key], f"{seconds:.1f} s on a worker")
         for key, told in self._notes.failures().items():
-            self._give_up(self._by_key[key], told["reason"], told["log"])
+            self._lose(self._by_key[key], told["reason"], told["log"])
         if address in self._schedule and self.context.store.present(address):
             self._done(address, "done by another run")
         if address not in self._schedule:
@@ -127,17 +119,14 @@ class SlurmEngine(LocalEngine):
     def _done(self, address: Address, note: str) -> None:
         if address in self._schedule:
             self._schedule.done(address)
-            self.progress.start_job(self._plan.jobs[address].title)
+            self.progress.start_job(self._job(address).title)
             self.progress.end_job(note)
 
-    def _give_up(self, address: Address, reason: str, log: str) -> None:
-        if address not in self._schedule:
-            return
-        failure = JobFailedError(self._plan.jobs[address], reason, log)
-        for lost in (address, *self._schedule.failed(address)):
-            self._failed[lost] = failure
-        self.progress.start_job(failure.job.title)
-        self.progress.end_job("FAILED")
+    def _lose(self, address: Address, reason: str, log: str) -> None:
+        if address in self._schedule:
+            job = self._job(address)
+            self.progress.start_job(job.title)
+            self._give_up(JobFailedError(job, reason, log))
 
     def _keep_workers(self) -> None:
         """Submits another array when no task of the last is left, as when all were cancelled."""
@@ -153,9 +142,9 @@ class SlurmEngine(LocalEngine):
                 where=str(self._notes.folder / "logs"),
                 fix="read the workers' logs there",
             )
-        self._submit()
+        self._submit_array()
 
-    def _submit(self) -> None:
+    def _submit_array(self) -> None:
         workers = min(self.options.workers, len(self._schedule))
         search = os.pathsep.join(map(str, roots()))
         made = [
@@ -164,7 +153,7 @@ class SlurmEngine(LocalEngine):
                 self._notes.folder,
                 index,
                 workers,
-                self.options.cpus,
+                max(1, math.ceil(self.options.cpus)),
                 self.options.timeout,
                 search,
             )
@@ -202,13 +191,13 @@ def _executor(options: SlurmOptions, logs: Path) -> Any:
     given: dict[str, Any] = {
         "job_name": "cmbench",
         "time": 60,
-        "cpus_per_task": options.cpus,
+        "cpus_per_task": max(1, math.ceil(options.cpus)),
         "array_parallelism": options.workers,
         "additional_parameters": {"requeue": True},
     }
     if options.gpus:
-        given["gpus_per_node"] = options.gpus
-    told = {key: int(v) if v.isdigit() else v for key, v in options.parameters.items()}
+        given["gpus_per_node"] = math.ceil(options.gpus)
+    told = {key: int(v) if v.isdigit() else v for key, v in options.slurm.items()}
     try:
         executor.update_parameters(**given | told)
     except ValueError as error:

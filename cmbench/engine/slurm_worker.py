@@ -22,10 +22,10 @@ import torch
 
 from cmbench.core.errors import Interrupted
 from cmbench.core.files import write_bytes, write_json
+from cmbench.engine.base import TRIES
 from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError, run_job
 from cmbench.engine.schedule import Schedule
-from cmbench.engine.supervised_engine import TRIES
 from cmbench.engine.watchdog import hang_log, hung, watched
 from cmbench.store.jobs import Job
 from cmbench.store.shared import open_store

@@ -1,4 +1,4 @@
-"""Reference statistics of a data set or of image files: moments are streamed."""
+"""Reference statistics of a data set or of image files (moments are streamed), or converted."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmbench.core.digests import file_sha256
@@ -15,14 +14,15 @@ from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create
 from cmbench.datasets.base import ImageSet
 from cmbench.engine.context import JobContext, Tick
+from cmbench.external.containers import images_inside
 from cmbench.external.references import dataset_of
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Reference
 from cmbench.metrics.frechet.moments import MomentSum
-from cmbench.metrics.statistics.formats import save_statistics
+from cmbench.metrics.statistics.formats import open_statistics, save_statistics, statistics_path
 from cmbench.metrics.statistics.frozen_graph import TensorFlowInception
 
-__all__ = ["Built", "build_statistics"]
+__all__ = ["Built", "Converted", "build_statistics", "convert_statistics"]
 
 _BLOCK = 2048
 _KEPT = {"cmbench", "compact", "score-sde"}
@@ -31,12 +31,13 @@ Extract = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: images counted, layers with their widths, what it was made of."""
+    """What a build wrote: images, layers with their widths, its source, files ignored in that."""
 
     path: Path
     count: int
     layers: dict[str, int]
     made_of: dict[str, Any]
+    ignored: int = 0
 
 
 def build_statistics(
@@ -56,6 +57,7 @@ def build_statistics(
     graph: Path | None = None,
     python: str | None = None,
     tick: Tick | None = None,
+    overwrite: bool = False,
 ) -> Built:
     """Computes and writes statistics of a data set, or of a folder or file of images.
 
@@ -75,11 +77,13 @@ def build_statistics(
         graph: The frozen graph's file.
         python: A Python that has TensorFlow.
         tick: Progress.
+        overwrite: Whether a file that is there may be replaced.
 
     Raises:
-        UserError: For an unknown name, bad images, fewer than 2 of them.
+        UserError: For an unknown name, bad images, fewer than 2 of them, or a file that is there.
         Pending: If data, weights, the graph or TensorFlow are not on this machine.
     """
+    statistics_path(out, form, overwrite=overwrite)
     named = dataset_of(dataset)
     source = named.open(data)
     order = _drawn(len(source), count, seed)
@@ -104,9 +108,54 @@ def build_statistics(
     } | ({"seed": seed} if len(order) < len(source) else {})  # fmt: skip
     reference = rows.reference()
     shown = _shown(source, order, images, seed) if form == "adm" else None
-    save_statistics(out, reference, form, images=shown, made_of=made_of, keep=keep)
+    written = save_statistics(out, reference, form, images=shown, made_of=made_of, keep=keep)
     widths = {name: len(m.mean) for name, m in reference.moments.items()}
-    return Built(out, len(order), widths, made_of)
+    return Built(written, len(order), widths, made_of, getattr(source, "ignored", 0))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote.
+
+    Args:
+        path: The file.
+        form: The format of the source.
+        layers: Layers whose moments were written or could be.
+        lost: Whether the source has features that the new file lacks.
+    """
+
+    path: Path
+    form: str
+    layers: list[str]
+    lost: bool
+
+
+def convert_statistics(
+    source: Path, out: Path, form: str, *, count: int = 0, overwrite: bool = False
+) -> Converted:
+    """Writes a statistics file in another evaluator's format.
+
+    Args:
+        source: Statistics in any known format.
+        out: The file; `.npz` is added where it ends neither in .npz nor in .pkl.
+        form: The format to write.
+        count: Images it was made from, where the source does not say; 0: unknown.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        UserError: For a source that does not read, a file that is there, or the source itself.
+    """
+    target = statistics_path(out, form, overwrite=True)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(
+            f"{target} is the file that is converted", fix="give the new file another name"
+        )
+    statistics_path(out, form, overwrite=overwrite)
+    held = open_statistics(source, count=count)
+    images = images_inside(source) if held.images and form == "adm" else None
+    written = save_statistics(out, held.reference, form, images=images, made_of=held.made_of)
+    lost = held.reference.features is not None and form not in _KEPT
+    return Converted(written, held.form, list(held.reference.moments), lost)
 
 
 def _drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
@@ -136,10 +185,8 @@ class _Torch:
     def __init__(self, context: JobContext, spec: dict[str, Any]) -> None:
         self.context, self.net = context, context.extractor(spec)
 
-    @torch.inference_mode()
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        found = self.net(torch.from_numpy(pixels).to(self.context.device))
-        return {name: rows.float().cpu().numpy() for name, rows in found.items()}
+        return self.net.features(pixels, self.context.device)
 
 
 @dataclass

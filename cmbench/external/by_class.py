@@ -1,125 +1,133 @@
 """Scores by class: which images belong to which, and each class against its own reference.
 
-Labels of images made elsewhere: the folder that a file lies in (numbers as they are, other names
-by their order), or the array `arr_1` or `labels` of an .npz. Those of the reference are its data
-set's. A class has few images, so its distance is high by `details.bias`: compare classes at equal
-counts, and with other models', not with the score of all.
+Labels of both sides are read by one rule (`cmbench.datasets._labels`): named classes are matched
+by name, numbers by value. A class has few images, so its distance is high by `details.bias`:
+compare classes at equal counts, and with other models', not with the score of all.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
+from cmbench.core.text import printable
+from cmbench.datasets._labels import renumbered
 from cmbench.external.containers import ImageStream
 from cmbench.external.references import DataTarget, FileTarget
 from cmbench.metrics.base import Features, Metric, MetricError, Reference
 from cmbench.metrics.statistics.file import reference_from_features
 from cmbench.record.schema import ScoreRecord
 
-__all__ = ["Scorer", "class_labels", "scores_by_class", "target_labels"]
+__all__ = ["Classes", "Scorer", "matched_classes", "scores_by_class"]
 
-Labels = NDArray[np.int64]
 Scorer = Callable[[Metric, Features, Reference, int], list[ScoreRecord]]
-_ARRAYS = ("arr_1", "labels")
 
 
-def class_labels(stream: ImageStream) -> Labels:
-    """Label of each image that the stream handed out, (N,).
+@dataclass(frozen=True)
+class Classes:
+    """Labels of the generated images (N,) and of the reference (M,), in one numbering.
+
+    Args:
+        generated: Labels of the images scored.
+        reference: Labels of the reference's images.
+        names: Names of the classes in the order of their labels, where they have names.
+    """
+
+    generated: NDArray[np.int64]
+    reference: NDArray[np.int64]
+    names: tuple[str, ...] | None = None
+
+    def name(self, label: int) -> str:
+        """Returns the class's name, or its number where it has none."""
+        named = self.names is not None and label < len(self.names)
+        return printable(self.names[label]) if named and self.names else str(label)
+
+    @property
+    def missing(self) -> list[int]:
+        """Classes of the reference that no generated image belongs to."""
+        return sorted(set(self.reference.tolist()) - set(self.generated.tolist()))
+
+
+@dataclass
+class ClassScores:
+    """Records by label, and the classes that could not be scored, with the reason."""
+
+    records: dict[int, list[ScoreRecord]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def matched_classes(
+    stream: ImageStream, target: DataTarget | FileTarget, data: Path | None
+) -> Classes:
+    """Returns the classes of the images that the stream read and of the reference.
 
     Raises:
-        UserError: If the container has none.
+        UserError: If one of them has no labels, or the images have a class that the reference
+            does not have.
     """
-    if stream.path.suffix.lower() == ".npz":
-        return _from_array(stream)
-    names = stream.folders
-    if not names or "" in names:
-        raise UserError(
-            f"{stream.path}: not every image lies in a class's folder",
-            expected="a folder a class, or an .npz with arr_1 (labels)",
-        )
-    known = sorted(set(names))
-    if all(name.isdigit() for name in known):
-        return np.array([int(name) for name in names], np.int64)
-    return np.array([known.index(name) for name in names], np.int64)
-
-
-def _from_array(stream: ImageStream) -> Labels:
-    with np.load(stream.path, allow_pickle=False) as file:
-        name = next((n for n in _ARRAYS if n in file.files), None)
-        if name is None:
-            raise UserError(
-                f"{stream.path} holds no labels", expected="an array arr_1 or labels, (N,)"
-            )
-        found = file[name]
-    if found.ndim == 2:
-        found = found.argmax(axis=1)
-    if found.shape != (stream.total,) or not np.issubdtype(found.dtype, np.integer):
-        raise UserError(
-            f"{stream.path}: {name} is {found.dtype} {found.shape}",
-            expected=f"one whole number for each of {stream.total} images",
-        )
-    return found.astype(np.int64)
-
-
-def target_labels(target: DataTarget | FileTarget, data: Path | None) -> Labels:
-    """Label of each image of the reference, (M,).
-
-    Raises:
-        UserError: If it has none.
-    """
-    labels = target.dataset.open(data).labels() if isinstance(target, DataTarget) else None
+    labels = stream.labels()
+    where = printable(str(stream.path))
     if labels is None:
+        what = "holds no labels" if stream.path.is_file() else "not every image lies in a class's"
+        raise UserError(
+            f"{where}: {what}{'' if stream.path.is_file() else ' folder'}",
+            expected="a folder for each class, a dataset.json, or an .npz with arr_1 (labels)",
+        )
+    images = target.dataset.open(data) if isinstance(target, DataTarget) else None
+    known = images.labels() if images is not None else None
+    if known is None:
         raise UserError(
             f"the reference has no class labels ({target.words})",
             expected="a data set with classes, such as digits or cifar10",
         )
-    return labels
+    names: tuple[str, ...] | None = getattr(images, "names", None)
+    own = renumbered(labels, names, where)
+    strange = sorted(set(own.tolist()) - set(known.tolist()))
+    if strange:
+        raise UserError(
+            f"the reference has no class {strange[0]}",
+            expected=f"{int(known.min())} to {int(known.max())}",
+        )
+    return Classes(own, known, names)
 
 
 def scores_by_class(
     metrics: list[Metric],
     generated: Features,
-    labels: Labels,
     reference: Reference,
-    known: Labels,
+    classes: Classes,
     score: Scorer,
-) -> dict[int, list[ScoreRecord]]:
-    """Every metric that compares, for each class of the images.
+) -> ClassScores:
+    """Returns every metric that compares, for each class of the images.
 
     Args:
         metrics: The metrics.
         generated: Features of all images.
-        labels: Their labels.
         reference: With the features of all its images.
-        known: Their labels.
+        classes: Labels of both.
         score: Makes records of a metric, a class's features, its reference and label.
 
     Raises:
-        UserError: For a class that the reference does not have.
-        MetricError: For a class with too few images, naming it.
+        UserError: If the reference does not keep the features of all its images.
+        MetricError: If no class can be scored, naming the first.
     """
-    if reference.features is None or len(reference.features) != len(known):
+    if reference.features is None or len(reference.features) != len(classes.reference):
         raise UserError("the reference keeps no features of all its images, so it has no classes")
-    strange = sorted(set(labels.tolist()) - set(known.tolist()))
-    if strange:
-        raise UserError(f"the reference has no class {strange[0]}",
-                        expected=f"0 to {int(known.max())}")  # fmt: skip
-    found = {}
-    for label in sorted(set(labels.tolist())):
-        own, other = _of(generated, labels == label), _of(reference.features, known == label)
-        against = reference_from_features(other, f"{reference.digest}/{label}")
+    found = ClassScores()
+    comparing = [metric for metric in metrics if metric.needs_reference]
+    for label in sorted(set(classes.generated.tolist())):
+        own = _of(generated, classes.generated == label)
+        other = _of(reference.features, classes.reference == label)
         try:
-            found[label] = [
-                record
-                for metric in metrics
-                if metric.needs_reference
-                for record in score(metric, own, against, label)
-            ]
+            against = reference_from_features(other, f"{reference.digest}/{label}")
+            found.records[label] = [r for m in comparing for r in score(m, own, against, label)]
         except MetricError as error:
-            raise MetricError(f"class {label}: {error}") from None
+            found.skipped.append(f"class {classes.name(label)}: {error}")
+    if not found.records and found.skipped:
+        raise MetricError(found.skipped[0])
     return found
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cmbench.core.errors import UserError
+from cmbench.core.files import atomic_file, new_file
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.containers import ImageStream
@@ -94,6 +95,7 @@ def nearest_training_images(
     data: Path | None = None,
     batch: int = 64,
     out: Path | None = None,
+    overwrite: bool = False,
     tick: Tick | None = None,
 ) -> NeighbourReport:
     """Compares the images of a folder, .zip, .npz or .npy with a training set.
@@ -107,13 +109,16 @@ def nearest_training_images(
         near: Training images beside each.
         data: Where the data set is.
         batch: Images at once.
-        out: Picture to write: a row a sample, then its neighbours, with their distances.
+        out: PNG to write: one row per sample, then its neighbours, with their distances.
+        overwrite: Whether a file that is there may be replaced.
         tick: Progress.
 
     Raises:
-        UserError: If the reference has no images, or the samples are of another size or broken.
+        UserError: If the reference has no images, the samples are of another size or broken, or a
+            file `out` is there.
         Pending: If data or weights are not on this machine.
     """
+    form = _picture_format(out, overwrite=overwrite) if out is not None else ""
     target = find_target(reference, data)
     if not isinstance(target, DataTarget):
         raise UserError(
@@ -137,11 +142,22 @@ def nearest_training_images(
     sets = [training.pixels(n.nearest) for n in chosen]
     chosen = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(chosen, sets, strict=True)]
     if out is not None:
-        _sheet([(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]).save(out)
+        rows_shown = [(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]
+        with atomic_file(out) as file:
+            _sheet(rows_shown).save(file, format=form)
     return NeighbourReport(
         len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in found),
         sum(n.levels == 0 for n in chosen), chosen,
     )  # fmt: skip
+
+
+def _picture_format(out: Path, *, overwrite: bool) -> str:
+    """The format that a picture's name asks for; refused before anything is computed."""
+    new_file(out, overwrite=overwrite)
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise UserError(f"{out} names no format of pictures", expected="a name such as copies.png")
+    return form
 
 
 def _neighbours(

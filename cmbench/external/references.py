@@ -5,22 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 
-from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.core.text import printable
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import run_job
-from cmbench.external.containers import ImageStream
+from cmbench.external.containers import ImageStream, ignored_files
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Reference
 from cmbench.metrics.statistics.formats import Statistics, open_statistics
-from cmbench.store.jobs import Job, make_job
+from cmbench.store.jobs import Job
+from cmbench.suite.score_jobs import reference_job
 
-__all__ = ["DataTarget", "FileTarget", "dataset_of", "features_of", "find_target"]
+__all__ = [
+    "DataTarget",
+    "FileTarget",
+    "dataset_of",
+    "features_of",
+    "find_target",
+    "is_statistics",
+]
 
 
 @dataclass
@@ -32,11 +40,13 @@ class DataTarget:
     count: int
     fingerprint: str
     shape: tuple[int, int, int]
+    ignored: int = 0
 
     @property
     def words(self) -> str:
         """What the images were compared with."""
-        return f"data set {self.dataset.spec()}, {self.count} images"
+        others = f" ({ignored_files(self.ignored)})" if self.ignored else ""
+        return f"data set {self.dataset.spec()}, {self.count} images{others}"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
@@ -49,21 +59,8 @@ class DataTarget:
         return context.reference(job.address.key), job.spec
 
     def _job(self, extractor: FeatureExtractor) -> Job:
-        # The same specification as a suite's, so that both share the output and the fingerprint.
-        return make_job(
-            "reference",
-            {
-                "data": self.fingerprint,
-                "extractor": extractor.spec(),
-                "weights": extractor.weights_digest(),
-                "count": None,
-            },
-            title=f"reference {self.dataset.name} in {extractor.name}",
-            transport={
-                "dataset": self.dataset.model_dump(mode="json") | {"name": self.dataset.name},
-                "data_path": str(self.path) if self.path else None,
-            },
-        )
+        weights = extractor.weights_digest()
+        return reference_job(self.dataset, self.path, self.fingerprint, extractor, weights)
 
 
 @dataclass
@@ -73,12 +70,19 @@ class FileTarget:
     path: Path
     held: Statistics
 
-    shape: None = None
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape (C, H, W) of the images inside of the file, where it holds images."""
+        held = self.held.images
+        if held is None or len(held) != 4 or held[3] not in (1, 3):
+            return None
+        return held[3], held[1], held[2]
 
     @property
     def words(self) -> str:
         """What the images were compared with."""
-        return f"{self.path} ({self.held.form}, SHA-256 {self.held.reference.digest[:12]})"
+        digest = self.held.reference.digest[:12]
+        return f"{printable(str(self.path))} ({self.held.form}, SHA-256 {digest})"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
@@ -127,6 +131,11 @@ def dataset_of(text: str) -> Dataset:
     return named
 
 
+def is_statistics(reference: str | Path) -> bool:
+    """Tells by its suffix whether a reference is a file of statistics, and not a data set."""
+    return Path(reference).suffix.lower() in (".npz", ".pkl", ".pickle")
+
+
 def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTarget:
     """The reference by its name: a file of statistics by its suffix, else a data set.
 
@@ -134,12 +143,12 @@ def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTa
         UserError: For an unknown data set, or a file that is not one of statistics.
         Pending: If the data is not on this machine.
     """
-    path = Path(reference)
-    if path.suffix.lower() in (".npz", ".pkl", ".pickle"):
-        return FileTarget(path, open_statistics(path))
+    if is_statistics(reference):
+        return FileTarget(Path(reference), open_statistics(Path(reference)))
     dataset = dataset_of(str(reference))
     images = dataset.open(data)
-    return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape)
+    ignored: int = getattr(images, "ignored", 0)
+    return DataTarget(dataset, data, len(images), images.fingerprint(), images.shape, ignored)
 
 
 def features_of(
@@ -157,23 +166,13 @@ def features_of(
     """
     parts: dict[str, dict[str, list[NDArray[np.float32]]]] = {}
     done = 0
-    with torch.inference_mode():
-        for block in stream.batches(batch):
-            if stream.bad and not skip_bad:
-                continue  # They will be refused: the rest is only read, to name and count.
-            pixels = torch.from_numpy(block).to(context.device)
-            for name, extractor in built.items():
-                for layer, rows in extractor(pixels).items():
-                    found = rows.float().cpu().numpy()
-                    _require_finite(found, layer, done)
-                    parts.setdefault(name, {}).setdefault(layer, []).append(found)
-            done += len(block)
-            if tick is not None:
-                tick(done, 0)
+    for block in stream.batches(batch):
+        if stream.bad and not skip_bad:
+            continue  # They will be refused: the rest is only read, to name and count.
+        for name, extractor in built.items():
+            for layer, rows in extractor.features(block, context.device, done).items():
+                parts.setdefault(name, {}).setdefault(layer, []).append(rows)
+        done += len(block)
+        if tick is not None:
+            tick(done, 0)
     return parts
-
-
-def _require_finite(rows: NDArray[np.float32], layer: str, first: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise CmbenchError(f"feature '{layer}' of image {first + bad[0]} is not finite")

@@ -17,18 +17,18 @@ from cmbench.core.digests import digest
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.engine.context import JobContext, Tick
-from cmbench.external.by_class import Scorer, class_labels, scores_by_class, target_labels
+from cmbench.external.by_class import Classes, Scorer, matched_classes, scores_by_class
 from cmbench.external.containers import BadImage, ImageStream
-from cmbench.external.references import DataTarget, features_of, find_target
+from cmbench.external.references import features_of, find_target
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference
 from cmbench.record.schema import ScoreRecord
+from cmbench.suite.score_jobs import protocol
 
-__all__ = ["ImageScores", "metric_specs", "score_images"]
+__all__ = ["ImageScores", "metric_specs", "metrics_for", "score_images"]
 
 Spec = str | dict[str, Any]
 _NAMED = 10
-_TITLES = {"inception_score": "Inception Score", "kid": "KID", "sfid": "sFID"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class ImageScores:
         scores: The numbers, each with its protocol and fingerprint.
         skipped: Metrics that were left out by default, and why.
         classes: By class, where that was asked for: the same numbers of its images alone.
+        class_names: Name of each of these classes; its number where it has none.
     """
 
     images: int
@@ -58,6 +59,7 @@ class ImageScores:
     scores: list[ScoreRecord]
     skipped: list[str] = field(default_factory=list)
     classes: dict[int, list[ScoreRecord]] = field(default_factory=dict)
+    class_names: dict[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -102,7 +104,7 @@ def score_images(
     batch: int = 64,
     tick: Tick | None = None,
 ) -> ImageScores:
-    """Scores the images of a folder, .zip, .npz or .npy.
+    """Scores the images of a folder, .zip, .npz, .npy or .parquet.
 
     Args:
         images: The container.
@@ -113,7 +115,7 @@ def score_images(
             by default those that the reference allows.
         size: (height, width) expected; that of the reference's images by default.
         skip_bad: Score what is left when images are broken or of another size or mode.
-        per_class: Score each class alone too (`score_images_classes`).
+        per_class: Score each class alone too (`cmbench.external.by_class`).
         data: Where the reference's data set is.
         batch: Images in memory at once; changes no number.
         tick: Progress.
@@ -124,9 +126,9 @@ def score_images(
         Pending: If data or weights are not on this machine.
     """
     extractors: list[FeatureExtractor] = [create("features", spec) for spec in features]
-    chosen = _chosen(metrics, extractors)
+    chosen = metrics_for(metrics, extractors)
     target = find_target(reference, data)
-    own = target.shape if isinstance(target, DataTarget) else None
+    own = target.shape
     stream = ImageStream(images, size or (own[1:] if own else None), own[0] if own else None)
     built = {e.name: context.extractor(e.spec()) for e in extractors}
     parts = features_of(stream, built, context, batch, skip_bad, tick)
@@ -135,25 +137,24 @@ def score_images(
     if not parts:
         raise UserError(f"{images}: not one of {stream.total} images can be scored",
                         fix=_first(stream.bad))  # fmt: skip
-    labels = class_labels(stream) if per_class else None
-    known = target_labels(target, data) if per_class else None
-    scores, skipped, classes = [], [], dict[int, list[ScoreRecord]]()
+    labels = matched_classes(stream, target, data) if per_class else None
+    scores, skipped, classes = [], _without_images(labels), dict[int, list[ScoreRecord]]()
     for extractor in extractors:
         generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
         mine = [m for m, name in chosen if name == extractor.name]
         needed = any(metric.needs_reference for metric in mine)
         other = target.reference(extractor, context, batch) if needed else None
         for metric in mine:
-            lacks = other is not None and other[0].features is None and _wants_rows(metric)
+            lacks = other is not None and other[0].features is None and metric.needs_rows
             if lacks and not metrics:
                 skipped.append(f"{metric.name}: the reference holds moments only")
                 continue
             scores += _score(metric, extractor, generated, other)
-        if labels is not None and known is not None and other is not None:
-            found = scores_by_class(
-                mine, generated, labels, other[0], known, _scorer(extractor, other[1])
-            )
-            for label, records in found.items():
+        if labels is not None and other is not None:
+            scorer = _scorer(extractor, other[1])
+            found = scores_by_class(mine, generated, other[0], labels, scorer)
+            skipped += [text for text in found.skipped if text not in skipped]
+            for label, records in found.records.items():
                 classes.setdefault(label, []).extend(records)
     count = stream.total - len(stream.bad)
     assert stream.size is not None
@@ -161,12 +162,30 @@ def score_images(
     return ImageScores(
         count, (stream.channels, *stream.size), stream.digest, stream.duplicates,
         stream.ignored, list(stream.bad), target.words, scores, skipped, classes,
+        {} if labels is None else {label: labels.name(label) for label in classes},
     )  # fmt: skip
 
 
-def _chosen(
+def _without_images(classes: Classes | None) -> list[str]:
+    missing = classes.missing if classes else []
+    shown = ", ".join(classes.name(label) for label in missing[:_NAMED]) if classes else ""
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return [f"no images of class {shown}{more}"] if missing else []
+
+
+def metrics_for(
     metrics: Sequence[tuple[Spec, str | None]], extractors: list[FeatureExtractor]
 ) -> list[tuple[Metric, str]]:
+    """Returns each metric with the name of every extractor that has its layers.
+
+    Args:
+        metrics: Metrics and the extractor of each, or None for all that have its layers; by
+            default the Frechet distance, KID, precision and recall.
+        extractors: The extractors.
+
+    Raises:
+        UserError: For an unknown metric, or one whose layers no extractor has.
+    """
     given = metrics or [(n, None) for n in ("frechet_distance", "kid", "precision_recall")]
     found: list[tuple[Metric, str]] = []
     for spec, wanted in given:
@@ -210,10 +229,6 @@ def _first(bad: list[BadImage]) -> str:
     return f"look at {bad[0].name}: {bad[0].detail}" if bad else ""
 
 
-def _wants_rows(metric: Metric) -> bool:
-    return metric.name not in ("frechet_distance", "sfid", "fd_infinity")
-
-
 def _scorer(extractor: FeatureExtractor, told: dict[str, Any]) -> Scorer:
     """Scores of one class, whose label is part of the protocol."""
 
@@ -230,26 +245,21 @@ def _score(
     other: tuple[Reference, dict[str, Any]] | None,
 ) -> list[ScoreRecord]:
     reference, told = other if other is not None and metric.needs_reference else (None, None)
-    protocol = {
-        "metric": metric.spec(),
-        "extractor": extractor.spec(),
-        "weights": extractor.weights_digest(),
-        "reference": told,
-        "images": len(generated),
-        "quantisation": "as given",
-    }
-    space = extractor.distance_name
+    weights = extractor.weights_digest()
+    hashed = protocol(
+        metric, extractor, weights, told, images=len(generated), quantisation="as given"
+    )
     return [
         ScoreRecord(
             name=name,
-            title=space if name == "frechet_distance" else f"{_TITLES.get(name, name)} ({space})",
+            title=metric.title_of(name, extractor),
             value=score.value,
             error=score.error,
             interval=score.interval,
             count=score.count,
             higher_is_better=metric.higher_is_better,
-            fingerprint=digest(protocol),
-            protocol=protocol,
+            fingerprint=digest(hashed),
+            protocol=hashed,
             details=score.details,
         )
         for name, score in metric.scores(generated, reference).items()

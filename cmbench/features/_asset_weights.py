@@ -9,7 +9,9 @@ from torch import Tensor
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing, regular_file
 from cmbench.core.paths import cache_folder
+from cmbench.core.tensor_files import read_safetensors
 
 __all__ = ["read_state", "weights_path"]
 
@@ -46,14 +48,10 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     kept = path.with_name(path.name + ".sha256")
     if kept.is_file() and kept.read_text("utf-8").split()[0] != file_sha256(path):
         raise UserError(f"{path} is damaged", fix="delete it and fetch it again")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    with parsing(regular_file(path, "weights file"), "a plain state dict"):
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a plain state dict: {error}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} is not a plain state dict", expected="names and tensors")
     return state

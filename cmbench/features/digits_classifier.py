@@ -28,6 +28,7 @@ class DigitsClassifier(FeatureExtractor):
 
     layers: ClassVar[dict[str, int]] = {"pool": 64, "logits": 10}
     distance_name: ClassVar[str] = "FD-digits"
+    plain_titles: ClassVar[bool] = True
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights file."""

@@ -30,6 +30,7 @@ class EfficientNetLite0Features(FeatureExtractor):
 
     layers: ClassVar[dict[str, int]] = {"pool": 1280, "logits": 1000}
     distance_name: ClassVar[str] = "FD-EffNet"
+    plain_titles: ClassVar[bool] = True
     size: int = Field(128, ge=32, le=512, description="side that pixels are resized to")
     resize: Literal["bilinear", "bicubic"] = Field(
         "bicubic", description="filter, with half pixels and antialiasing, in float"

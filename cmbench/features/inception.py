@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
+from cmbench.core.files import parsing, regular_file
 from cmbench.core.paths import cache_folder
 from cmbench.features._resize import colour, corner_resize
 from cmbench.features.base import Extractor, FeatureExtractor
@@ -37,6 +38,7 @@ class Inception(FeatureExtractor):
 
     layers: ClassVar[dict[str, int]] = {"pool": 2048, "logits": 1008, "spatial": 2023}
     distance_name: ClassVar[str] = "FID"
+    plain_titles: ClassVar[bool] = True
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
     weights: Path | None = Field(
         None, description="weights file; else CMBENCH_INCEPTION, else the cache's file"
@@ -113,7 +115,7 @@ def _folded(net: Any) -> Any:
 def _module(path: Path) -> Any:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    try:
+    with parsing(regular_file(path, "weights file"), "a plain state dict of Inception's weights"):
         # Read here first, without pickles: torch-fidelity would run code from the file.
         torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         return FeatureExtractorInceptionV3(
@@ -121,9 +123,3 @@ def _module(path: Path) -> Any:
             ["2048", "logits_unbiased"],
             feature_extractor_weights_path=str(path),
         )
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path} does not hold Inception weights: {error}") from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise UserError(f"{path} is not a plain state dict: {error}") from None

@@ -19,6 +19,8 @@ __all__ = ["AuthPct"]
 class AuthPct(Metric):
     """100 x share of authentic generated rows."""
 
+    title: ClassVar[str] = "AuthPct"
+    aliases: ClassVar[tuple[str, ...]] = ("authpct", "authenticity")
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 100.0)
     outputs: ClassVar[tuple[str, ...]] = ("auth_pct",)

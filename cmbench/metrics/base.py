@@ -1,7 +1,6 @@
 """The contract of a metric: features of generated and reference images in, a score out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,16 +9,17 @@ from numpy.typing import NDArray
 
 from cmbench.core.component import Component
 from cmbench.core.errors import CmbenchError
+from cmbench.features.base import FeatureExtractor
 
 __all__ = [
-    "BY_REFERENCE",
+    "Bounds",
     "Features",
+    "Influence",
     "Metric",
     "MetricError",
     "Moments",
     "Reference",
     "Score",
-    "terms_of",
 ]
 
 
@@ -34,6 +34,13 @@ class Moments:
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
     count: int
+
+    def reduced(self, exponent: int) -> "Moments":
+        """Of the rows over 2^exponent."""
+        if not exponent:
+            return self
+        mean, covariance = np.ldexp(self.mean, -exponent), np.ldexp(self.covariance, -2 * exponent)
+        return Moments(mean, covariance, self.count)
 
 
 @dataclass
@@ -90,21 +97,40 @@ class Score:
     details: dict[str, float] = field(default_factory=dict)
 
 
+Bounds = tuple[float | None, float | None]
+Influence = dict[str, NDArray[np.float64]]
+
+
 class Metric(Component, ABC):
-    """Scores generated images by their features."""
+    """Scores generated images by their features. All that boards and tests must know of a metric
+    is stated here, so that one file makes a metric.
+    """
 
     kind: ClassVar[str] = "metric"
     higher_is_better: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
+    title: ClassVar[str] = ""
+    """How tables call its score, if not by the score's name with spaces."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other names of the field, in lower case, which an error answers with this metric's name."""
+    bounds: ClassVar[Bounds] = (None, None)
+    """Least and greatest value that there can be, where there are such."""
     outputs: ClassVar[tuple[str, ...]] = ()
     """Names of the scores; one metric may give several (precision and recall)."""
     layers: ClassVar[tuple[str, ...]] = ("pool",)
     """Extractor layers it reads."""
     needs_reference: ClassVar[bool] = True
+    needs_rows: ClassVar[bool] = True
+    """Whether it reads the reference's rows: moments alone do not suffice."""
+    by_reference: ClassVar[tuple[str, ...]] = ()
+    """Scores whose terms belong to reference images: pairing by noise says nothing of them."""
     revision: ClassVar[int] = 1
     """Raised when the same features get other numbers; scores of earlier ones are made again."""
     least: ClassVar[int] = 2
     """Fewest generated images that it accepts."""
+
+    def version(self) -> int:
+        """The revision of the numbers that these settings give: `revision`, or a later one."""
+        return self.revision
 
     @abstractmethod
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
@@ -115,15 +141,29 @@ class Metric(Component, ABC):
                 or a reference of another width.
         """
 
+    def influence(self, generated: Features, reference: Reference | None) -> Influence | None:
+        """First-order terms (N,) of each score by generated image, mean 0; None without such.
 
-BY_REFERENCE = ("recall", "coverage")
-"""Scores whose terms belong to reference rows, which a pairing of noise says nothing of."""
-
-
-def terms_of(metric: Metric, features: Features, reference: Reference | None, name: str) -> Any:
-    """Influence terms (N,) of a score, or None for a metric that has none by sample."""
-    influence: Callable[..., dict[str, NDArray[np.float64]]] | None
-    influence = getattr(metric, "influence", None)
-    if influence is None or name in BY_REFERENCE:
+        Two cells at the same noise are compared by the difference of their terms.
+        """
         return None
-    return influence(features, reference).get(name)
+
+    def bounds_of(self, output: str) -> Bounds:
+        """Bounds of one score."""
+        return self.bounds
+
+    def title_of(self, output: str, extractor: FeatureExtractor) -> str:
+        """How tables call a score in a feature space; other spaces than the usual are named."""
+        name = self.title or output.replace("_", " ")
+        return name if extractor.plain_titles else f"{name} ({extractor.distance_name})"
+
+    def has_terms(self, output: str) -> bool:
+        """Whether a score has terms by generated image."""
+        return type(self).influence is not Metric.influence and output not in self.by_reference
+
+    def terms(self, generated: Features, reference: Reference | None, output: str) -> Any:
+        """Influence terms (N,) of one score, or None where it has none by generated image."""
+        if not self.has_terms(output):
+            return None
+        found = self.influence(generated, reference)
+        return None if found is None else found.get(output)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from cmbench.metrics._rows import feature_rows, reference_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics.intervals.skewed import skewed_interval, skewness
+from cmbench.metrics.intervals.skewed import tailed_interval
 
 __all__ = ["CMMD"]
 
@@ -25,6 +25,7 @@ _BLOCK, _ROWS = 1024, 2048
 class CMMD(Metric):
     """Squared maximum mean discrepancy with a Gaussian kernel, rows brought to length 1."""
 
+    title: ClassVar[str] = "CMMD"
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("cmmd",)
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -47,10 +48,11 @@ class CMMD(Metric):
         linear = float(terms.var(ddof=1) / own)
         degenerate, second = self._second_order(rows, terms)
         error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
-        low, high = skewed_interval(value, error, skewness(terms, second), own)
+        (low, high), tail = tailed_interval(value, error, terms, second)
         details = {
             "unbiased": self.scale * float(sum(alone) - 2 * across.mean()),
             "reference_count": float(len(other)),
+            **tail,
         }
         return {"cmmd": Score(value, error, (max(low, 0.0), high), own, details)}
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
-from cmbench.metrics.base import Features, Metric, Reference, Score
+from cmbench.metrics.base import Bounds, Features, Metric, Reference, Score
 from cmbench.metrics.neighbours.occupancy import reached_score
-from cmbench.metrics.neighbours.search import Balls, balls_of, radii_of
+from cmbench.metrics.neighbours.search import Balls, balls_of, in_range, radii_of
 
 __all__ = ["DensityCoverage"]
 
@@ -21,6 +21,8 @@ __all__ = ["DensityCoverage"]
 class DensityCoverage(Metric):
     """How often reference balls hold generated rows, and how many of them hold any."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("prdc", "dc", "density", "coverage")
+    by_reference: ClassVar[tuple[str, ...]] = ("coverage",)
     revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -42,6 +44,10 @@ class DensityCoverage(Metric):
             ),
         }
 
+    def bounds_of(self, output: str) -> Bounds:
+        """Coverage is a share; density has no upper bound."""
+        return (0.0, 1.0) if output == "coverage" else self.bounds
+
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
@@ -54,4 +60,6 @@ class DensityCoverage(Metric):
         rows = feature_rows(generated, "pool", least=2)
         other = reference_rows(reference, "pool", least=self.k + 1, width=rows.shape[1])
         radii = radii_of(reference_features(reference), other, "pool", self.k)
+        rows, other, exponent = in_range(rows, other)
+        radii = np.ldexp(radii, -2 * exponent)
         return balls_of(rows, other, reference_radii=radii, strict=True)

@@ -15,7 +15,7 @@ from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
 from cmbench.metrics.frechet.distance import frechet, moment_distance, quadratic_variance
 from cmbench.metrics.frechet.moments import MomentSum, reference_moments
 from cmbench.metrics.frechet.reference import target_of_moments
-from cmbench.metrics.intervals.skewed import skewed_interval, skewness
+from cmbench.metrics.intervals.skewed import tailed_interval
 
 __all__ = ["FrechetInfinity"]
 
@@ -23,6 +23,8 @@ __all__ = ["FrechetInfinity"]
 class FrechetInfinity(Metric):
     """Jackknife-corrected squared Frechet distance; sample i belongs to shard i mod `shards`."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("fid_infinity", "fid_inf")
+    needs_rows: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
     least: ClassVar[int] = 4
@@ -64,6 +66,6 @@ class FrechetInfinity(Metric):
         details = {"frechet_distance": plain, "reference_count": float(other.count)}
         # The correction is nearly a constant: the draws are as skew as the distance's own.
         own = frechet(generated, reference, "pool")
-        skew = skewness(own.influence, own.second)
-        interval = skewed_interval(value, error, skew, len(rows))
+        interval, tail = tailed_interval(value, error, own.influence, own.second)
+        details |= tail
         return {"fd_infinity": Score(value, error, interval, len(rows), details)}

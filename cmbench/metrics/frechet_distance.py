@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference, Score
 from cmbench.metrics.frechet.distance import frechet, frechet_score
 
@@ -19,6 +20,8 @@ __all__ = ["FrechetDistance"]
 class FrechetDistance(Metric):
     """Squared Frechet distance between Gaussians fitted to generated and reference features."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("fid", "fd", "frechet_inception_distance")
+    needs_rows: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("frechet_distance",)
@@ -26,6 +29,10 @@ class FrechetDistance(Metric):
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The distance; details: bias at this count, mean_term, reference_count."""
         return {"frechet_distance": frechet_score(generated, reference, "pool")}
+
+    def title_of(self, output: str, extractor: FeatureExtractor) -> str:
+        """The distance's own name in this space: only Inception's is FID."""
+        return extractor.distance_name
 
     def influence(
         self, generated: Features, reference: Reference | None

@@ -47,6 +47,8 @@ class _Pass(NamedTuple):
 class InceptionScore(Metric):
     """exp of the information between image and class, averaged over splits."""
 
+    title: ClassVar[str] = "Inception Score"
+    aliases: ClassVar[tuple[str, ...]] = ("is", "isc")
     revision: ClassVar[int] = 3
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (1.0, None)
@@ -63,12 +65,12 @@ class InceptionScore(Metric):
             MetricError: If a split would have fewer than 2 samples.
         """
         whole = self._pass(self._rows(generated))
-        value = float(np.mean(whole.parts))
+        value = _known(float(np.mean(whole.parts)))
         error = float(np.sqrt((whole.terms**2).sum())) / len(whole.terms)
         details = {
             "splits": float(self.splits),
             "split_deviation": float(np.std(whole.parts)),
-            "one_split": whole.together,
+            "one_split": max(whole.together, 1.0),
         }
         interval = (max(value - 1.96 * error, 1.0), value + 1.96 * error)
         return {"inception_score": Score(value, error, interval, len(whole.terms), details)}
@@ -80,7 +82,7 @@ class InceptionScore(Metric):
             MetricError: As `scores`.
         """
         rows = self._rows(generated)
-        return float(np.mean([_Part.of(rows, i).score() for i in self._parts(len(rows))]))
+        return _known(np.mean([_Part.of(rows, i).score() for i in self._parts(len(rows))]))
 
     def influence(
         self, generated: Features, reference: Reference | None
@@ -116,6 +118,17 @@ class InceptionScore(Metric):
         mean = sums / len(rows)
         together = float(np.exp(entropy / len(rows) - xlogy(mean, mean).sum()))
         return _Pass(parts, terms, together)
+
+
+def _known(value: float | np.floating) -> float:
+    """The score, which rounding alone brings below 1.
+
+    Raises:
+        MetricError: If it is not finite.
+    """
+    if not np.isfinite(value):
+        raise MetricError("a sample's logits lie further apart than float32 can tell")
+    return max(float(value), 1.0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,11 @@ The unbiased MMD^2 with k(x, y) = (x.y / d + 1)^3. By default over all pairs at 
 than 100 subsets of 1,000 up to some 10,000 samples, and of lower variance; `subsets` gives the
 customary mean over random subsets, drawn as torch-fidelity draws them. Near-equal sets give
 negative values: that is right. The features need not be Inception's.
+
+With w_i the share of the mean that row i has (0 for a row that no subset drew) and w_ij that of
+the pair, the value's variance, reference and draw held fixed, is sum_i var u_i + 2 E[k~^2] sum_ij
+w_ij^2: u_i the first-order terms against the reference rows that were drawn with row i, k~ the
+doubly centred kernel. Few small subsets have several times the error of all pairs.
 """
 
 from dataclasses import dataclass
@@ -13,10 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import sparse
 
+from cmbench.metrics._range import largest
 from cmbench.metrics._rows import feature_rows, reference_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics.intervals.skewed import skewed_interval, skewness
+from cmbench.metrics.intervals.skewed import tailed_interval
 
 __all__ = ["KID"]
 
@@ -24,11 +31,14 @@ Array = NDArray[np.float64]
 _BLOCK = 512
 """Rows at a time: a block of kernel values stays in a core's cache."""
 _ROWS = 2048
+_LEAST, _MOST = 1e-4, 1e16
+"""Largest feature: below, rounding of the kernel near 1 shows; above, its cube overflows."""
 
 
 class KID(Metric):
     """Unbiased squared maximum mean discrepancy with the cubic kernel."""
 
+    title: ClassVar[str] = "KID"
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("kid",)
     subsets: int = Field(0, ge=0, description="random subsets to average; 0: all pairs at once")
@@ -43,23 +53,35 @@ class KID(Metric):
         """
         rows, other = self._pair(generated, reference)
         details = {"reference_count": float(len(other))}
-        value, terms = self._exact(generated, reference)
-        if self.subsets:
-            drawn = self._drawn(rows, other)
-            details |= {"subset_deviation": float(np.std(drawn)), "all_pairs": value}
-            value = float(np.mean(drawn))
-        linear = float(terms.var(ddof=1) / len(rows))
-        # Estimated terms hold the variance of the kernel's degenerate part twice.
+        exact = self._exact(generated, reference)
+        value, terms = exact.value, exact.terms
         degenerate, second = self._second_order(rows, terms)
-        error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
-        interval = skewed_interval(value, error, skewness(terms, second), len(rows))
-        return {"kid": Score(value, error, interval, len(rows), details)}
+        if self.subsets:
+            drawn = self._drawn(generated, reference)
+            details |= {"subset_deviation": float(np.std(drawn.values)), "all_pairs": value}
+            value, terms, second = float(np.mean(drawn.values)), drawn.terms, drawn.shift * second
+            error = float(terms.std(ddof=1) / np.sqrt(len(rows)))
+        else:
+            linear = float(terms.var(ddof=1) / len(rows))
+            # Estimated terms hold the variance of the kernel's degenerate part twice.
+            error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
+        interval, tail = tailed_interval(value, error, terms, second)
+        return {"kid": Score(value, error, interval, len(rows), details | tail)}
+
+    def version(self) -> int:
+        """Later for subsets: their error was that of all pairs."""
+        return self.revision + (self.subsets > 0)
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """First-order term of each generated sample, (N,), mean 0: 2 (h_i - mean h)."""
-        return {"kid": self._exact(generated, reference)[1]}
+        """First-order term of each generated sample, (N,), mean 0: 2 (h_i - mean h).
+
+        Of subsets, by the subsets that drew the sample, and brought to the stated variance.
+        """
+        if self.subsets:
+            return {"kid": self._drawn(generated, reference).terms}
+        return {"kid": self._exact(generated, reference).terms}
 
     def _pair(
         self, generated: Features, reference: Reference | None
@@ -69,19 +91,25 @@ class KID(Metric):
         few = min(len(rows), len(other))
         if self.subsets and few < self.subset_size:
             raise MetricError(f"{few} samples are fewer than subset_size {self.subset_size}")
+        size = max(largest(rows), largest(other))
+        if size and not _LEAST <= size <= _MOST:
+            raise MetricError(
+                f"KID's kernel, a cube of one plus a product, can't tell features of {size:.3g} "
+                f"apart: their largest must lie in {_LEAST:g} to {_MOST:g}"
+            )
         return rows, other
 
-    def _exact(self, generated: Features, reference: Reference | None) -> tuple[float, Array]:
+    def _exact(self, generated: Features, reference: Reference | None) -> "_Kept":
         rows, other = self._pair(generated, reference)
         kept = generated.cache.get("kid")
         if isinstance(kept, _Kept) and kept.reference is reference:
-            return kept.value, kept.terms
+            return kept
         within, across = _within(rows), _across(rows, other)
         value = float(within.mean() + _own_mean(reference, other) - 2 * across.mean())
         terms = 2 * (within - across)
         terms -= terms.mean()
-        generated.cache["kid"] = _Kept(reference, value, terms)
-        return value, terms
+        found = generated.cache["kid"] = _Kept(reference, value, terms, within)
+        return found
 
     def _second_order(self, rows: NDArray[np.float32], terms: Array) -> tuple[float, float]:
         """Variance of the second-order part of the U-statistic, 2 E[k~(x, x')^2] / (n (n - 1)),
@@ -98,15 +126,64 @@ class KID(Metric):
         variance = max(2 * centred / (len(rows) * (len(rows) - 1)), 0.0)
         return variance, float(2 * product) / (n * (n - 1))
 
-    def _drawn(self, rows: NDArray[np.float32], other: NDArray[np.float32]) -> list[float]:
+    def _drawn(self, generated: Features, reference: Reference | None) -> "_Drawn":
+        rows, other = self._pair(generated, reference)
+        exact = self._exact(generated, reference)
+        degenerate, _ = self._second_order(rows, exact.terms)
         # The old generator, since the draws must be torch-fidelity's.
-        draw = np.random.RandomState(self.seed)
-        values = []
+        draw, n, m = np.random.RandomState(self.seed), len(rows), self.subset_size
+        values, index, sums = [], [], np.zeros(n)
         for _ in range(self.subsets):
-            x = rows[draw.choice(len(rows), self.subset_size, replace=False)]
-            y = other[draw.choice(len(other), self.subset_size, replace=False)]
-            values.append(float(_within(x).mean() + _within(y).mean() - 2 * _across(x, y).mean()))
-        return values
+            mine = draw.choice(n, m, replace=False)
+            theirs = other[draw.choice(len(other), m, replace=False)]
+            x = rows[mine]
+            across = _across(x, theirs)
+            values.append(float(_within(x).mean() + _within(theirs).mean() - 2 * across.mean()))
+            # All pairs tell a row's own mean kernel better than its subset's.
+            own = 2 * (exact.within[mine] - across)
+            sums[mine] += (own - own.mean()) * np.sqrt(m / (m - 1))
+            index.append(mine)
+        return _Drawn.of(values, index, sums, degenerate)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Random subsets of n rows.
+
+    Args:
+        values: Of each subset.
+        terms: Of each row, (n,), mean 0; their variance / n is that of the mean of `values`.
+        shift: E[psi psi' phi] of these terms over that of all pairs.
+    """
+
+    values: list[float]
+    terms: Array
+    shift: float
+
+    @classmethod
+    def of(
+        cls, values: list[float], index: list[NDArray[np.int64]], sums: Array, degenerate: float
+    ) -> "_Drawn":
+        """From each subset's rows, the sums of their first-order terms, and the degenerate
+        variance of all pairs, 2 E[k~^2] / (n (n - 1)).
+        """
+        n, subsets, m = len(sums), len(index), len(index[0])
+        ends = np.arange(0, subsets * m + 1, m)
+        drawn = sparse.csr_array((np.ones(subsets * m), np.concatenate(index), ends), (subsets, n))
+        shared, times = (drawn @ drawn.T).toarray(), drawn.sum(axis=0)
+        squares = degenerate * n * (n - 1)
+        pairs = float((shared * (shared - 1)).sum()) / (subsets * m * (m - 1)) ** 2
+        # A row's own mean kernel is estimated from n - 1 rows.
+        excess = 2 * squares / (n - 1) * float((times**2).sum()) / (subsets * m) ** 2
+        linear = float((sums**2).sum()) / (subsets * m) ** 2
+        variance = max(linear - excess, 0.0) + squares * pairs
+        terms = sums * n / (subsets * m)
+        terms -= terms.mean()
+        spread = float(terms.var(ddof=1) / n)
+        terms *= np.sqrt(variance / spread) if spread else 1.0
+        around = drawn @ times
+        pair_share = float((around**2 - drawn @ times**2).mean()) / (m * (m - 1))
+        return cls(values, terms, pair_share * (n / (subsets * m)) ** 2)
 
 
 @dataclass(frozen=True)
@@ -114,6 +191,7 @@ class _Kept:
     reference: Reference | None
     value: float
     terms: Array
+    within: Array
 
 
 def _own_mean(reference: Reference | None, rows: NDArray[np.float32]) -> float:

@@ -17,7 +17,14 @@ from cmbench.metrics.intervals.wilson import share_score
 from cmbench.metrics.neighbours.half_precision import half_precision_hits
 from cmbench.metrics.neighbours.occupancy import Holders, reached_score
 from cmbench.metrics.neighbours.recall_error import near_pairs, recall_variance
-from cmbench.metrics.neighbours.search import Neighbours, Pairs, balls_of, neighbours_of, radii_of
+from cmbench.metrics.neighbours.search import (
+    Neighbours,
+    Pairs,
+    balls_of,
+    in_range,
+    neighbours_of,
+    radii_of,
+)
 
 __all__ = ["PrecisionRecall"]
 
@@ -25,6 +32,8 @@ __all__ = ["PrecisionRecall"]
 class PrecisionRecall(Metric):
     """Share of each set inside the other's manifold of k-nearest-neighbour balls."""
 
+    aliases: ClassVar[tuple[str, ...]] = ("pr", "prc", "precision", "recall", "ipr")
+    by_reference: ClassVar[tuple[str, ...]] = ("recall",)
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
     outputs: ClassVar[tuple[str, ...]] = ("precision", "recall")
@@ -66,6 +75,8 @@ class PrecisionRecall(Metric):
             inside, covered = half_precision_hits(rows, other, self.k)
             return _Hits(inside, covered, near_pairs(rows, other, near, covered), near)
         radii = radii_of(reference_features(reference), other, "pool", self.k)
+        rows, other, exponent = in_range(rows, other)
+        near, radii = near.reduced(exponent), np.ldexp(radii, -2 * exponent)
         balls = balls_of(rows, other, reference_radii=radii, near=near, k=self.k)
         assert balls.held is not None
         assert balls.close is not None

@@ -17,6 +17,8 @@ __all__ = ["SpatialFrechetDistance"]
 class SpatialFrechetDistance(Metric):
     """Squared Frechet distance of the extractor's `spatial` layer."""
 
+    title: ClassVar[str] = "sFID"
+    needs_rows: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("sfid",)

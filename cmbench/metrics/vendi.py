@@ -34,6 +34,8 @@ _MANY = 4
 class Vendi(Metric):
     """exp(-sum l log l) over the spectrum of the cosine kernel of the generated features."""
 
+    title: ClassVar[str] = "Vendi"
+    aliases: ClassVar[tuple[str, ...]] = ("vendi_score",)
     revision: ClassVar[int] = 2
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (1.0, None)
@@ -102,7 +104,8 @@ class _Fit:
         return cls(rows, index, values, vectors)
 
     def value(self) -> float:
-        return float(np.exp(self._entropies(len(self.index), np.zeros(1))[0]))
+        # Rounding alone brings it below 1.
+        return max(float(np.exp(self._entropies(len(self.index), np.zeros(1))[0])), 1.0)
 
     def left(self) -> Array:
         """The fall, times n - 1, of the score when each own row leaves, (n,)."""

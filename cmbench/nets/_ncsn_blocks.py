@@ -87,9 +87,24 @@ class NormPlus(nn.Module):
 
 
 class RefineNet(nn.Module):
-    """Raw network: forward(x (B, C, H, W), level (B,) int64) -> (B, C, H, W), x in [-1, 1]."""
+    """Raw network: forward(x (B, C, H, W), level (B,) int64) -> (B, C, H, W), x in [-1, 1].
 
-    def __init__(self, channels: int, width: int, stages: tuple[Stage, ...], style: Style) -> None:
+    Args:
+        channels: Image channels.
+        width: Channels of the first convolution.
+        stages: The way down, in order.
+        upwards: Names of the refinement blocks from the lowest stage up, in the authors' order.
+        style: Version of the network.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stages: tuple[Stage, ...],
+        upwards: tuple[str, ...],
+        style: Style,
+    ) -> None:
         super().__init__()
         self.style = style
         self.begin = nn.Conv2d(channels, width, 3, padding=1)
@@ -101,11 +116,10 @@ class RefineNet(nn.Module):
             self.down[stage.name] = nn.ModuleList([first, _Residual(out, out, stage, style)])
             now = out
             widths.append(out)
-        # Upwards from the lowest stage, but named as the stages are, downwards.
-        for i, stage in zip(reversed(range(len(stages))), stages, strict=True):
+        for i, name in zip(reversed(range(len(stages))), upwards, strict=True):
             lowest, out = i == len(stages) - 1, widths[max(i - 1, 0)]
             inputs = [widths[i]] if lowest else [widths[i], widths[i]]
-            self.refine[stage.name] = _Refine(inputs, out, style, last=i == 0)
+            self.refine[name] = _Refine(inputs, out, style, last=i == 0)
         self.norm = NormPlus(width, style.levels)
         self.end = nn.Conv2d(width, channels, 3, padding=1)
 

@@ -19,6 +19,7 @@ _STAGES = (
     Stage("3", 2, dilation=2),
     Stage("4", 2, dilation=4),
 )
+_UPWARDS = ("1", "2", "3", "4")
 
 
 class NCSNRefineNet(Network):
@@ -30,7 +31,7 @@ class NCSNRefineNet(Network):
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """The raw network; class labels are not known to it."""
         style = Style(self.levels, nnf.elu, refine_norms=True, mean_pool=True)
-        return _Indexed(shape[0], self.ngf, _STAGES, style)
+        return _Indexed(shape[0], self.ngf, _STAGES, _UPWARDS, style)
 
 
 class _Indexed(RefineNet):

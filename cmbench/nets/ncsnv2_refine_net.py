@@ -2,7 +2,8 @@
 
 NCSNv2 (https://arxiv.org/abs/2006.09011, appendix B). `base` is NCSN's four stages, for 32 and 64
 pixels; `deeper` (96 and 128) has five, of widths (1, 2, 2, 4, 4), and `deepest` (256) a sixth
-between its third and fourth, which the authors call 31.
+between its third and fourth, which the authors call 31. Refinement blocks are numbered upwards,
+from the lowest stage; block 31 refines stage 31 and comes before block 3.
 """
 
 from typing import Literal
@@ -23,6 +24,11 @@ _STAGES = {
     "deeper": (*_FIRST, Stage("3", 2), *_LAST),
     "deepest": (*_FIRST, Stage("3", 2), Stage("31", 2), *_LAST),
 }
+_UPWARDS = {
+    "base": ("1", "2", "3", "4"),
+    "deeper": ("1", "2", "3", "4", "5"),
+    "deepest": ("1", "2", "31", "3", "4", "5"),
+}
 _ACTIVATIONS: dict[str, Activation] = {
     "elu": nnf.elu,
     "relu": nnf.relu,
@@ -42,7 +48,8 @@ class NCSNv2RefineNet(Network):
         """The raw network; class labels are not known to it."""
         activation = _ACTIVATIONS[self.nonlinearity]
         style = Style(0, activation, refine_norms=False, mean_pool=False)
-        return _Unconditional(shape[0], self.ngf, _STAGES[self.depth], style)
+        stages, upwards = _STAGES[self.depth], _UPWARDS[self.depth]
+        return _Unconditional(shape[0], self.ngf, stages, upwards, style)
 
 
 class _Unconditional(RefineNet):

@@ -10,17 +10,15 @@ stand in `speed.json` and `provenance.json` beside the records, so equal work gi
       speed.json                  cell id -> Speed
       provenance.json             Provenance of the last run
       suite.yaml                  the suite's text as it was run
+      set_aside/                  finished cells that the suite no longer plans
 """
 
-import os
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from cmbench.core.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "SCHEMA",
     "PendingScore",
     "Provenance",
     "PublishedScore",
@@ -30,8 +28,6 @@ __all__ = [
     "Training",
     "TrainingLog",
     "TrainingPoint",
-    "read_records",
-    "read_results",
 ]
 
 SCHEMA = 1
@@ -40,9 +36,16 @@ SCHEMA = 1
 
 Scalar = str | int | float | bool | None
 
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""A digest, whole or its first digits: it is used as a file's name, so it can't be a path."""
+Shown = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""A text that tables and plots show."""
+Size = Annotated[float, Field(ge=-1e150, le=1e150)]
+"""A number whose square is finite: what errors are added by."""
+
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ScoreRecord(_Frozen):
@@ -63,16 +66,22 @@ class ScoreRecord(_Frozen):
     """
 
     name: str
-    title: str
-    value: float
-    error: float | None = None
-    interval: tuple[float, float] | None = None
-    count: int
+    title: Shown
+    value: Size
+    error: Annotated[Size, Field(ge=0)] | None = None
+    interval: tuple[Size, Size] | None = None
+    count: int = Field(ge=0)
     higher_is_better: bool
-    fingerprint: str
+    fingerprint: Id
     protocol: dict[str, Any]
     details: dict[str, float] = Field(default_factory=dict)
-    key: str = ""
+    key: Id | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise ValueError(f"interval: {self.interval[0]} to {self.interval[1]} is reversed")
+        return self
 
 
 class PendingScore(_Frozen):
@@ -132,19 +141,19 @@ class Record(_Frozen):
     schema_version: int = SCHEMA
     suite: str
     suite_version: int
-    cell: str
+    cell: Id
     status: Literal["done", "failed", "pending"]
-    label: str
+    label: Shown
     model: str
     family: str
     axes: dict[str, Scalar] = Field(default_factory=dict)
     sampler: dict[str, Any] = Field(default_factory=dict)
-    nfe: float | None = None
+    nfe: Annotated[float, Field(ge=0)] | None = None
     seed: int
-    images: int
+    images: int = Field(ge=0)
     shape: tuple[int, int, int] | None = None
-    parameters: int | None = None
-    flops_per_image: float | None = None
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    flops_per_image: Annotated[float, Field(ge=0)] | None = None
     scores: list[ScoreRecord] = Field(default_factory=list)
     pending_scores: list[PendingScore] = Field(default_factory=list)
     training: Training | None = None
@@ -162,8 +171,8 @@ class Record(_Frozen):
 class Speed(_Frozen):
     """Measured cost of a cell: differs from run to run, so it is kept apart from the record."""
 
-    seconds_per_image: float
-    batch: int
+    seconds_per_image: float = Field(ge=0)
+    batch: int = Field(ge=0)
     device: str
     threads: int | None = None
     peak_memory_bytes: int | None = None
@@ -203,38 +212,3 @@ class Provenance(_Frozen):
     packages: dict[str, str]
     data: dict[str, str] = Field(description="data set to fingerprint")
     suite_digest: str
-
-
-def read_records(folder: Path) -> list[Record]:
-    """All records of a suite's results folder, by cell id.
-
-    Raises:
-        pydantic.ValidationError: For a file that is not a record of this schema.
-    """
-    place = str(folder / "records")
-    names = os.listdir(place) if os.path.isdir(place) else []
-    # Joined as text and read as bytes: 10,000 records take a third of the time.
-    kept = sorted(name for name in names if name.endswith(".json"))
-    return [Record.model_validate_json(_bytes(f"{place}/{name}")) for name in kept]
-
-
-def _bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def read_results(folder: Path) -> list[Record]:
-    """All records of a results folder.
-
-    Raises:
-        UserError: If there are none, or one does not read.
-    """
-    try:
-        records = read_records(folder)
-    except (ValidationError, ValueError) as error:
-        raise UserError(
-            f"{folder} holds a file that does not read as a record: {str(error).splitlines()[0]}"
-        ) from None
-    if not records:
-        raise UserError(f"{folder} holds no results", expected="a folder that `cmbench run` wrote")
-    return records

@@ -7,21 +7,23 @@ cache on this machine; nothing is downloaded here.
 
 import json
 import os
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cmbench.core.errors import Pending, UserError
-from cmbench.released.torch_state import read_torch
+from cmbench.core.files import parsing, read_regular, regular_file
+from cmbench.core.tensor_files import read_safetensors
+from cmbench.released.torch_state import read_state_dict
 
 __all__ = ["DiffusersFolder", "find_diffusers", "read_diffusers_weights"]
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_HUB = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def find_diffusers(given: Path | str) -> DiffusersFolder:
         UserError: If the folder lacks a file, or a file is not JSON.
     """
     path = Path(given).expanduser()
-    if path.is_file():
-        return _folder(path.parent, weights=path)
-    if path.is_dir():
-        return _folder(path / "unet" if (path / "unet").is_dir() else path)
-    if len(path.parts) == 2 and not path.is_absolute() and not path.suffix:
+    # os.path's tests say no, where pathlib's raise, to a name that no file can have.
+    if os.path.isdir(path):
+        return _folder(path / "unet" if os.path.isdir(path / "unet") else path)
+    if os.path.lexists(path):
+        return _folder(path.parent, weights=regular_file(path, "weights file"))
+    if _HUB.fullmatch(path.as_posix()) and path.suffix not in _FILES:
         return find_diffusers(_cached(path.as_posix()))
     raise UserError(
         f"{path} is neither a folder of diffusers nor a name on the hub",
@@ -66,22 +69,8 @@ def read_diffusers_weights(path: Path) -> dict[str, Tensor]:
         UserError: If the file is broken or holds anything but tensors.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except FileNotFoundError:
-            raise UserError(f"weights file {path} does not exist") from None
-        except SafetensorError as error:
-            raise UserError(
-                f"the file is truncated or not safetensors ({error})", where=str(path)
-            ) from None
-    state = read_torch(path)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            "the file holds other things than tensors by name",
-            where=str(path),
-            expected="a state_dict",
-        )
-    return dict(state)
+        return read_safetensors(path)
+    return read_state_dict(path)
 
 
 def _folder(unet: Path, weights: Path | None = None) -> DiffusersFolder:
@@ -94,21 +83,35 @@ def _folder(unet: Path, weights: Path | None = None) -> DiffusersFolder:
         )
     if weights is None:
         found = [unet / name for name in _WEIGHTS if (unet / name).is_file()]
-        if not found:
-            raise UserError(f"{unet} holds no weights", expected=" or ".join(_WEIGHTS))
-        weights = found[0]
+        weights = found[0] if found else _other_weights(unet)
     return DiffusersFolder(
         _read(unet / "config.json"), _read(scheduler / "scheduler_config.json"), weights
     )
 
 
+def _other_weights(unet: Path) -> Path:
+    """Raises what a folder has in place of one file of weights in full precision."""
+    other = sorted(f.name for f in unet.glob("diffusion_pytorch_model*") if f.suffix in _FILES)
+    shards = [name for name in other if "-of-" in name]
+    if shards:
+        raise UserError(
+            f"{unet} holds its weights in {len(shards)} shards, first {shards[0]}",
+            expected=_WEIGHTS[0],
+            fix="save the network with diffusers: save_pretrained(FOLDER, max_shard_size='1TB')",
+        )
+    if other:
+        raise UserError(
+            f"{unet} holds only {other[0]}, a variant in another precision or name",
+            expected=_WEIGHTS[0],
+            fix=f"give that file itself: {unet / other[0]}",
+        )
+    raise UserError(f"{unet} holds no weights", expected=" or ".join(_WEIGHTS))
+
+
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", expected="a folder of diffusers") from None
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=str(path)) from None
+    data = read_regular(path, "configuration")
+    with parsing(path, "JSON", fix="bring the folder's own file again"):
+        found = json.loads(data.decode("utf-8"))
     if not isinstance(found, dict):
         raise UserError("not a mapping of keys to values", where=str(path))
     return found
@@ -118,7 +121,10 @@ def _cached(name: str) -> Path:
     """The snapshot of a hub repository that Hugging Face's cache holds."""
     place = _hub_cache() / ("models--" + name.replace("/", "--"))
     named = place / "refs" / "main"
-    revision = named.read_text("utf-8").strip() if named.is_file() else ""
+    revision = ""
+    if named.is_file():
+        with parsing(named, "the name of a revision"):
+            revision = read_regular(named).decode("utf-8").strip()
     snapshots = sorted((place / "snapshots").glob("*")) if place.is_dir() else []
     whole = [s for s in snapshots if s.name == revision] or snapshots
     if not whole:

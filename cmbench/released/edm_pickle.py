@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from cmbench.core.errors import UserError
-from cmbench.core.safe_pickle import DATA, FAULTS, OrderedEntries, Refused, SafeUnpickler, Storage
-from cmbench.released.torch_state import error_at, read_torch_bytes
+from cmbench.core.files import parsing, read_regular
+from cmbench.core.safe_pickle import OrderedEntries, Refused, SafeUnpickler
+from cmbench.released.torch_pickle import TENSORS, Storage
+from cmbench.released.torch_state import read_torch_bytes
 
 __all__ = ["EDMFile", "read_edm"]
 
@@ -42,13 +44,13 @@ class _Module:
     """What stands for a module: its class's name and its state."""
 
     def __init__(self, class_name: str = "", state: Mapping[str, Any] | None = None) -> None:
-        self.class_name, self.state = class_name, dict(state or {})
+        self.class_name, self.state = class_name, {} if state is None else state
 
     def take_state(self, state: Any) -> None:
         """Called with what the stream holds of a plain torch container."""
         if not isinstance(state, Mapping):
             raise Refused("a module whose state is not a dictionary")
-        self.state = dict(state)
+        self.state = state
 
 
 class _Container(_Module):
@@ -68,24 +70,23 @@ def read_edm(path: Path | str, key: str = "ema") -> EDMFile:
             data (naming it), or claims more than it holds.
     """
     path = Path(path)
-    try:
-        found = SafeUnpickler(io.BytesIO(path.read_bytes()), _ALLOWED).load()
-        return _network(found, key)
-    except FileNotFoundError:
-        raise UserError(f"weights file {path} does not exist") from None
-    except UserError as error:
-        raise error_at(error, path) from None
-    except FAULTS as error:
-        raise UserError(
-            f"the file is truncated or not an EDM pickle ({type(error).__name__}: {error})",
-            where=str(path),
-            fix="delete it and bring a whole copy",
-        ) from None
+    data = read_regular(path, "weights file")
+    with parsing(path, "an EDM pickle"):
+        if data.startswith(b"PK\x03\x04"):
+            raise UserError(
+                "this is a file of torch.save (a training state or a state_dict), not a network",
+                expected="a network-snapshot-*.pkl, which EDM writes beside its training states",
+            )
+        return _network(SafeUnpickler(io.BytesIO(data), _ALLOWED).load(), key)
 
 
 def _network(found: Any, key: str) -> EDMFile:
     if not isinstance(found, Mapping) or not isinstance(found.get(key), _Module):
-        held = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        held = (
+            ", ".join(map(str, found))[:200]
+            if isinstance(found, Mapping)
+            else type(found).__name__
+        )
         raise UserError(f"no network '{key}' in the file", expected=f"one of what it has: {held}")
     outer = found[key]
     inner = _mapping(outer.state, "_modules").get("model")
@@ -101,7 +102,8 @@ def _network(found: Any, key: str) -> EDMFile:
 
 def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """Parameters, then buffers, then children: the order of a state_dict."""
-    hidden = module.state.get("_non_persistent_buffers_set", ())
+    stated = module.state.get("_non_persistent_buffers_set")
+    hidden = stated if isinstance(stated, set) else set()
     for kind in ("_parameters", "_buffers"):
         for name, value in _mapping(module.state, kind).items():
             if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
@@ -141,7 +143,7 @@ def _nothing(*_: Any) -> None:
 
 
 _ALLOWED: Mapping[str, Any] = {
-    **DATA,
+    **TENSORS,
     "torch_utils.persistence._reconstruct_persistent_obj": _rebuilt,
     "torch.storage._load_from_bytes": _nested,
     "torch.nn.modules.container.ModuleDict": _Container,

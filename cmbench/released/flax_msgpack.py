@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cmbench.core.errors import UserError
+from cmbench.core.files import parsing, read_regular
 
 __all__ = ["read_flax"]
 
@@ -42,12 +43,9 @@ def read_flax(path: Path | str, trees: Collection[str] | None = None) -> dict[st
             or holds anything but arrays, numbers, text and containers.
     """
     path = Path(path)
-    try:
-        found = _Reader(path.read_bytes()).document(trees)
-    except FileNotFoundError:
-        raise UserError(f"weights file {path} does not exist") from None
-    except UserError as error:
-        raise error.at(str(path)) from None
+    data = read_regular(path, "weights file")
+    with parsing(path, "a Flax checkpoint"):
+        found = _Reader(data).document(trees)
     missing = [name for name in trees or () if name not in found]
     if missing:
         raise UserError(
@@ -71,9 +69,9 @@ class _Reader:
             raise UserError(f"not a Flax checkpoint: it holds a {kind}, not a map")
         found = {}
         for _ in range(count):
-            name = self.value(0)
+            name = _text(self.value(0))
             if trees is None or name in trees:
-                found[str(name)] = self.value(0)
+                found[name] = self.value(0)
             else:
                 self.skip(0)
         return found
@@ -89,12 +87,14 @@ class _Reader:
         if kind == "array":
             return [self.value(depth + 1) for _ in self._each(told, depth)]
         if kind == "str":
-            return str(self._take(told), "utf-8", "strict")
+            return _decoded(self._take(told))
         if kind == "bin":
             return self._take(told)
         if kind == "ext":
             code = self._take(1)[0]
-            return _extension(code, self._take(told))
+            if depth > _DEPTH:
+                raise UserError(f"the checkpoint is nested more than {_DEPTH} deep")
+            return _extension(code, self._take(told), depth + 1)
         return told
 
     def skip(self, depth: int) -> None:
@@ -143,27 +143,39 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
 
+def _decoded(raw: memoryview) -> str:
+    try:
+        return str(raw, "utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the file is damaged: text that is not UTF-8 ({error.reason})") from None
+
+
 def _text(name: Any) -> str:
     if not isinstance(name, str | int):
         raise UserError(f"a map's key is a {type(name).__name__}", expected="text")
     return str(name)
 
 
-def _extension(code: int, payload: memoryview) -> Any:
+def _extension(code: int, payload: memoryview, depth: int) -> Any:
     readers: dict[int, Callable[[Any], Any]] = {1: _array, 2: _complex, 3: _array}
     if code not in readers:
         raise UserError(f"refused: msgpack extension {code}", expected="arrays and numbers")
-    return readers[code](_Reader(payload).value(0))
+    return readers[code](_Reader(payload).value(depth))
 
 
 def _array(parts: Any) -> np.ndarray[Any, np.dtype[Any]]:
     shape, kind, raw = parts if isinstance(parts, list) and len(parts) == 3 else ([], "", b"")
-    kind = bytes(kind).decode() if isinstance(kind, memoryview) else kind
-    if kind not in _TYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise UserError(f"refused: an array of type {kind!r} and shape {shape}")
+    kind = bytes(kind).decode("latin1") if isinstance(kind, memoryview) else kind
+    sizes = isinstance(shape, list) and len(shape) <= 32 and all(type(n) is int for n in shape)
+    known = isinstance(kind, str) and kind in _TYPES and isinstance(raw, memoryview)
+    if not known or not sizes or min(shape, default=0) < 0:
+        raise UserError(
+            f"refused: an array of type {str(kind)[:40]!r} and shape {str(shape)[:80]}",
+            expected="a type of NumPy's numbers, a list of sizes, and bytes",
+        )
     dtype = np.dtype(kind).newbyteorder("<")
-    if math.prod(shape) * dtype.itemsize != len(raw):
-        claimed = math.prod(shape) * dtype.itemsize
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != len(raw):
         raise UserError(
             f"refused: an array of shape {tuple(shape)} ({claimed:,} bytes), "
             f"of which the file holds {len(raw):,}"
@@ -172,4 +184,10 @@ def _array(parts: Any) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _complex(parts: Any) -> complex:
+    if (
+        not isinstance(parts, list)
+        or len(parts) != 2
+        or not all(isinstance(n, int | float) for n in parts)
+    ):
+        raise UserError("refused: a complex number that is not two numbers")
     return complex(*parts)

@@ -7,16 +7,19 @@ file claims is checked against the bytes that are there before anything is made 
 import io
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cmbench.core.errors import UserError
-from cmbench.core.safe_pickle import FAULTS, Refused, SafeUnpickler, Storage
+from cmbench.core.files import parsing, read_regular, regular_file
+from cmbench.core.safe_pickle import Refused, SafeUnpickler
+from cmbench.released.torch_pickle import Storage, TensorUnpickler
 
-__all__ = ["read_torch", "read_torch_bytes"]
+__all__ = ["read_state_dict", "read_torch", "read_torch_bytes"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -29,18 +32,39 @@ def read_torch(path: Path | str) -> Any:
         UserError: If the file is missing, truncated, holds anything but data (naming what it asks
             for), or claims more than it holds.
     """
-    path = Path(path)
-    try:
+    path = regular_file(Path(path), "weights file")
+    with parsing(path, "a torch checkpoint"):
         with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                return _read_zip(path)
-        return _read_stream(io.BytesIO(path.read_bytes()))
-    except FileNotFoundError:
-        raise UserError(f"weights file {path} does not exist") from None
-    except UserError as error:
-        raise error_at(error, path) from None
-    except (zipfile.BadZipFile, NotImplementedError, *FAULTS) as error:
-        raise _broken(path, error) from None
+            zipped = file.read(4) == b"PK\x03\x04"
+        if not zipped:
+            return _read_stream(io.BytesIO(read_regular(path, "weights file")))
+        with zipfile.ZipFile(path) as archive:
+            return _from_archive(archive, path.stat().st_size)
+
+
+def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """The tensors by name of a `torch.save` file that holds one state_dict.
+
+    The prefix `module.`, which DataParallel gives to all names, is taken off.
+
+    Raises:
+        UserError: As `read_torch`; or if the file holds an optimiser's state, several things of
+            which one may be a state_dict, or anything else.
+    """
+    found, where = read_torch(path), str(path)
+    expected = "a state_dict: tensors by name"
+    if not isinstance(found, Mapping):
+        raise UserError(f"the file holds a {type(found).__name__}", where=where, expected=expected)
+    if {"state", "param_groups"} <= set(found):
+        raise UserError("this is an optimiser's state", where=where, expected=expected)
+    others = [name for name, value in found.items() if not isinstance(value, Tensor)]
+    if others or not all(isinstance(name, str) for name in found):
+        held = ", ".join(str(name) for name in list(found)[:6])
+        inner = next((name for name in others if isinstance(found[name], Mapping)), None)
+        fix = f"torch.save(torch.load(FILE)[{str(inner)[:40]!r}], 'weights.pt')" if inner else ""
+        raise UserError(f"the file holds {held[:200]}", where=where, expected=expected, fix=fix)
+    wrapped = bool(found) and all(name.startswith("module.") for name in found)
+    return {name.removeprefix("module.") if wrapped else name: v for name, v in found.items()}
 
 
 def read_torch_bytes(data: bytes) -> Any:
@@ -55,26 +79,6 @@ def read_torch_bytes(data: bytes) -> Any:
     return _read_stream(io.BytesIO(data))
 
 
-def error_at(error: UserError, path: Path) -> UserError:
-    """The same error with the file's path, unless it has a place."""
-    placed = UserError(error.what, where=error.where or str(path), expected=error.expected)
-    placed.fix = error.fix
-    return placed
-
-
-def _broken(path: Path, error: BaseException) -> UserError:
-    return UserError(
-        f"the file is truncated or not a torch checkpoint ({type(error).__name__}: {error})",
-        where=str(path),
-        fix="delete it and bring a whole copy",
-    )
-
-
-def _read_zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        return _from_archive(archive, path.stat().st_size)
-
-
 def _from_archive(archive: zipfile.ZipFile, length: int) -> Any:
     entries = archive.infolist()
     packed = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
@@ -87,7 +91,7 @@ def _from_archive(archive: zipfile.ZipFile, length: int) -> Any:
     if main is None:
         raise Refused("a zip archive without data.pkl, which torch.save never writes")
     bring = _from_entries(archive, main.removesuffix("data.pkl"))
-    return SafeUnpickler(io.BytesIO(archive.read(main)), bring=bring).load()
+    return TensorUnpickler(io.BytesIO(archive.read(main)), bring=bring).load()
 
 
 def _from_entries(
@@ -122,11 +126,13 @@ def _read_stream(file: io.BytesIO) -> Any:
         raise UserError("not a torch checkpoint: it doesn't start as one does")
     SafeUnpickler(file).load()
     kept: dict[str, Storage] = {}
+    used = 0
 
     def bring(key: str, kind: torch.dtype, count: int) -> Storage:
+        nonlocal used
         if key not in kept:
-            used = sum(s.values.numel() * s.values.element_size() for s in kept.values())
-            if count < 0 or used + count * kind.itemsize > end:
+            used += max(0, count) * kind.itemsize
+            if count < 0 or used > end:
                 raise Refused(
                     f"a tensor storage '{key}' of {count * kind.itemsize:,} bytes "
                     f"in a file of {end:,}"
@@ -134,9 +140,11 @@ def _read_stream(file: io.BytesIO) -> Any:
             kept[key] = Storage(torch.empty(count, dtype=kind))
         return kept[key]
 
-    found = SafeUnpickler(file, bring=bring).load()
+    found = TensorUnpickler(file, bring=bring).load()
     for key in SafeUnpickler(file).load():
-        _receive(file, kept[str(key)])
+        if not isinstance(key, str) or key not in kept:
+            raise UserError("the file is damaged: it lists a storage that nothing uses")
+        _receive(file, kept[key])
     return found
 
 

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import TypeAdapter
-
-from cmbench.record.schema import Record, ScoreRecord, Speed, read_records
+from cmbench.record.folder import Tell, on_stderr, read_records, read_speeds
+from cmbench.record.schema import Record, ScoreRecord, Speed
 from cmbench.report.disclosed import Disclosed, read_disclosed
 from cmbench.report.layout import Layout, read_layout
 from cmbench.stats.findings import Judgement, judge
@@ -240,21 +239,18 @@ class Board:
         return told
 
 
-def read_board(folder: Path) -> Board:
-    """Reads a suite's results folder.
+def read_board(folder: Path, tell: Tell = on_stderr) -> Board:
+    """Reads a suite's results folder; files that don't read are skipped and told.
 
     Raises:
         FileNotFoundError: If it holds no records.
     """
-    records = read_records(folder)
+    records = read_records(folder, tell)
     if not records:
         raise FileNotFoundError(f"{folder} holds no records")
-    speeds: dict[str, Speed] = {}
-    if (folder / "speed.json").is_file():
-        text = (folder / "speed.json").read_bytes()
-        speeds = TypeAdapter(dict[str, Speed]).validate_json(text)
+    speeds = read_speeds(folder, tell)
     suite = records[0].suite
-    layout = read_layout(folder)
+    layout = read_layout(folder, tell)
     return Board(suite, layout.title or suite, records, speeds, layout, read_disclosed(folder))
 
 

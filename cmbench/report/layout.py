@@ -1,7 +1,6 @@
 """The suite's own order of lines, and their groups, from the suite as it was run."""
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from cmbench.record.folder import Tell, on_stderr
 from cmbench.report.escape import printable
 from cmbench.report.output import read_own
 from cmbench.stats.findings import Finding
@@ -70,10 +70,10 @@ class Layout:
         return found
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path, tell: Tell = on_stderr) -> Layout:
     """Reads what reports need of a results folder's suite.yaml; a link to one is not followed.
 
-    A file that does not read is told on standard error: the numbers don't depend on it.
+    A file that does not read is told and skipped: the numbers don't depend on it.
     """
     try:
         given = yaml.safe_load(read_own(folder / "suite.yaml")) or {}
@@ -82,8 +82,7 @@ def read_layout(folder: Path) -> Layout:
         return Layout(str(given.get("title") or ""), findings, runs)
     except (yaml.YAMLError, ValidationError, ValueError, TypeError, AttributeError,
             RecursionError) as error:  # fmt: skip
-        reason = printable(str(error))[:200]
-        sys.stderr.write(f"skipped {folder / 'suite.yaml'}: it does not read ({reason})\n")
+        tell(f"skipped {folder / 'suite.yaml'}: {printable(str(error))[:200]}")
         return Layout()
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from cmbench.record.schema import Provenance
+from cmbench.record.folder import read_provenance
 from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
 from cmbench.report.findings import FINDINGS_NOTE, evidence, spread
@@ -62,7 +62,7 @@ def render_page(board: Board, folder: Path, tables: dict[str, str], stamp: str =
         disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=PUBLISHED_NOTE,
-        provenance=_provenance(folder),
+        provenance=read_provenance(folder),
         suite_text=read_own(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],
         csv=tables["leaderboard.csv"],
@@ -122,8 +122,3 @@ def _two_scores(board: Board) -> tuple[int, int]:
 def _decoys(board: Board) -> list[str]:
     lines = decoy_lines(board).splitlines()
     return [line[2:].replace("**", "") for line in lines if line.startswith("- ")]
-
-
-def _provenance(folder: Path) -> Provenance | None:
-    path = folder / "provenance.json"
-    return Provenance.model_validate_json(path.read_text("utf-8")) if path.is_file() else None

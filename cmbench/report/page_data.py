@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cmbench.record.folder import Tell, on_stderr, read_training_logs
 from cmbench.record.schema import TrainingLog
 from cmbench.report.board import Board, Column, Entry
 from cmbench.report.spread import spread_of
@@ -56,10 +57,9 @@ def protocol_of(board: Board, column: Column) -> str:
     return f"fingerprint {column.fingerprint}\n{text}"
 
 
-def read_training(folder: Path) -> list[TrainingLog]:
+def read_training(folder: Path, tell: Tell = on_stderr) -> list[TrainingLog]:
     """The loss curves of the models trained for the suite, those without points left out."""
-    files = sorted((folder / "training").glob("*.json"))
-    logs = [TrainingLog.model_validate_json(f.read_text("utf-8")) for f in files]
+    logs = read_training_logs(folder, tell).values()
     return sorted((log for log in logs if log.points), key=lambda log: log.label)
 
 

@@ -36,7 +36,9 @@ def write_site(
         if names.count(name) > 1:
             raise UserError(f"two results folders are called '{name}'", where=str(out))
     boards = []
-    write_reports(folders, tell)
+    _, failed = write_reports(folders, tell)
+    if failed:
+        raise failed[0]
     for folder, name in zip(folders, names, strict=True):
         _carry(folder, out / name)
         boards.append((name, open_board(folder)))

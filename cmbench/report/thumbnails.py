@@ -4,11 +4,11 @@ A sheet is decoded once and only its first images are kept, so that a report ove
 pixels needs no more memory than one of them.
 """
 
-import sys
 from pathlib import Path
 
 from PIL import Image
 
+from cmbench.record.folder import on_stderr
 from cmbench.report.escape import printable
 from cmbench.report.output import is_own
 from cmbench.stats.rows import Row
@@ -42,7 +42,7 @@ def first_images(path: Path, count: int, most: int) -> list[Image.Image]:
             there = min(count, sheet.height // side * ACROSS)
             return [_image(sheet, side, i, most) for i in range(there)]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        sys.stderr.write(f"skipped {printable(str(path))}: {printable(str(error))[:200]}\n")
+        on_stderr(f"skipped {path}: {printable(str(error))[:200]}")
         return []
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,34 +23,49 @@ from cmbench.report.stamp import is_current, stamp_of
 __all__ = ["open_board", "side_by_side", "write_report", "write_reports"]
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_report(folder: Path, *, plots: bool = True) -> list[Path]:
     """Writes leaderboard.* and field.*, plots/, samples.png and report.html into `folder`.
+
+    Args:
+        folder: A suite's results folder.
+        plots: Whether plots are drawn too; they take most of the time.
 
     Raises:
         UserError: If the folder holds no records, or can't be written.
     """
+    for place in (folder, folder / "plots"):
+        sweep(place)
     with _no_search_for_cycles():
-        return _written(open_board(folder), folder)
+        board = open_board(folder)
+        return _written(board, folder, _figures(board, folder) if plots else ())
 
 
 def write_reports(
     folders: list[Path], tell: Callable[[Path, int, bool], None]
-) -> dict[Path, list[Path]]:
+) -> tuple[dict[Path, list[Path]], list[UserError]]:
     """Writes the reports of several folders; those that nothing changed stay as they are.
+
+    One that can't be written does not keep the others from it: its error is returned.
 
     Args:
         folders: Results folders.
         tell: Called after each with the folder, how many are left, and whether it was written.
 
     Raises:
-        UserError: As `write_report`.
+        UserError: As `write_report`, where there is one folder alone.
     """
-    found = {}
+    found, failed = {}, []
     for i, folder in enumerate(folders):
         fresh = len(folders) > 1 and is_current(folder)
-        found[folder] = _there(folder) if fresh else write_report(folder)
+        try:
+            found[folder] = _there(folder) if fresh else write_report(folder)
+        except UserError as error:
+            if len(folders) == 1:
+                raise
+            failed.append(error)
+            continue
         tell(folder, len(folders) - i - 1, not fresh)
-    return found
+    return found, failed
 
 
 def _there(folder: Path) -> list[Path]:
@@ -60,12 +75,10 @@ def _there(folder: Path) -> list[Path]:
 _TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "field.csv", "field.tex")
 
 
-def _written(board: Board, folder: Path) -> list[Path]:
+def _written(board: Board, folder: Path, figures: Iterable[tuple[str, Figure]]) -> list[Path]:
     texts = tables(board)
     try:
-        for place in (folder, folder / "plots"):
-            sweep(place)
-        for name, figure in _figures(board, folder):
+        for name, figure in figures:
             save_figure(figure, folder, name)
         sheet = sample_sheet(board, folder)
         if sheet is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cmbench.cards.cards import find_card
-from cmbench.cards.open import open_card
+from cmbench.cards.open import open_card, open_module
 from cmbench.core.errors import UserError
 from cmbench.core.images import image_grid, to_images, to_pixels
 from cmbench.core.random import Noise
@@ -28,12 +28,10 @@ def load_denoiser(card: str, weights: Path | None, device: torch.device) -> Deno
         UserError: If it needs weights and has none, or is no denoiser.
     """
     model, file = open_card(find_card(card), weights)
-    module = model.build()
-    if file is not None:
-        model.load(module, file)
+    module = open_module(model, file, device)
     if not isinstance(module, Denoiser):
         raise UserError(f"model {card} is no consistency model: it has no noise level")
-    return module.to(device).eval().requires_grad_(False)
+    return module
 
 
 @torch.inference_mode()

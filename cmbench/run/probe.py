@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from cmbench.core.loader import create
-from cmbench.core.random import Noise
 from cmbench.denoise.model import Model
 from cmbench.engine.sampling import default_batch
 from cmbench.samplers.base import BoundGenerator, Sampler
@@ -44,8 +43,7 @@ def probe_network(model: Model, sampler: Sampler, device: torch.device) -> float
     heavy = size > _HEAVY_PARAMETERS and device.type == "cpu"
     batch = 1 if heavy else min(_PROBED_IMAGES, default_batch(generator.shape, device))
     with _StopAfter(generator.networks(), calls=1 if heavy else 3) as timed:
-        noise = Noise(0, range(batch), generator.shape, device)
-        generator.generate(noise, noise.labels(generator.classes) if generator.classes else None)
+        generator.images(0, range(batch), device)
         timed.mark(batch)
     return timed.best if timed.best < float("inf") else None
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import write_json
+from cmbench.engine.base import Engine
 from cmbench.engine.job import JobFailedError
-from cmbench.engine.local_engine import LocalEngine
-from cmbench.metrics.base import MetricError, terms_of
+from cmbench.metrics.base import MetricError
 from cmbench.stats.race import Race, Settled
 from cmbench.store.store import Address
 from cmbench.suite.planner import Cell, Plan, PlannedScore
@@ -27,7 +27,7 @@ from cmbench.suite.planner import Cell, Plan, PlannedScore
 __all__ = ["race_suite"]
 
 
-def race_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Plan:
+def race_suite(plan: Plan, engine: Engine, folder: Path) -> Plan:
     """The plan with the cells that a race settles waiting; writes `race.json`.
 
     Cells that have their number, decoys, and cells that fail are left to the run itself.
@@ -61,7 +61,7 @@ def _raced_score(plan: Plan) -> tuple[int, str]:
     """Place among a cell's scores, and name, of the first that has terms by image."""
     cell = next((c for c in plan.cells if c.scores), None)
     for place, score in enumerate(cell.scores if cell else ()):
-        if score.job is not None and hasattr(score.metric, "influence"):
+        if score.job is not None and score.metric.has_terms(score.metric.outputs[0]):
             return place, score.metric.outputs[0]
     raise UserError(
         f"suite {plan.suite.suite} has no score that a race can be judged by",
@@ -85,7 +85,7 @@ def _may_race(cell: Cell, place: int, folder: Path) -> bool:
 @dataclass
 class _Runner:
     plan: Plan
-    engine: LocalEngine
+    engine: Engine
     place: int
     name: str
 
@@ -131,7 +131,7 @@ class _Runner:
             reference = self.engine.context.reference(spec["reference"])
         features = self.engine.context.features(keys)
         value = score.metric.scores(features, reference)[self.name].value
-        return value, terms_of(score.metric, features, reference, self.name)
+        return value, score.metric.terms(features, reference, self.name)
 
 
 def _stopped(plan: Plan, cell: Cell, name: str, settled: Settled, entries: int) -> Cell:

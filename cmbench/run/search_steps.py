@@ -10,7 +10,6 @@ board shows is then not the least of many noisy ones.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,12 +108,12 @@ def search_steps(
     keeps how many were tried, for `cmbench disclose`.
     """
     extractor: FeatureExtractor = create("features", features)
-    module = extractor.build(torch.device("cpu"))
+    cpu = torch.device("cpu")
+    module = extractor.build(cpu)
     metric: Metric = create("metric", "frechet_distance")
 
     def extracted(pixels: Tensor) -> Features:
-        parts = [module(block) for block in pixels.split(64)]
-        return Features({"pool": np.concatenate([p["pool"].numpy() for p in parts])})
+        return Features(module.rows((block.numpy() for block in pixels.split(64)), cpu))
 
     known = min(len(images), 5000)
     reference = reference_from_features(

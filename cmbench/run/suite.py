@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cmbench.core.errors import disk_error
-from cmbench.engine.local_engine import LocalEngine
+from cmbench.engine.base import Engine
 from cmbench.run.results import ResultsWriter
 from cmbench.suite.planner import Plan
 
@@ -24,7 +24,7 @@ class Outcome:
     folder: Path
 
 
-def run_suite(plan: Plan, engine: LocalEngine, folder: Path) -> Outcome:
+def run_suite(plan: Plan, engine: Engine, folder: Path) -> Outcome:
     """Runs every cell of a plan and writes its results; what is done already stays.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cmbench.cards.cards import find_card
-from cmbench.cards.open import open_card
+from cmbench.cards.open import open_card, open_module
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.train.loop import Student, TrainResult, TrainState, train_in_step
@@ -48,10 +48,13 @@ def run_recipes(
     if len(recipes) > 1:
         require_alike(recipes)
     recipe, place = recipes[0], torch.device(device)
+    if data is not None and not data.exists():
+        raise UserError(f"--data {data}: it does not exist")
+    for role, given in (("teacher", teacher), ("start", start)):
+        _require_used(recipes, role, given)
+    _require_folder(out)
     images = create("dataset", recipe.dataset).open(data)
-    objective = recipe.built_objective()
-    wanted = objective.needs_teacher or objective.starts_from_teacher() or teacher is not None
-    taught = _module_of(recipe, "teacher", teacher, place) if wanted else None
+    taught = _module_of(recipe, "teacher", teacher, place) if _uses_teacher(recipe) else None
     students = [
         Student(
             each,
@@ -65,6 +68,32 @@ def run_recipes(
     )
 
 
+def _uses_teacher(recipe: Recipe) -> bool:
+    objective = recipe.built_objective()
+    return objective.needs_teacher or objective.starts_from_teacher()
+
+
+def _require_used(recipes: Sequence[Recipe], role: str, given: Path | None) -> None:
+    """Refuses --teacher or --start where no recipe would read it."""
+    if given is None:
+        return
+    used = any(r.start if role == "start" else _uses_teacher(r) for r in recipes)
+    if not used:
+        names = ", ".join(r.recipe for r in recipes)
+        raise UserError(
+            f"--{role} {given}: recipe {names} uses no {role}",
+            fix=f"leave --{role} out, or name a card in the recipe: {role}: family/card",
+        )
+
+
+def _require_folder(out: Path) -> None:
+    """Refuses a place where no folder can be made, before anything is read or trained."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file", expected="a folder, new or of this training")
+    if any(parent.is_file() for parent in out.parents):
+        raise UserError(f"--out {out} leads through a file", expected="a folder")
+
+
 def _module_of(recipe: Recipe, role: str, given: Path | None, device: torch.device) -> nn.Module:
     card = recipe.teacher if role == "teacher" else recipe.start
     if card is None:
@@ -76,7 +105,4 @@ def _module_of(recipe: Recipe, role: str, given: Path | None, device: torch.devi
             fix=f"--{role} WEIGHTS.safetensors, or the folder it was trained in",
         )
     model, file = open_card(placed, given)
-    module = model.build()
-    if file is not None:
-        model.load(module, file)
-    return module.to(device).eval()
+    return open_module(model, file, device)

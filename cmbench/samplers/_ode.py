@@ -1,13 +1,81 @@
-"""What samplers of the probability-flow ODE share: their grid, their start, one evaluation."""
+"""The loop that samplers of the probability-flow ODE share; a method writes its step.
+
+dx/dsigma = (x - D(x; sigma)) / sigma, from sigma_max to zero (EDM,
+https://arxiv.org/abs/2206.00364, eq. 1 with sigma(t) = t).
+"""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.samplers.base import Sampler
 
-__all__ = ["denoise", "sigma_steps", "start"]
+__all__ = ["Evaluate", "GridSampler", "Known", "denoise", "heun_step", "sigma_steps", "start"]
+
+Evaluate = Callable[[Tensor, float], Tensor]
+"""D(x; sigma) for states x (B, C, H, W) at one noise level."""
+
+Known = tuple[float, Tensor]
+"""A noise level and D there, from an earlier step."""
+
+
+class GridSampler(Sampler):
+    """A sampler that steps down a grid of noise levels, Karras' by default, and ends at zero."""
+
+    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
+
+    @abstractmethod
+    def step(
+        self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
+    ) -> Tensor:
+        """The state at level `then` from x (B, C, H, W) at level `now`.
+
+        Args:
+            evaluate: D(x; sigma); every call is a network evaluation.
+            x: The state, float64.
+            now: Its noise level.
+            then: The next level, below `now`; zero in the last step.
+            past: Empty before the first step: a multi-step method keeps here what it needs.
+        """
+
+    def nfe(self) -> int:
+        """One evaluation per step."""
+        return self.steps
+
+    def levels(self, denoiser: Denoiser) -> list[float]:
+        """Noise levels from the first state's to zero."""
+        return sigma_steps(denoiser, self.steps, self.rho)
+
+    def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), float64."""
+
+        def evaluate(x: Tensor, sigma: float) -> Tensor:
+            return denoise(denoiser, x, sigma, labels)
+
+        levels = self.levels(denoiser)
+        x = start(noise, levels[0])
+        past: list[Known] = []
+        for now, then in itertools.pairwise(levels):
+            x = self.step(evaluate, x, now, then, past)
+        return x
+
+
+def heun_step(evaluate: Evaluate, x: Tensor, now: float, then: float) -> Tensor:
+    """Heun's step (EDM, Algorithm 1, lines 4 to 8); Euler's where it ends at zero."""
+    slope = (x - evaluate(x, now)) / now
+    ahead = x + (then - now) * slope
+    if then == 0:
+        return ahead
+    corrected = (ahead - evaluate(ahead, then)) / then
+    return x + (then - now) * (slope + corrected) / 2
 
 
 def sigma_steps(denoiser: Denoiser, steps: int, rho: float) -> list[float]:

@@ -8,7 +8,7 @@ denoising.
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -31,8 +31,6 @@ class AnnealedLangevin(Sampler):
     `ends: denoised` returns D of the last state, as NCSNv2; `last` the last state; `before_last`
     the state before the last update, whose evaluation is spent in vain, as NCSN's authors do.
     """
-
-    stochastic: ClassVar[bool] = True
 
     levels: int | None = Field(default=None, ge=1, description="the model's ladder, or 232")
     steps_each: int = Field(default=5, ge=1, description="T, updates a level")

@@ -1,13 +1,15 @@
 """The contract of a sampler: from a denoiser and seeded noise to images."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from cmbench.core.component import Component
-from cmbench.core.errors import UserError
+from cmbench.core.errors import CmbenchError, UserError
+from cmbench.core.images import Quantisation, to_pixels
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 
@@ -26,7 +28,6 @@ class Sampler(Component, ABC):
     kind: ClassVar[str] = "sampler"
     order: ClassVar[int | None] = None
     """Order of convergence in the step size for a smooth ODE; None where the notion is absent."""
-    stochastic: ClassVar[bool] = False
     accepts: ClassVar[str] = "denoiser"
     """What kind of module it samples: `denoiser` (sigma-space, the usual case), `restorer` (cold
     diffusion), `oneshot` (a GAN's generator), `bits` (binomial diffusion),
@@ -101,3 +102,32 @@ class BoundGenerator:
     def generate(self, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1]."""
         return self.sampler.sample(self.denoiser, noise, labels)
+
+    def images(self, seed: int, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1]; each follows from (seed, its index) alone.
+
+        Raises:
+            CmbenchError: If the model makes another shape than it states.
+        """
+        noise = Noise(seed, indices, self.shape, device)
+        images = self.generate(noise, noise.labels(self.classes) if self.classes else None)
+        expected = (len(indices), *self.shape)
+        if tuple(images.shape) != expected:
+            raise CmbenchError(
+                f"the model made images of shape {tuple(images.shape)}, not {expected}"
+            )
+        return images
+
+    def pixels(
+        self,
+        seed: int,
+        indices: Sequence[int],
+        device: torch.device,
+        quantisation: Quantisation = "round",
+    ) -> Tensor:
+        """The same images as bytes on the CPU: uint8 (B, C, H, W).
+
+        Raises:
+            CmbenchError: If the model makes another shape than it states.
+        """
+        return to_pixels(self.images(seed, indices, device), quantisation).cpu()

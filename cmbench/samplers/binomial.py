@@ -20,7 +20,6 @@ __all__ = ["Binomial"]
 class Binomial(Sampler):
     """Draws each bit of x_{t-1} given x_t."""
 
-    stochastic: ClassVar[bool] = True
     accepts: ClassVar[str] = "bits"
 
     def nfe(self) -> None:

@@ -6,7 +6,7 @@ variance (beta~, right where images are points) is v = s'^2 (s^2 - s'^2) / s^2, 
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -26,8 +26,6 @@ class DDPMAncestral(Sampler):
     """What is not given is the model's habit, where it has one: else small variance, no clipping,
     all steps of a discrete process evenly, or 1000 of the Karras grid.
     """
-
-    stochastic: ClassVar[bool] = True
 
     steps: int | None = Field(default=None, ge=1, description="all of the process's, or 1000")
     variance: Literal["small", "large"] | None = Field(default=None, description="beta~ or beta")

@@ -8,7 +8,7 @@ own time, with ve/ve/none their VE ODE, with iddpm/linear/none DDIM on iDDPM's l
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -29,8 +29,6 @@ _VP_STEPS, _VP_BETA_D, _VP_BETA_MIN = 1e-3, 19.9, 0.1
 
 class EDMAblation(Sampler):
     """x' = x + h ((1 - 1 / 2 alpha) d + d' / 2 alpha), d' at x + alpha h d; alpha 1 is Heun's."""
-
-    stochastic: ClassVar[bool] = True
 
     steps: int = Field(default=18, ge=2, description="time steps before zero")
     solver: Literal["euler", "heun"] = "heun"

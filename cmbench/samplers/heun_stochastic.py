@@ -5,14 +5,13 @@ EDM (https://arxiv.org/abs/2206.00364), Algorithm 2. NFE = 2 steps - 1.
 
 import itertools
 import math
-from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
-from cmbench.samplers._ode import denoise, sigma_steps, start
+from cmbench.samplers._ode import denoise, heun_step, sigma_steps, start
 from cmbench.samplers.base import Sampler
 
 __all__ = ["HeunStochastic"]
@@ -20,8 +19,6 @@ __all__ = ["HeunStochastic"]
 
 class HeunStochastic(Sampler):
     r"""Raises s to s(1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), then steps as Heun."""
-
-    stochastic: ClassVar[bool] = True
 
     steps: int = Field(default=18, ge=1, description="noise levels before zero")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
@@ -36,6 +33,10 @@ class HeunStochastic(Sampler):
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
+
+        def evaluate(x: Tensor, sigma: float) -> Tensor:
+            return denoise(denoiser, x, sigma, labels)
+
         sigmas = sigma_steps(denoiser, self.steps, self.rho)
         x = start(noise, sigmas[0])
         for i, (level, then) in enumerate(itertools.pairwise(sigmas)):
@@ -43,12 +44,7 @@ class HeunStochastic(Sampler):
             if now > level:
                 fresh = noise.normal(i + 1).to(x.dtype) * self.noise_scale
                 x = x + math.sqrt(now**2 - level**2) * fresh
-            slope = (x - denoise(denoiser, x, now, labels)) / now
-            ahead = x + (then - now) * slope
-            if then > 0:
-                corrected = (ahead - denoise(denoiser, ahead, then, labels)) / then
-                ahead = x + (then - now) * (slope + corrected) / 2
-            x = ahead
+            x = heun_step(evaluate, x, now, then)
         return x
 
     def _gamma(self, sigma: float) -> float:

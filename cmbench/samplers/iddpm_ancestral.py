@@ -23,8 +23,6 @@ class IDDPMAncestral(Sampler):
     """x_{t-1} ~ N(mean, variance): learned between beta~ and beta, or either of them."""
 
     accepts: ClassVar[str] = "discrete"
-    stochastic: ClassVar[bool] = True
-
     steps: int | None = Field(default=None, ge=1, description="steps kept, evenly; all if none")
     respacing: str = Field(
         default="", description="as the authors write it: '250', '6,3', 'ddim8'"

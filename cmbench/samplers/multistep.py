@@ -4,7 +4,6 @@ Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 1. NFE = number
 """
 
 import math
-from typing import ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -30,8 +29,6 @@ class MultiStep(Sampler):
     `indices` into the Karras grid of `grid` points, as the authors write them (0, 22, 39: the last
     only ends the chain); or `steps` alone, which takes default points.
     """
-
-    stochastic: ClassVar[bool] = True
 
     steps: int = Field(default=2, ge=1, description="evaluations, where no points are given")
     sigmas: tuple[float, ...] | None = Field(default=None, description="points after sigma_max")

@@ -5,8 +5,6 @@ levels of which k evaluations take the first k - 1: NFE 1, 2, ..., K of a suite 
 evaluations an image, not K (K + 1) / 2. NFE = steps.
 """
 
-from typing import ClassVar
-
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -26,8 +24,6 @@ class MultiStepNested(Sampler):
     """Not to be confused with `multistep`, which chooses its points anew for every length: a
     better choice for one number of evaluations, but of those only some begin alike.
     """
-
-    stochastic: ClassVar[bool] = True
 
     steps: int = Field(default=2, ge=1, description="evaluations")
     sigmas: tuple[float, ...] = Field(

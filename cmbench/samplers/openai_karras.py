@@ -8,7 +8,7 @@ not to clip, which `multistep` has not. The result is clipped too.
 
 import itertools
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -26,8 +26,6 @@ __all__ = ["OpenAIKarras"]
 
 class OpenAIKarras(Sampler):
     """`method` names the update; `steps` are noise levels (heun, dpm, ...) or intervals."""
-
-    stochastic: ClassVar[bool] = True
 
     method: Literal["heun", "dpm", "euler", "ancestral", "progdist", "multistep"] = "heun"
     steps: int = Field(default=40, ge=1, description="noise levels before zero; progdist: steps")

@@ -5,7 +5,7 @@ end. The corrector comes first, as the authors' code has it, and the last noise 
 NFE = steps * (1 + corrector_steps), the corrector's only where there is one.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -30,8 +30,6 @@ class PredictorCorrector(Sampler):
     nothing at 3 x 32 x 32, a few hundredths at 8 x 8. `norms: batch` is theirs, and forfeits that
     an image is the same in any batch; `ald` needs no norms.
     """
-
-    stochastic: ClassVar[bool] = True
 
     steps: int = Field(default=1000, ge=1, description="times, the first 1, the last the end")
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = (

@@ -21,7 +21,6 @@ class SohlDickstein(Sampler):
     """Ancestral sampling with the network's own means and variances."""
 
     accepts: ClassVar[str] = "reverse_gaussian"
-    stochastic: ClassVar[bool] = True
 
     def nfe(self) -> None:
         """The model knows its number of steps."""

@@ -46,7 +46,12 @@ class _Part(BaseModel):
 
 
 class Cells(_Part):
-    """Some rows of a board: by label, and by evaluations where they are given."""
+    """Some rows of a board.
+
+    Args:
+        label: Labels of the rows, as the board shows them.
+        nfe: Evaluations per image of the rows; all of them by default.
+    """
 
     label: Annotated[list[str], BeforeValidator(_listed)]
     nfe: Annotated[list[float], BeforeValidator(_listed)] | None = None

@@ -8,11 +8,11 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cmbench.core.files import temporary_folder
 from cmbench.core.paths import cache_folder
 from cmbench.store.object_storage import ObjectLeases, ObjectStorage, pack, unpack
 from cmbench.store.store import Address, Store, is_intact
@@ -140,7 +140,7 @@ class SharedStore(Store):
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        folder = temporary_folder(self.root / "tmp", "transfer")
         try:
             yield folder
         finally:

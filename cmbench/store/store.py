@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
-from cmbench.core.files import fsync_folder, write_json
+from cmbench.core.files import fsync_folder, sweep, temporary_folder, write_json
 from cmbench.store.leases import FileLeases, Leases, wait_for
 
 __all__ = ["Address", "Store", "is_intact"]
@@ -55,6 +54,7 @@ class Store:
                 (root / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root / "tmp"):
                 pass
+            sweep(root / "tmp")
         except OSError as error:
             raise UserError(
                 f"the cache {root} can't be written: {error.strerror or error}",
@@ -105,9 +105,7 @@ class Store:
         self._whole.discard(address)
         folder = self._place(address)
         if folder.exists():
-            doomed = (
-                self.root / "tmp" / f"discard-{address.key}-{os.getpid()}-{time.monotonic_ns()}"
-            )
+            doomed = temporary_folder(self.root / "tmp", f"discard-{address.key[:12]}")
             with contextlib.suppress(FileNotFoundError):
                 os.replace(folder, doomed)
             shutil.rmtree(doomed, ignore_errors=True)
@@ -119,7 +117,7 @@ class Store:
         Raises:
             OSError: As the file system says; nothing is left in the store.
         """
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=f"{address.key[:12]}-"))
+        folder = temporary_folder(self.root / "tmp", address.key[:12])
         try:
             yield folder
             self._publish(folder, address, spec)
@@ -159,10 +157,6 @@ class Store:
                     return
                 held.enter_context(leases.held(address.key))
             yield True
-
-    def size(self, address: Address) -> int:
-        """Bytes of an output's files."""
-        return sum(f.stat().st_size for f in self.folder(address).iterdir() if f.is_file())
 
     def _publish(self, folder: Path, address: Address, spec: dict[str, Any]) -> None:
         files = sorted(f for f in folder.rglob("*") if f.is_file())

@@ -166,14 +166,8 @@ def _cell(
     where: str = "",
 ) -> Cell:
     suite = plan.suite
-    identity = {
-        "model": network.model.spec(),
-        "weights": network.weights,
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": suite.images.count,
-        "quantisation": suite.quantisation,
-    }
+    of_network = {"model": network.model.spec(), "weights": network.weights}
+    identity = _identity(suite, of_network, sampler, seed)
     shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
     axes = network.axes | _sampler_axes(run, sampler)
     return Cell(
@@ -188,6 +182,19 @@ def _cell(
         network=network,
         shards=shards,
     )
+
+
+def _identity(
+    suite: Suite, network: dict[str, Any], sampler: Sampler, seed: int
+) -> dict[str, Any]:
+    """What a cell's id is the hash of; `network` says which network, or which card waits."""
+    return {
+        **network,
+        "sampler": sampler.spec(),
+        "seed": seed,
+        "images": suite.images.count,
+        "quantisation": suite.quantisation,
+    }
 
 
 def _sampling(
@@ -232,14 +239,11 @@ def _waiting(
     given, trained = point
     recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
     axes = trained | _sampler_axes(run, sampler)
-    identity = {
+    of_card = {
         "card": placed.full_name,
         "train": {k: str(v) for k, v in given.items()},
-        "sampler": sampler.spec(),
-        "seed": seed,
-        "images": plan.suite.images.count,
-        "quantisation": plan.suite.quantisation,
     }
+    identity = _identity(plan.suite, of_card, sampler, seed)
     return Cell(
         id=digest(identity)[:16],
         label=label_of(run, placed, axes, sampler, recipe and recipe.with_overrides(given), where),

@@ -1,5 +1,6 @@
 """The jobs behind a cell's numbers: features of its shards, reference statistics, scores."""
 
+from pathlib import Path
 from typing import Any
 
 from cmbench.core.digests import file_sha256
@@ -15,7 +16,74 @@ from cmbench.suite.networks import beside
 from cmbench.suite.plan import Cell, Plan, PlannedScore
 from cmbench.suite.spec import MetricEntry
 
-__all__ = ["Scoring"]
+__all__ = ["Scoring", "protocol", "reference_job"]
+
+
+def reference_job(
+    dataset: Dataset,
+    path: Path | None,
+    fingerprint: str,
+    extractor: FeatureExtractor,
+    weights: str,
+    *,
+    count: int | None = None,
+    cost: Cost | None = None,
+) -> Job:
+    """The job that makes reference features of a data set; suites and `score` share its output.
+
+    Args:
+        dataset: The data set.
+        path: Where it is, if not at its usual place.
+        fingerprint: SHA-256 of its data.
+        extractor: The feature space.
+        weights: SHA-256 of the extractor's weights.
+        count: The first so many images; None for all.
+        cost: What it is expected to spend.
+    """
+    return make_job(
+        "reference",
+        {
+            "data": fingerprint,
+            "extractor": extractor.spec(),
+            "weights": weights,
+            "count": count,
+        },
+        title=f"reference {dataset.name} in {extractor.name}",
+        transport={
+            "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
+            "data_path": str(path) if path else None,
+        },
+        cost=cost,
+    )
+
+
+def protocol(
+    metric: Metric,
+    extractor: FeatureExtractor,
+    weights: str | None,
+    reference: dict[str, Any] | None,
+    *,
+    images: int,
+    quantisation: str,
+) -> dict[str, Any]:
+    """What the fingerprint of a number is the hash of.
+
+    Args:
+        metric: The metric with its parameters.
+        extractor: The feature space.
+        weights: SHA-256 of the extractor's weights; None while they are not here.
+        reference: Specification of the reference; None for a metric without one.
+        images: Images scored.
+        quantisation: How images became bytes, or "as given".
+    """
+    return {
+        "metric": metric.spec(),
+        "extractor": extractor.spec(),
+        "weights": weights,
+        "reference": reference,
+        "images": images,
+        "quantisation": quantisation,
+    }
 
 
 class Scoring:
@@ -74,23 +142,15 @@ class Scoring:
         dataset: Dataset = create("dataset", entry.dataset or suite.dataset, where=where)
         fingerprint = self.plan.data.fingerprint(dataset)
         self.plan.fingerprints[dataset.name] = fingerprint
-        path = self.plan.data.path(dataset)
-        job = make_job(
-            "reference",
-            {
-                "data": fingerprint,
-                "extractor": extractor.spec(),
-                "weights": weights,
-                "count": entry.count,
-            },
-            title=f"reference {dataset.name} in {extractor.name}",
-            transport={
-                "dataset": dataset.model_dump(mode="json") | {"name": dataset.name},
-                "data_path": str(path) if path else None,
-            },
-            cost=Cost(
-                extractions=entry.count or self.plan.data.count(dataset), network=extractor.name
-            ),
+        count = entry.count or self.plan.data.count(dataset)
+        job = reference_job(
+            dataset,
+            self.plan.data.path(dataset),
+            fingerprint,
+            extractor,
+            weights,
+            count=entry.count,
+            cost=Cost(extractions=count, network=extractor.name),
         )
         self.plan.add(job)
         return job
@@ -126,9 +186,9 @@ class Scoring:
         weights: str | Pending,
         reference: Job | None,
     ) -> PlannedScore:
-        protocol = self._protocol(metric, extractor, weights, reference)
+        hashed = self._protocol(metric, extractor, weights, reference)
         if isinstance(weights, Pending):
-            return PlannedScore(metric, extractor, None, protocol, weights)
+            return PlannedScore(metric, extractor, None, hashed, weights)
         features = tuple(
             self.plan.add(self._features(shard, extractor, weights)) for shard in cell.shards
         )
@@ -136,11 +196,11 @@ class Scoring:
             "metric": metric.spec(),
             "features": [a.key for a in features],
             "reference": reference.address.key if reference else None,
-            **({"revision": metric.revision} if metric.revision > 1 else {}),
+            **({"revision": metric.version()} if metric.version() > 1 else {}),
         }
         needs = (*features, *((reference.address,) if reference else ()))
         job = make_job("score", spec, needs=needs, title=f"score {metric.name} {cell.label}")
-        return PlannedScore(metric, extractor, self.plan.add(job), protocol)
+        return PlannedScore(metric, extractor, self.plan.add(job), hashed)
 
     def _features(self, shard: Address, extractor: FeatureExtractor, weights: str) -> Job:
         size = int(self.plan.jobs[shard].spec["count"])
@@ -160,11 +220,11 @@ class Scoring:
         weights: str | Pending,
         reference: Job | None,
     ) -> dict[str, Any]:
-        return {
-            "metric": metric.spec(),
-            "extractor": extractor.spec(),
-            "weights": None if isinstance(weights, Pending) else weights,
-            "reference": reference.spec if reference else None,
-            "images": self.plan.suite.images.count,
-            "quantisation": self.plan.suite.quantisation,
-        }
+        return protocol(
+            metric,
+            extractor,
+            None if isinstance(weights, Pending) else weights,
+            reference.spec if reference else None,
+            images=self.plan.suite.images.count,
+            quantisation=self.plan.suite.quantisation,
+        )

@@ -88,7 +88,12 @@ class ReferenceEntry(_Entry):
 
 
 class MetricEntry(BaseModel):
-    """A metric, its extractor where it is not the suite's first, and the metric's parameters."""
+    """A metric of a suite; keys other than these are the metric's own parameters.
+
+    Args:
+        name: Name of the metric.
+        features: Extractor of the features it is computed on; the suite's first by default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -117,8 +122,9 @@ class RunEntry(_Entry):
             one thing: one row.
         weights: A weights file instead of the card's.
         sampler: Sampler or list of samplers; the card's or family's own by default.
-        nfe: Network evaluations an image; refused where a sampler can't spend exactly that.
-        steps: The sampler's `steps` instead.
+        nfe: Network evaluations per image, at least 1; refused where a sampler can't spend exactly
+            that.
+        steps: The sampler's `steps`, at least 1, in place of `nfe`.
         group: Heading under which tables put it: "distillation".
         tags: Words by which `cmbench run --tag` picks a part of the suite.
     """
@@ -148,7 +154,25 @@ class RunEntry(_Entry):
 
 
 class Suite(_Entry):
-    """A suite as written. `version` is raised when a change makes old numbers incomparable."""
+    """A suite as written.
+
+    Args:
+        suite: Name of the suite, and of its folder under `results/`.
+        version: Raised when a change makes old numbers incomparable.
+        title: Title of plan and report; the name by default.
+        description: Longer text for readers of the file; reports do not show it.
+        dataset: Data set that generated images are compared with.
+        images: How many images are generated per cell, and from which seeds.
+        quantisation: How images in [-1, 1] become bytes; `round` is EDM's rule, `truncate` is
+            OpenAI's.
+        features: Feature extractors; metrics use the first where they name none.
+        metrics: What is computed from the features.
+        reference: Other reference images, or stored statistics of them.
+        runs: Models to compare.
+        findings: Claims that the numbers confirm, contradict or leave undecided.
+        batch: Images per call of a network; by default what fits the device.
+        decoys: Floors, ceilings and frauds scored beside the models: all of them or those listed.
+    """
 
     suite: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     version: int = Field(default=1, ge=1)

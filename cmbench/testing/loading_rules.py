@@ -66,10 +66,7 @@ def _takes_average(model: Model, file: Path) -> None:
     held = read_torch(file)
     if not isinstance(held, Mapping):
         return
-    average = next((held[k] for k in _AVERAGES if isinstance(held.get(k), Mapping)), None)
-    raw = next(
-        (held[k] for k in ("model", "state_dict") if isinstance(held.get(k), Mapping)), None
-    )
+    average, raw = _first(held, _AVERAGES), _first(held, ("model", "state_dict"))
     if average is None or raw is None:
         return
     module = model.build()

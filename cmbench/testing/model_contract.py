@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from cmbench.cards.cards import PlacedCard, find_card
-from cmbench.cards.open import card_model, weights_of
+from cmbench.cards.open import card_model, open_card
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.loader import create, find
 from cmbench.denoise.base import Denoiser
@@ -59,19 +59,22 @@ def check_model(name: str, *, weights: Path | None = None) -> Verdict:
 
     Args:
         name: The card.
-        weights: Weights to load; by default those that the card ships, or random ones.
+        weights: Weights to load: a file, the folder of a training, or what the family's `opened`
+            understands; by default those that the card ships, or random ones.
 
     Raises:
-        UserError: If there is no such card, or its file does not import.
+        UserError: If there is no such card or weights file, or the adapter does not import.
     """
     placed = find_card(name)
-    model = card_model(placed)
-    return Verdict(placed.full_name, list(_findings(placed, model, weights)))
+    if weights is None:
+        model, file = card_model(placed), placed.weights_file
+    else:
+        model, file = open_card(placed, weights)
+    return Verdict(placed.full_name, list(_findings(placed, model, file)))
 
 
-def _findings(placed: PlacedCard, model: Model, weights: Path | None) -> Iterator[Finding]:
+def _findings(placed: PlacedCard, model: Model, file: Path | None) -> Iterator[Finding]:
     yield _try("its file runs no code of a weights file", lambda: _source(placed))
-    file = weights_of(weights) if weights else placed.weights_file
     built: list[nn.Module] = []
     yield (found := _try("build gives the module it says", lambda: built.append(_build(model))))
     if not found.holds:

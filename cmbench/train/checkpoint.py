@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cmbench.core.digests import file_sha256
-from cmbench.core.files import write_bytes, write_text
+from cmbench.core.files import sweep, write_bytes, write_text
 
 __all__ = ["latest_checkpoint", "save_checkpoint"]
 
@@ -28,7 +28,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def latest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole; a truncated or corrupt one is passed over."""
+    """The newest checkpoint that is whole; a truncated or corrupt one is passed over.
+
+    What killed trainings left half-written in the folder is removed.
+    """
+    sweep(folder)
     for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
         stated = path.with_suffix(".sha256")
         if stated.is_file() and stated.read_bytes().strip() == file_sha256(path).encode():

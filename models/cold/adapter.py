@@ -22,6 +22,7 @@ from cmbench.api import (
     fill,
     from_cold,
     load_weights,
+    parsing,
     read_torch,
 )
 
@@ -143,8 +144,9 @@ class Cold(Model):
             load_weights(module, weights)
             return
         where, restorer = str(weights), module
-        states = cold_states(read_torch(weights), where=where)
-        fill(restorer.net, from_cold(restorer.net, states.network), where=where)
+        with parsing(weights, "weights of this architecture"):
+            states = cold_states(read_torch(weights), where=where)
+            fill(restorer.net, from_cold(restorer.net, states.network), where=where)
         if self.process == "checked":
             _compare(create("degradation", self.degradation), states, where)
         if self.starts == "gmm":

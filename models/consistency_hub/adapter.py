@@ -20,6 +20,7 @@ from cmbench.api import (
     find_diffusers,
     from_ddpm,
     load_weights,
+    parsing,
     read_diffusers_weights,
 )
 
@@ -57,14 +58,15 @@ class ConsistencyHub(Model):
                 expected="CMStochasticIterativeScheduler",
                 fix="for DDPM's pipelines: model ddpm/...",
             )
-        side = folder.unet.get("sample_size")
-        ends = {key: scheduler[key] for key in _ENDS if key in scheduler}
-        return folder.weights, {
-            "network": DDPMUNet.of_config(folder.unet, where=where).spec(),
-            "shape": (folder.unet.get("in_channels", 3), side, side),
-            "classes": folder.unet.get("num_class_embeds") or 0,
-            **ends,
-        }
+        with parsing(folder.weights.parent, "a pipeline of diffusers"):
+            side = folder.unet.get("sample_size")
+            ends = {key: scheduler[key] for key in _ENDS if key in scheduler}
+            return folder.weights, {
+                "network": DDPMUNet.of_config(folder.unet, where=where).spec(),
+                "shape": (folder.unet.get("in_channels", 3), side, side),
+                "classes": folder.unet.get("num_class_embeds") or 0,
+                **ends,
+            }
 
     def build(self) -> nn.Module:
         """An OpenAIConsistency over the raw network, `net`."""
@@ -89,7 +91,8 @@ class ConsistencyHub(Model):
             load_weights(module, weights)
             return
         net: Any = module.net
-        fill(net, from_ddpm(net, state), where=str(weights))
+        with parsing(weights, "weights of this architecture"):
+            fill(net, from_ddpm(net, state), where=str(weights))
 
 
 _ENDS = ("sigma_data", "sigma_min", "sigma_max")

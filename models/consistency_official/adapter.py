@@ -24,8 +24,9 @@ from cmbench.api import (
     from_flax,
     from_openai,
     load_weights,
+    parsing,
     read_flax,
-    read_torch,
+    read_state_dict,
 )
 
 __all__ = ["ConsistencyOfficial"]
@@ -149,14 +150,10 @@ class ConsistencyOfficial(Model):
             load_weights(module, weights)
         elif self.layout == "flax":
             tree = read_flax(weights, [self.tree])[self.tree]
-            fill(module.net, from_flax(module.net, tree), where=where)
+            with parsing(weights, "weights of this architecture"):
+                fill(module.net, from_flax(module.net, tree), where=where)
         else:
-            state = read_torch(weights)
-            if not isinstance(state, Mapping):
-                raise UserError(
-                    f"the file holds a {type(state).__name__}",
-                    where=where,
-                    expected="a state_dict of UNetModel",
-                )
+            state = read_state_dict(weights)
             order = "three-heads-width"
-            fill(module.net, from_openai(module.net, state, order=order), where=where)
+            with parsing(weights, "weights of this architecture"):
+                fill(module.net, from_openai(module.net, state, order=order), where=where)

@@ -24,6 +24,7 @@ from cmbench.api import (
     find_diffusers,
     from_ddpm,
     load_weights,
+    parsing,
     products,
     read_diffusers_weights,
 )
@@ -85,14 +86,15 @@ class DDPM(Model):
             return given, {}
         folder = find_diffusers(given)
         where = str(folder.weights.parent)
-        side, channels = _side(folder.unet, where), folder.unet.get("in_channels", 3)
-        network = DDPMUNet.of_config(folder.unet, where=where)
-        return folder.weights, {
-            "network": network.spec(),
-            "shape": (channels, side, side),
-            "classes": folder.unet.get("num_class_embeds") or 0,
-            **_process(folder.scheduler, where),
-        }
+        with parsing(folder.weights.parent, "a pipeline of diffusers"):
+            side, channels = _side(folder.unet, where), folder.unet.get("in_channels", 3)
+            network = DDPMUNet.of_config(folder.unet, where=where)
+            return folder.weights, {
+                "network": network.spec(),
+                "shape": (channels, side, side),
+                "classes": folder.unet.get("num_class_embeds") or 0,
+                **_process(folder.scheduler, where),
+            }
 
     def build(self) -> nn.Module:
         """A DDPMDenoiser over the raw network, `net`."""
@@ -127,7 +129,8 @@ class DDPM(Model):
             load_weights(module, weights)
             return
         net: Any = module.net
-        fill(net, from_ddpm(net, state), where=str(weights))
+        with parsing(weights, "weights of this architecture"):
+            fill(net, from_ddpm(net, state), where=str(weights))
 
 
 def _side(unet: Mapping[str, Any], where: str) -> int:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from cmbench.api import (
@@ -24,7 +22,9 @@ from cmbench.api import (
     fill,
     from_edm,
     load_weights,
+    parsing,
     read_edm,
+    read_safetensors,
 )
 
 __all__ = ["EDMOfficial"]
@@ -88,7 +88,8 @@ class EDMOfficial(Model):
     def of_file(cls, path: Path) -> "EDMOfficial":
         """The configuration that an official pickle states; nothing in the file is run."""
         found = read_edm(path)
-        return cls.model_validate(_stated(found, str(path)))
+        with parsing(path, "an EDM pickle whose arguments are known"):
+            return cls.model_validate(_stated(found, str(path)))
 
     def build(self) -> nn.Module:
         """A Denoiser over the raw network, `net`."""
@@ -111,16 +112,20 @@ class EDMOfficial(Model):
         """
         where = str(weights)
         if weights.suffix == ".safetensors":
-            state = _tensors(weights)
+            state = read_safetensors(weights)
             if not any(name.startswith("model.") for name in state):
                 load_weights(module, weights)
                 return
         else:
             found = read_edm(weights)
-            self._compare(_stated(found, where), where)
+            with parsing(weights, "weights of this architecture"):
+                self._compare(_stated(found, where), where)
             state = found.state
-        inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        fill(module.net, from_edm(module.net, inner, where=where), where=where)
+        with parsing(weights, "weights of this architecture"):
+            inner = {
+                k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")
+            }
+            fill(module.net, from_edm(module.net, inner, where=where), where=where)
 
     def _wrapped(self, net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         ends = {"sigma_min": self.sampling_min, "sigma_max": self.sampling_max}
@@ -201,15 +206,3 @@ def _stated(found: EDMFile, where: str) -> dict[str, Any]:
             expected="a network of NVlabs/edm: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond",
         )
     return {k: v for k, v in told.items() if v not in (float("inf"), None)}
-
-
-def _tensors(weights: Path) -> dict[str, Any]:
-    try:
-        return dict(load_file(weights))
-    except FileNotFoundError:
-        raise UserError(f"weights file {weights} does not exist") from None
-    except SafetensorError as error:
-        raise UserError(
-            f"weights file {weights} is truncated or not safetensors ({error})",
-            fix="delete it and run again, or bring a whole copy",
-        ) from None

@@ -20,7 +20,8 @@ from cmbench.api import (
     from_openai,
     load_weights,
     noise_schedule,
-    read_torch,
+    parsing,
+    read_state_dict,
 )
 
 __all__ = ["IDDPMOfficial"]
@@ -112,12 +113,7 @@ class IDDPMOfficial(Model):
         if weights.suffix == ".safetensors":
             load_weights(module, weights)
             return
-        state = read_torch(weights)
-        if not isinstance(state, Mapping):
-            raise UserError(
-                f"the file holds a {type(state).__name__}",
-                where=where,
-                expected="a state_dict of improved-diffusion's UNetModel",
-            )
+        state = read_state_dict(weights)
         order = "heads-three-width"
-        fill(module.net, from_openai(module.net, state, order=order), where=where)
+        with parsing(weights, "weights of this architecture"):
+            fill(module.net, from_openai(module.net, state, order=order), where=where)

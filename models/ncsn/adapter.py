@@ -22,6 +22,7 @@ from cmbench.api import (
     ladder,
     load_weights,
     ncsn_states,
+    parsing,
     read_torch,
 )
 
@@ -114,9 +115,10 @@ class NCSN(Model):
             load_weights(module, weights)
             return
         where, net = str(weights), module.net
-        used, raw = ncsn_states(read_torch(weights), where=where)
-        self._check(raw.get("sigmas"), where)
-        fill(net, from_ncsn(net, used), where=where)  # type: ignore[arg-type]
+        with parsing(weights, "weights of this architecture"):
+            used, raw = ncsn_states(read_torch(weights), where=where)
+            self._check(raw.get("sigmas"), where)
+            fill(net, from_ncsn(net, used), where=where)  # type: ignore[arg-type]
 
     def _ladder(self) -> Tensor:
         uniform = self.spacing == "uniform"

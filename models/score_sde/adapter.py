@@ -24,6 +24,7 @@ from cmbench.api import (
     fill,
     from_score_sde,
     load_weights,
+    parsing,
     read_torch,
     score_sde_states,
 )
@@ -119,8 +120,9 @@ class ScoreSDE(Model):
             load_weights(module, weights)
             return
         where, net = str(weights), module.net
-        used, _ = score_sde_states(net, read_torch(weights), where=where)  # type: ignore[arg-type]
-        fill(net, from_score_sde(net, used), where=where)  # type: ignore[arg-type]
+        with parsing(weights, "weights of this architecture"):
+            used, _ = score_sde_states(net, read_torch(weights), where=where)  # type: ignore[arg-type]
+            fill(net, from_score_sde(net, used), where=where)  # type: ignore[arg-type]
 
     def _process(self) -> SDE:
         if self.sde == "ve":

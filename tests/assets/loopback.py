@@ -16,12 +16,14 @@ class Faults:
     """What the server does: one entry a request in `script`, then the plain file.
 
     Entries: a number is an HTTP error; ("cut", n) ends after n bytes, ("reset", n) resets the
-    connection after n bytes, ("hang", n) falls silent after n bytes.
+    connection after n bytes, ("hang", n) falls silent after n bytes, ("endless", n) sends n zeros
+    without a length.
     """
 
     def __init__(self):
         self.script, self.asked, self.headers = [], [], {}
         self.ranges, self.etag, self.data, self.pace = True, None, DATA, 0.0
+        self.paths, self.phrase, self.sent = [], None, 0
         self.released = threading.Event()
 
 
@@ -32,12 +34,15 @@ def handler(faults):
         def do_GET(self):
             given = self.headers.get("Range")
             faults.asked.append(given)
+            faults.paths.append(self.path)
             step = faults.script.pop(0) if faults.script else ("plain", len(faults.data))
             if self.path.endswith("missing.bin"):
                 step = 404
             if isinstance(step, int):
                 return self.fail(step)
             kind, many = step
+            if kind == "endless":
+                return self.endless(many)
             first = self.first_byte(given)
             if first is not None and first >= len(faults.data):
                 self.send_response(416)
@@ -48,11 +53,20 @@ def handler(faults):
             return self.body(kind, faults.data[first or 0 :], many)
 
         def fail(self, code):
-            self.send_response(code)
+            self.send_response(code, faults.phrase)
             for key, value in faults.headers.items():
                 self.send_header(key, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def endless(self, many):
+            """A body that no header gives a length for."""
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while faults.sent < many:
+                    faults.sent += self.wfile.write(bytes(10_000))
+            self.close_connection = True
 
         def first_byte(self, given):
             known = self.headers.get("If-Range")
@@ -113,7 +127,7 @@ def serving():
     """The server's address and what it does."""
     faults = Faults()
     server = Quiet(("127.0.0.1", 0), handler(faults))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", faults
     finally:

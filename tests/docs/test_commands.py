@@ -139,12 +139,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "models new my_model",
     ):  # fmt: skip
         assert _invoke(args.split()) == 0, args
+    _own_checkpoint(folder)
     for name in ("digits_nfe", "cifar10_nfe"):
         shutil.copytree(folder / "results/mine", folder / "results" / name)
     yield folder
     os.chdir(before)
     os.environ.clear()
     os.environ.update(environment)
+
+
+def _own_checkpoint(folder: Path) -> None:
+    """The adapter of docs/checkpoints.md, and the run that its next block saves."""
+    text = (ROOT / "docs" / "checkpoints.md").read_text("utf-8")
+    adapter, save = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)[:2]
+    (folder / "models" / "my_diffusion.py").write_text(adapter)
+    exec(compile(save, "checkpoints.md", "exec"), {})
 
 
 def _invoke(args: list[str]) -> int:

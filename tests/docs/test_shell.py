@@ -154,7 +154,7 @@ def test_what_is_offered_is_what_there_is(monkeypatch):
 
 def test_completing_imports_no_torch():
     code = (
-        "import sys; from cmbench import cli_complete as c; "
+        "import sys; from cmbench.cli import complete as c; "
         "c.complete_model(''); c.complete_suite(''); c.complete_asset(''); c.complete_features(''); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -13,6 +13,8 @@ import yaml
 from test_commands import parse_command
 
 from cmbench.assets.catalogue import Asset, catalogue
+from cmbench.cards.cards import find_card
+from cmbench.cards.open import open_card
 from cmbench.core.yaml_source import read_yaml, validate
 from cmbench.suite.planner import Plan, make_plan
 from cmbench.suite.spec import Suite
@@ -49,7 +51,16 @@ RECIPE = {
     "batch": 8, "images": 64,
 }  # fmt: skip
 # What a fragment names and no fresh clone has.
-FILES = ("my/model.pt", "path/to/best_with_denoise.pth", "path/to/checkpoint_8.pth")
+FILES = (
+    "my/model.pt", "my_run/checkpoint.pt", "path/to/best_with_denoise.pth",
+    "path/to/checkpoint_8.pth",
+)  # fmt: skip
+# The adapter that docs/checkpoints.md writes, which its YAML names.
+ADAPTER = re.search(
+    r"^```python\n# (models/\S+)\n(.*?)^```",
+    (ROOT / "docs/checkpoints.md").read_text(),
+    re.M | re.S,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +70,10 @@ def place(tmp_path, monkeypatch):
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "my_run/config.json").write_text('{"width": 16, "classes": 10}')
+    assert ADAPTER is not None
+    (tmp_path / ADAPTER[1]).parent.mkdir()
+    (tmp_path / ADAPTER[1]).write_text(ADAPTER[2])
     (tmp_path / "reference").symlink_to(ROOT / "suites" / "reference")
     return tmp_path
 
@@ -113,7 +128,13 @@ def test_a_printed_block_is_taken(text: str) -> None:
     given = yaml.safe_load(text)
     if "path/to/pipeline" in text:
         _pipeline(Path("path/to/pipeline"))
-    if isinstance(given, list):
+    file = re.match(r"# (models/(\w+)\.cards\.yaml)\n", text)
+    if file is not None:
+        Path(file[1]).write_text(text)
+        for name in given:
+            card = find_card(f"{file[2]}/{name}")
+            assert open_card(card)[1] == card.weights_file
+    elif isinstance(given, list):
         assert _planned(SUITE | {"runs": given}).cells
     elif "suite" in given:
         plan = _planned(given)

@@ -39,8 +39,8 @@ def test_stages_of_the_authors():
 def test_each_stage_starts_the_optimiser_anew_and_its_rate_falls_to_zero():
     loss = loss_of(ProgressiveDistillation(intervals=4, stage_steps=10), GaussianDenoiser(SHAPE))
     assert [s for s in range(60) if loss.restarts(s)] == [10, 30]
-    assert [loss.rate(s) for s in (0, 5, 10, 20, 30, 50)] == [1, 0.5, 1, 0.5, 1, 0]
-    assert loss.rate(9) == pytest.approx(0.1)
+    assert [loss.learning_rate_share(s) for s in (0, 5, 10, 20, 30, 50)] == [1, 0.5, 1, 0.5, 1, 0]
+    assert loss.learning_rate_share(9) == pytest.approx(0.1)
 
 
 class Aimed(Denoiser):
@@ -126,7 +126,7 @@ def test_cards_are_a_chain_from_the_teacher_down_to_one_step():
         objective = recipe.built_objective()
         loss = loss_of(objective, GaussianDenoiser(SHAPE))
         last = loss.intervals(recipe.steps - 1)
-        assert loss.rate(recipe.steps) in (0, 1), "a stage was cut short"
+        assert loss.learning_rate_share(recipe.steps) in (0, 1), "a stage was cut short"
         assert (placed.card.sampler or {"steps": 1})["steps"] == last
         counts.append(last)
         card = recipe.teacher

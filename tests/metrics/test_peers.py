@@ -8,11 +8,11 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from cmbench.core.loader import create
-from cmbench.metrics._statistics_files import read_statistics, write_statistics
 from cmbench.metrics.base import Features, MetricError, Moments, Reference
 from cmbench.metrics.frechet.distance import moment_distance
 from cmbench.metrics.frechet.moments import MomentSum, moments_of_rows
 from cmbench.metrics.statistics.file import load_reference, reference_from_features, save_reference
+from cmbench.metrics.statistics.formats import open_statistics, save_statistics
 
 
 def _rows(seed: int, n: int, d: int, shift: float = 0.0) -> np.ndarray:
@@ -301,6 +301,6 @@ def test_references_come_back_from_files(tmp_path):
     assert back.digest == "abc"
     assert back.moments["pool"].count == 400
     np.testing.assert_array_equal(back.moments["pool"].covariance, made.moments["pool"].covariance)
-    write_statistics(made, tmp_path / "s.npz")
-    read = read_statistics(tmp_path / "s.npz")
+    save_statistics(tmp_path / "s.npz", made, "adm")
+    read = open_statistics(tmp_path / "s.npz").reference
     np.testing.assert_array_equal(read.moments["spatial"].mean, made.moments["spatial"].mean)

@@ -11,6 +11,7 @@ from cmbench.core.errors import UserError
 from cmbench.core.loader import create, load
 from cmbench.core.random import ReplayNoise
 from cmbench.denoise.sigma_grids import karras_grid
+from cmbench.released.torch_state import read_torch
 from cmbench.samplers._editing import colourise, edit, super_resolve
 from cmbench.samplers.multistep import MultiStep
 from cmbench.samplers.onestep import OneStep
@@ -51,6 +52,21 @@ def test_network_and_its_time(z):
     denoiser(z["x"], z["sigma"], z["y"])
     z.agree("xin", seen[0][0])
     z.agree("t_model", seen[0][1])
+
+
+def test_tensors_of_another_shape_are_refused_with_the_file(z, tmp_path):
+    model = load("model", "consistency_official").of_unet(z.meta["constructor"])
+    denoiser, state = model.build(), read_torch(z.folder / z.meta["weights"]["file"])
+    reshaped = [torch.flatten, lambda t: t[None], lambda t: t[:-1], lambda t: t.sum(), "text", 3]
+    for name in [n for n in state if "qkv" in n or "label_emb" in n or "proj_out.weight" in n][:6]:
+        for i, change in enumerate(reshaped):
+            value = change(state[name]) if callable(change) else change
+            if isinstance(value, torch.Tensor) and value.shape == state[name].shape:
+                continue
+            file = tmp_path / f"{i}.pt"
+            torch.save({**state, name: value}, file)
+            with pytest.raises(UserError, match=rf"{i}\.pt"):
+                model.load(denoiser, file)
 
 
 @pytest.mark.parametrize("scalings", MODES)

@@ -20,7 +20,7 @@ def score(name, title, value, error=0.05, protocol=INCEPTION):
     interval = (value - 2 * error, value + 2 * error) if error else None
     return ScoreRecord(
         name=name, title=title, value=value, error=error, interval=interval, count=50_000,
-        higher_is_better=False, fingerprint=title.ljust(64, "x"), protocol=protocol,
+        higher_is_better=False, fingerprint=title.replace(" ", "-").ljust(64, "x"), protocol=protocol,
     )  # fmt: skip
 
 

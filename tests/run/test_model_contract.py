@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cmbench.core.errors import UserError
 from cmbench.testing.model_contract import check_model
 
 HONEST = '''\
@@ -289,6 +290,21 @@ def test_weights_that_are_not_loaded_are_caught(folder: Path) -> None:
     save_file({"net.conv.bias": torch.ones(1)}, folder / "w.safetensors")
     findings = check_model("idle", weights=folder / "w.safetensors").findings
     assert "loading changes the weights" in [f.rule for f in findings if not f.holds]
+
+
+def test_weights_are_found_as_the_family_opens_them(folder: Path) -> None:
+    opens = (
+        "        return D()\n\n    @classmethod\n    def opened(cls, given):\n"
+        "        return given / 'w.safetensors', {}"
+    )
+    _write(folder, "opening", HONEST.replace("        return D()", opens))
+    state = {"net.conv.weight": torch.full((1, 1, 3, 3), 0.1), "net.conv.bias": torch.ones(1)}
+    (folder / "run").mkdir()
+    save_file(state, folder / "run" / "w.safetensors")
+    verdict = check_model("opening", weights=folder / "run")
+    assert verdict.holds, [f for f in verdict.findings if not f.holds]
+    with pytest.raises(UserError, match="does not exist"):
+        check_model("opening", weights=folder / "nowhere")
 
 
 @pytest.mark.parametrize(

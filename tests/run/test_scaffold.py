@@ -34,3 +34,24 @@ def test_nothing_is_overwritten_and_names_are_checked(tmp_path: Path) -> None:
     for bad in ("Mine", "../x", "class", "1st"):
         with pytest.raises(UserError, match="can't be a family's name"):
             new_model(bad, "denoiser", tmp_path)
+
+
+def test_a_call_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
+    files = new_model("mine", "denoiser", tmp_path)
+    texts = {file: file.read_bytes() for file in files}
+    for lost in range(1, len(files)):
+        for file in files[-lost:]:
+            file.unlink()
+        assert new_model("mine", "denoiser", tmp_path) == files
+        assert {file: file.read_bytes() for file in files} == texts
+    files[-1].unlink()
+    files[0].write_text("# edited\n")
+    with pytest.raises(UserError, match="is there already"):
+        new_model("mine", "denoiser", tmp_path)
+    assert files[0].read_text() == "# edited\n"
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*not a folder|a folder is needed"):
+        new_model("mine", "denoiser", tmp_path / "file")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from cmbench.cards.cards import find_card
@@ -72,3 +72,39 @@ def test_a_training_by_another_recipe_is_refused(trained: Path) -> None:
 def test_an_unfinished_training_is_refused(trained: Path) -> None:
     with pytest.raises(UserError, match="no finished training"):
         ship_weights("small_edm/digits", Path("elsewhere"))
+
+
+def _usable() -> bytes:
+    """The bytes of the weights that the card gives; refused if they are not what it states."""
+    placed = find_card("small_edm/digits")
+    model, file = open_card(placed)
+    assert file is not None
+    model.load(model.build(), file)
+    return file.read_bytes()
+
+
+def test_killed_at_any_write_the_card_gives_weights_old_or_new(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship_weights("small_edm/digits", Path("out"))
+    old = _usable()
+    state = load_file("out/weights.safetensors")
+    save_file({k: v * 1.5 for k, v in state.items()}, "out/weights.safetensors")
+    names = ("write_bytes", "write_json", "write_text")
+    for last in range(len(names)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cmbench.cards.ship.{names[last]}", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                ship_weights("small_edm/digits", Path("out"))
+        assert _usable() == old
+    weights, log, _ = ship_weights("small_edm/digits", Path("out"))
+    assert _usable() == weights.read_bytes() != old
+    assert log.is_file()
+    # Of the old weights nothing is left, and shipping the same again changes nothing.
+    assert sorted(f.name for f in weights.parent.iterdir()) == sorted([weights.name, log.name])
+    assert ship_weights("small_edm/digits", Path("out"))[0].read_bytes() == weights.read_bytes()
+    assert _usable() == weights.read_bytes()
+
+
+def _killed(*arguments: object) -> None:
+    raise KeyboardInterrupt

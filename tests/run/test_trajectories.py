@@ -18,7 +18,13 @@ from cmbench.denoise.base import Denoiser
 from cmbench.engine.context import JobContext
 from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import PlainProgress
-from cmbench.engine.replay import NotKeptError, read_calls, replaying
+from cmbench.engine.replay import (
+    NotKeptError,
+    OtherCallError,
+    Recorder,
+    read_calls,
+    replaying,
+)
 from cmbench.run.estimate import estimate_plan
 from cmbench.run.plan_table import plan_as_json, print_plan
 from cmbench.store.store import Store
@@ -310,3 +316,22 @@ def test_a_model_of_several_networks_is_not_replayed():
     nets = [torch.nn.Identity(), torch.nn.Identity()]
     with pytest.raises(NotKeptError), replaying(nets, read_calls([]), 0, 1, []):
         pass
+
+
+def test_a_call_with_another_input_is_not_answered(tmp_path):
+    net = torch.nn.Conv2d(1, 1, 3, padding=1)
+    x = torch.randn(4, 1, 8, 8)
+    recorder, kept = Recorder(), []
+    with replaying([net], read_calls([]), 0, 4, kept):
+        out = net(x)
+    recorder.add(kept)
+    recorder.save(tmp_path)
+    calls = read_calls([tmp_path])
+    with replaying([net], calls, 1, 2, None):
+        assert torch.equal(net(x[1:3].clone()), out[1:3])
+    for other in (x[:2], x[1:3] + 1e-6):
+        with (
+            replaying([net], calls, 1, 2, None),
+            pytest.raises(OtherCallError, match="leave `prefixes` out"),
+        ):
+            net(other)

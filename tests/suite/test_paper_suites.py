@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cmbench.assets.catalogue import find_asset
 from cmbench.cli.main import app
-from cmbench.record.schema import read_records
+from cmbench.record.folder import read_records
 from cmbench.run import waiting
 from cmbench.run.waiting import estimate_waiting
 from cmbench.suite.planner import make_plan

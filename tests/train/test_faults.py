@@ -39,7 +39,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 def test_divergence_stops_and_names_the_step(tmp_path):
     with pytest.raises(DivergedError, match=r"diverged at step \d+.*(?s:.*)fix: a lower"):
-        run(tmp_path, images=4000, clip=None, optimiser={"name": "adamw", "lr": 1e30})
+        run(tmp_path, objective={"name": "edm", "p_mean": 200.0})
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):

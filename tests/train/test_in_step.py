@@ -96,7 +96,9 @@ def test_an_interrupt_and_one_who_is_ahead_change_nothing(tmp_path, teacher):
 
 def test_one_that_diverges_leaves_the_others_to_finish(tmp_path, teacher):
     given = _given(teacher)
-    sick = BASE.with_overrides({"recipe": "consistency/sick", "optimiser.lr": 1e30, "clip": None})
+    steep = BASE.optimiser.model_copy(update={"lr": 1e30})  # no recipe may ask for it
+    sick = BASE.with_overrides({"recipe": "consistency/sick", "clip": None})
+    sick = sick.model_copy(update={"optimiser": steep})
     with pytest.raises(DivergedError, match="consistency/sick"):
         _together(tmp_path, given, [RECIPES[0], sick, RECIPES[1]])
     assert not (tmp_path / "sick" / "weights.safetensors").exists()

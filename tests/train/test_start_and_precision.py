@@ -67,7 +67,7 @@ def test_a_start_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_start_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="goes on from edm/digits"):
+    with pytest.raises(UserError, match="continues edm/digits"):
         _run(tmp_path, start="edm/digits")
 
 

@@ -13,7 +13,7 @@ from cmbench.cli.main import app
 from cmbench.core.loader import create
 from cmbench.metrics.base import Features
 from cmbench.metrics.statistics.file import load_reference
-from cmbench.record.schema import read_records
+from cmbench.record.folder import read_records
 
 SUITE = """\
 suite: {name}

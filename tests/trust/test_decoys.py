@@ -11,7 +11,8 @@ from cmbench.core.random import Noise
 from cmbench.core.yaml_source import read_yaml, validate
 from cmbench.record.schema import Record, ScoreRecord
 from cmbench.report.board import Board
-from cmbench.report.ranks import column_ranks, decoy_lines, rank_text
+from cmbench.report.leaderboard import as_markdown
+from cmbench.report.ranks import decoy_lines, rank_text
 from cmbench.samplers.base import BoundGenerator
 from cmbench.suite.planner import make_plan
 from cmbench.suite.spec import DECOYS, Suite
@@ -116,11 +117,11 @@ def test_a_metric_that_a_decoy_fools_is_flagged_and_ties_are_ties():
                _record("train", "decoy", 0.2), _record("blurred", "decoy", 3.0),
                _record("noise", "decoy", 50.0), _record("real", "decoy", 0.5)]  # fmt: skip
     board = Board("s", "s", records, {})
-    assert column_ranks(board, board.columns[0]) == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
+    assert board.column_ranks(board.columns[0]) == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
     told = decoy_lines(board)
     assert "FD ranks the decoy 'train' above 3 of 3 models" in told
     assert "FD ranks the decoy 'blurred' above 1 of 3 models" in told
     assert "noise" not in told
     assert "real images score 0.5" in told
     assert "| a | 1 | 1–2 |" in rank_text(board)
-    assert told in board.markdown()
+    assert told in as_markdown(board)

@@ -52,7 +52,10 @@ def test_copies_come_first_with_the_image_they_copy(samples):
     # The sheet's first row: the sample and, a gap further, the very same picture.
     assert (pixels[2:66, 2:66] == pixels[2:66, 82:146]).all()
     assert np.ptp(pixels[2:66, 2:66]) > 100
-    assert "12 samples" in _run(samples).output
+    before = (samples / "sheet.png").read_bytes()
+    assert "--overwrite" in str(_run(samples).exception)
+    assert (samples / "sheet.png").read_bytes() == before
+    assert "12 samples" in _run(samples, "--overwrite").output
 
 
 def test_moments_hold_no_images(samples):

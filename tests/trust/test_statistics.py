@@ -59,7 +59,7 @@ def test_an_edm2_pickle_comes_back_and_runs_nothing(tmp_path):
             return os.system, (f"touch {tmp_path}/ran",)
 
     (tmp_path / "e.pkl").write_bytes(pickle.dumps({"fid": Evil()}))
-    with pytest.raises(UserError, match="was not run"):
+    with pytest.raises(UserError, match="nothing was run"):
         open_statistics(tmp_path / "e.pkl")
     assert not (tmp_path / "ran").exists()
 
@@ -107,7 +107,7 @@ def test_scores_against_a_converted_file_are_the_same(tmp_path):
         ({"mu": np.zeros(3), "sigma": np.zeros((2, 2))}, "don't fit"),
         ({"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))}, "not symmetric"),
         ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "not finite"),
-        ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "can't read"),
+        ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "Python objects"),
         ({"other": np.zeros(3)}, "no statistics"),
         ({"pool_3": np.array([[1.0, np.inf], [0, 0]])}, "image 0 are not finite"),
     ],
@@ -123,6 +123,66 @@ def test_moments_can_t_be_turned_into_activations(tmp_path):
     with pytest.raises(UserError, match="raw activations"):
         save_statistics(tmp_path / "n.npz", open_statistics(tmp_path / "m.npz").reference,
                         "score-sde")  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["fid_stats.ema0.999", "fid_stats.ema0.9999", "plain", "a.NPZ"])
+def test_a_name_is_never_cut_at_a_dot(form, name, tmp_path):
+    written = save_statistics(tmp_path / name, _reference(), form, made_of={"data": "x"})
+    expected = name if name.lower().endswith(".npz") else f"{name}.npz"
+    assert written == tmp_path / expected
+    assert [f.name for f in tmp_path.iterdir()] == [expected]
+    assert open_statistics(written).reference.moments["pool"].count == 50
+
+
+def convert(*arguments):
+    return CliRunner().invoke(app, ["stats", "convert", *map(str, arguments)])
+
+
+def test_a_conversion_writes_what_it_says_and_over_nothing(tmp_path):
+    source, precious = tmp_path / "a.npz", tmp_path / "ref.npz"
+    save_statistics(source, _reference(), "cmbench")
+    precious.write_bytes(b"precious")
+    done = convert(source, tmp_path / "ref.2024")
+    assert done.exit_code == 0, done.output
+    assert (
+        f"{tmp_path / 'ref.2024.npz'}: pool, spatial (cmbench to pytorch-fid; features are not kept)"
+        in done.output
+    )
+    assert precious.read_bytes() == b"precious"
+    for again in (convert(source, tmp_path / "ref.2024"), convert(source, precious)):
+        assert isinstance(again.exception, UserError)
+        assert "--overwrite" in str(again.exception)
+    assert precious.read_bytes() == b"precious"
+    assert convert(source, precious, "--overwrite").exit_code == 0
+    assert open_statistics(precious).reference.moments["pool"].count == 50
+
+
+@pytest.mark.parametrize("name", ["a.npz", "link.npz", "a"])
+def test_a_file_is_not_converted_onto_itself(tmp_path, name):
+    source = tmp_path / "a.npz"
+    save_statistics(source, _reference(), "cmbench")
+    before = source.read_bytes()
+    (tmp_path / "link.npz").symlink_to(source)
+    done = convert(source, tmp_path / name, "--overwrite")
+    assert "is the file that is converted" in str(done.exception)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["there.npz", "there", "folder.npz"])
+def test_a_build_is_refused_before_it_computes(tmp_path, out, monkeypatch):
+    (tmp_path / "there.npz").write_bytes(b"precious")
+    (tmp_path / "folder.npz").mkdir()
+    monkeypatch.setattr("cmbench.external.build_statistics.dataset_of", None)
+    done = CliRunner().invoke(app, ["stats", "build", "digits", "--features", "pixels", "-q",
+                                    "--out", str(tmp_path / out)])  # fmt: skip
+    assert isinstance(done.exception, UserError)
+    assert (tmp_path / "there.npz").read_bytes() == b"precious"
+
+
+def test_a_pickle_s_name_is_for_pickles(tmp_path):
+    with pytest.raises(UserError, match="name of a pickle"):
+        save_statistics(tmp_path / "a.pkl", _reference(), "adm")
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -19,19 +19,21 @@ along the terms psi, of which the interval's skewness is made, are 2 |c|^2 + sum
 s_b).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cmbench.metrics._range import largest, largest_exponent, pair_exponent, scaled
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, MetricError, Moments, Reference, Score
 from cmbench.metrics.frechet.leave_one_out import RowsFit, Sample
 from cmbench.metrics.frechet.moments import moments_of
 from cmbench.metrics.frechet.reference import Target, target_of, target_of_moments
 from cmbench.metrics.intervals.leave_one_out import shared_variance
-from cmbench.metrics.intervals.skewed import ROWS, skewed_interval, skewness
+from cmbench.metrics.intervals.skewed import ROWS, tailed_interval
 
 __all__ = [
     "Frechet",
@@ -70,6 +72,20 @@ class Frechet:
     bias: float
     reference_count: int
     reference: Reference
+
+    def enlarged(self, exponent: int) -> "Frechet":
+        """Of features 2^exponent times as large."""
+        if not exponent:
+            return self
+        return replace(
+            self,
+            distance=math.ldexp(self.distance, 2 * exponent),
+            mean_term=math.ldexp(self.mean_term, 2 * exponent),
+            influence=np.ldexp(self.influence, 2 * exponent),
+            variance=math.ldexp(self.variance, 4 * exponent),
+            second=math.ldexp(self.second, 6 * exponent),
+            bias=math.ldexp(self.bias, 2 * exponent),
+        )
 
 
 def moment_distance(generated: Moments, reference: Moments, target: Target | None = None) -> float:
@@ -130,16 +146,16 @@ def frechet_value(generated: Features, reference: Reference | None, layer: str) 
 
 
 def frechet_score(generated: Features, reference: Reference | None, layer: str) -> Score:
-    """The distance as a Score: error from the influence terms, interval by `_skew`."""
+    """The distance as a Score: error from the influence terms, interval by their skewness."""
     found = frechet(generated, reference, layer)
     count = len(found.influence)
     error = float(np.sqrt(found.variance))
-    skew = skewness(found.influence, found.second)
-    low, high = skewed_interval(found.distance, error, skew, count)
+    (low, high), tail = tailed_interval(found.distance, error, found.influence, found.second)
     details = {
         "bias": found.bias,
         "mean_term": found.mean_term,
         "reference_count": float(found.reference_count),
+        **tail,
     }
     return Score(found.distance, error, (max(low, 0.0), high), count, details)
 
@@ -149,12 +165,21 @@ def _frechet(generated: Features, reference: Reference | None, layer: str) -> Fr
     target = target_of(reference, layer, width=rows.shape[1])
     if reference is None:
         raise MetricError("a Frechet distance needs a reference")
+    exponent = pair_exponent(largest(rows), largest(target.factor))
+    own = None
+    if len(rows) > target.factor.shape[1] + 1:
+        own = moments_of(generated, layer).reduced(exponent)
+    sides = scaled(rows, exponent), target.reduced(exponent)
+    return _fitted(*sides, own, reference).enlarged(exponent)
+
+
+def _fitted(
+    rows: NDArray[np.float32], target: Target, own: Moments | None, reference: Reference
+) -> Frechet:
+    """From features whose squares float32 holds; `own` moments of more rows than the rank."""
     rank, count = target.factor.shape[1], len(rows)
     sample = Sample(rows, target, few=count < _MANY * rank)
-    if count > rank + 1:
-        fit = sample.whole(moments_of(generated, layer))
-    else:
-        fit = sample.fit(np.arange(count))
+    fit = sample.fit(np.arange(count)) if own is None else sample.whole(own)
     terms = fit.left()
     terms -= terms.mean()
     linear = float(terms.var(ddof=1) / count)
@@ -162,7 +187,8 @@ def _frechet(generated: Features, reference: Reference | None, layer: str) -> Fr
     if sample.carried is not None:
         variance = shared_variance(terms, sample.fit, width=rank)
     else:
-        variance = max(linear - _quadratic(moments_of(generated, layer), roots), linear / 2)
+        assert own is not None
+        variance = max(linear - _quadratic(own, roots), linear / 2)
     terms *= np.sqrt(variance / linear) if linear else 1.0
     gap = fit.mean - target.mean
     return Frechet(
@@ -185,10 +211,12 @@ def _second_order(fit: RowsFit, roots: Array, terms: Array) -> float:
     rows = fit.coordinates(some) if fit.own is None else fit.own[some]
     roots, few = roots[kept], terms[some]
     carried = rows[:, kept] * (roots**-0.5).astype(rows.dtype)
-    weights = (few / len(few)).astype(carried.dtype)
+    # By a power of two, so that float32 holds their squares.
+    exponent = largest_exponent(few)
+    weights = (np.ldexp(few, -exponent) / len(few)).astype(carried.dtype)
     along, squares = weights @ carried, (carried.T * weights) @ carried
     spread = squares.astype(np.float64) ** 2 / (roots[:, None] + roots[None, :])
-    return float(2 * (along @ along) + spread.sum())
+    return math.ldexp(float(2 * (along @ along) + spread.sum()), 2 * exponent)
 
 
 def _roots(product: torch.Tensor) -> Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 from scipy.linalg import blas
 
+from cmbench.metrics._range import largest, pair_exponent, scaled
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, MetricError, Moments, Reference
 
@@ -79,7 +80,8 @@ class MomentSum:
 def moments_of_rows(rows: NDArray[np.floating]) -> Moments:
     """Moments of feature rows (n, d), added up by blocks."""
     if rows.dtype == np.float32 and len(rows) > _BLOCK:
-        found = _single_precision(rows)
+        exponent = pair_exponent(largest(rows), 0.0)
+        found = _single_precision(scaled(rows, exponent)).reduced(-exponent)
         if _far_from_singular(found.covariance):
             return found
     total = MomentSum.empty(rows.shape[1])

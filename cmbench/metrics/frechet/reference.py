@@ -1,6 +1,7 @@
 """The reference's side of a Frechet distance: mean, trace, and a factor of the covariance."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +32,13 @@ class Target:
     factor: Array
     lower: bool
     count: int
+
+    def reduced(self, exponent: int) -> "Target":
+        """Of the rows over 2^exponent."""
+        if not exponent:
+            return self
+        mean, factor = np.ldexp(self.mean, -exponent), np.ldexp(self.factor, -exponent)
+        return replace(self, mean=mean, factor=factor, trace=math.ldexp(self.trace, -2 * exponent))
 
     def carried(self, covariance: Array) -> torch.Tensor:
         """The lower triangle of L^T S L, (k, k)."""

@@ -11,12 +11,19 @@ That is the shift of a mean whose terms have the skewness `skewness(terms, secon
 is made by the cubic transformation of Hall (1992), which is monotone where the plain correction is
 not. Without it, a set that happens to lack the rare images that make a score large has both a low
 value and a small error: all misses lie on one side (`benchmarks/coverage.py`).
+
+Where a few images hold most of the variance, no expansion in 1 / sqrt(n) holds. Their number is
+taken to be (sum psi^2)^2 / sum psi^4, the size of a set of equal terms with that ratio; below 40
+of them, and n / 8, the interval is widened, up to three times where one image holds everything,
+and the number is stated. A set without any of the rare images can't tell that there are some.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ROWS", "skewed_interval", "skewness"]
+from cmbench.metrics._range import largest_exponent
+
+__all__ = ["ROWS", "effective_count", "skewed_interval", "skewness", "tailed_interval"]
 
 ROWS = 4096
 """Most rows that a second-order term is estimated from: its part in an interval is 1 / n."""
@@ -24,6 +31,10 @@ ROWS = 4096
 _Z = 1.96
 _MOST = 0.8
 """Largest skewness / sqrt n that is believed."""
+_FEW, _SHARE = 40, 8
+"""Terms that the variance must rest on, at most and as a share 1 / 8 of all."""
+_WIDER = 2.0
+"""Of its own length that one end moves where one term holds all variance."""
 
 
 def skewness(terms: NDArray[np.float64], second: float) -> float:
@@ -33,11 +44,47 @@ def skewness(terms: NDArray[np.float64], second: float) -> float:
         terms: First-order terms, (N,), mean 0.
         second: Mean of psi(x) psi(x') phi(x, x').
     """
+    # By a power of two, which no digit sees: cubes of large terms overflow.
+    exponent = largest_exponent(terms)
+    terms, second = np.ldexp(terms, -exponent), float(np.ldexp(second, -3 * exponent))
     spread = float(terms.std())
     if spread == 0:
         return 0.0
     third = float((terms**3).mean())
     return (third + second * 3 * (_Z**2 + 1) / (2 * _Z**2 + 1)) / spread**3
+
+
+def tailed_interval(
+    value: float, error: float, terms: NDArray[np.float64], second: float
+) -> tuple[tuple[float, float], dict[str, float]]:
+    """`skewed_interval`, widened where a few terms hold most of the variance.
+
+    Args:
+        value: The statistic.
+        error: Its standard error.
+        terms: First-order terms, (N,), mean 0.
+        second: Mean of psi(x) psi(x') phi(x, x').
+
+    Returns:
+        The interval, and `effective_images` where it was widened.
+    """
+    count = len(terms)
+    low, high = skewed_interval(value, error, skewness(terms, second), count)
+    few, enough = effective_count(terms), min(_FEW, count / _SHARE)
+    if few >= enough:
+        return (low, high), {}
+    wider = _WIDER * (1 - few / enough)
+    # The images that a set may lack pull the way that those pull which it has, or upwards.
+    if float((terms**3).sum()) < 0:
+        low -= wider * (value - low)
+    return (low, high + wider * (high - value)), {"effective_images": few}
+
+
+def effective_count(terms: NDArray[np.float64]) -> float:
+    """How many terms the variance rests on: (sum psi^2)^2 / sum psi^4, from 1 to N."""
+    squares = np.ldexp(terms, -largest_exponent(terms)) ** 2
+    total = float(squares.sum())
+    return total**2 / float((squares**2).sum()) if total else float(len(terms))
 
 
 def skewed_interval(value: float, error: float, skew: float, count: int) -> tuple[float, float]:

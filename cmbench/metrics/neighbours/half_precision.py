@@ -11,11 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmbench.metrics._range import largest
+from cmbench.metrics.base import MetricError
 from cmbench.metrics.neighbours.occupancy import KEPT, Holders, HoldersSum
 
 __all__ = ["half_precision_hits"]
 
 _BLOCK = 1024
+_LEAST, _MOST = 2.0**-14, 65504.0
+"""Normal numbers of float16."""
 
 
 def half_precision_hits(
@@ -23,7 +27,17 @@ def half_precision_hits(
 ) -> tuple[NDArray[np.bool_], Holders]:
     """Whether each generated row is in a reference ball, and which generated balls hold each
     reference row.
+
+    Raises:
+        MetricError: If float16 can't hold the features.
     """
+    for owner, rows in (("generated", generated), ("reference", reference)):
+        size = largest(rows)
+        if size and not _LEAST <= size <= _MOST:
+            raise MetricError(
+                f"float16 can't hold {owner} features of at most {size:.3g}: "
+                f"{_LEAST:.2g} to {_MOST:g} are needed, or `arithmetic: exact`"
+            )
     x, y = (torch.from_numpy(rows).half().float() for rows in (generated, reference))
     radii_x, radii_y = _radii(x, k), _radii(y, k)
     precision = torch.zeros(len(x), dtype=torch.bool)

@@ -14,18 +14,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmbench.metrics._range import largest, pair_exponent, scaled
 from cmbench.metrics.base import Features
+from cmbench.metrics.neighbours.exact import (
+    exact_squared,
+    in_order,
+    search_again,
+    uncertain_rows,
+)
 from cmbench.metrics.neighbours.occupancy import KEPT, Holders, HoldersSum
 
-__all__ = ["Balls", "Neighbours", "Pairs", "balls_of", "nearest", "neighbours_of", "radii_of"]
+__all__ = [
+    "Balls",
+    "Neighbours",
+    "Pairs",
+    "balls_of",
+    "in_range",
+    "nearest",
+    "neighbours_of",
+    "radii_of",
+]
 
 _BLOCK = 1024
 _SPARE = 4
 _PENDING = 1 << 22
 """Candidates collected before they are sorted and the bounds drawn in."""
 _FAR = float("inf")
-_EXACT = 64
-"""Pairs computed in float64 at a time: they stay in the cache."""
 _ROUNDING = 1e-5
 """Bound on the error of a squared distance, relative to the two squared norms."""
 
@@ -36,6 +50,10 @@ class Neighbours:
 
     index: NDArray[np.int64]
     squared: NDArray[np.float64]
+
+    def reduced(self, exponent: int) -> "Neighbours":
+        """Of the rows over 2^exponent."""
+        return Neighbours(self.index, np.ldexp(self.squared, -2 * exponent))
 
 
 @dataclass(frozen=True)
@@ -65,20 +83,33 @@ class Pairs:
     squared: NDArray[np.float32]
 
 
+def in_range(
+    generated: NDArray[np.float32], reference: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Both sets over 2^exponent, so that float32 holds their squares, and the exponent."""
+    exponent = pair_exponent(max(largest(generated), largest(reference)), 0.0)
+    return scaled(generated, exponent), scaled(reference, exponent), exponent
+
+
 def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
     """The k and a few more nearest other rows of each row; N must exceed k.
 
-    The k-th, and what lies within rounding of it, by exact distances; the others in float32.
+    The k-th, and what lies within rounding of it, by exact distances; the others in float32. Where
+    rounding may have hidden a neighbour, as beside a far outlier, all distances are exact.
     """
+    exponent = pair_exponent(largest(rows), 0.0)
+    rows = scaled(rows, exponent)
     x = torch.from_numpy(rows - rows.mean(axis=0))
     norms = _norms(x)
     near, single = _symmetric_nearest(x, norms, k + _SPARE)
     squared, rims = single.astype(np.float64), single[:, k - 1 : k]
     slack = 2 * _ROUNDING * (norms + norms.max()).numpy()[:, None]
     i, place = np.nonzero(np.abs(single - rims) <= slack)
-    squared[i, place] = _exact(rows, rows, i, near[i, place])
-    order = np.argsort(squared, axis=1, kind="stable")
-    return Neighbours(np.take_along_axis(near, order, 1), np.take_along_axis(squared, order, 1))
+    squared[i, place] = exact_squared(rows, rows, i, near[i, place])
+    near, squared = in_order(near, squared)
+    missed = uncertain_rows(squared[:, k - 1], single, slack[:, 0], len(rows) - 1)
+    search_again(rows, rows, missed, near, squared, k, itself=True)
+    return Neighbours(near, np.ldexp(squared, 2 * exponent))
 
 
 def neighbours_of(features: Features, rows: NDArray[np.float32], layer: str, k: int) -> Neighbours:
@@ -108,6 +139,8 @@ def balls_of(
     strict: bool = False,
 ) -> Balls:
     """One pass over all pairs. A row on the rim is inside, unless `strict`.
+
+    Features, radii and neighbours are those of `in_range`.
 
     Args:
         generated: (N, d).
@@ -155,19 +188,22 @@ def ranked(
     queries: NDArray[np.float32], base: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Squared distances to and indices of each query's k nearest base rows, both (N, k)."""
+    queries, base, exponent = in_range(queries, base)
     centre = base.mean(axis=0)
     x, y = torch.from_numpy(queries - centre), torch.from_numpy(base - centre)
     width, norms_x, norms_y = min(k + _SPARE, len(base)), _norms(x), _norms(y)
-    found = torch.cat(
-        [
-            _squared(x[lines], y, norms_x[lines], norms_y).topk(width, largest=False).indices
-            for lines in (slice(i, i + 256) for i in range(0, len(x), 256))
-        ]
-    ).numpy()
-    lines = np.arange(len(queries)).repeat(width)
-    exact = _exact(queries, base, lines, found.ravel()).reshape(found.shape)
-    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
+    found, single = np.empty((len(x), width), np.int64), np.empty((len(x), width), np.float32)
+    for lines in (slice(i, i + 256) for i in range(0, len(x), 256)):
+        squared = _squared(x[lines], y, norms_x[lines], norms_y)
+        values, places = squared.topk(width, largest=False)
+        found[lines], single[lines] = places.numpy(), values.numpy()
+    rows = np.arange(len(queries)).repeat(width)
+    exact = exact_squared(queries, base, rows, found.ravel())
+    near, exact = in_order(found, exact.reshape(found.shape))
+    slack = 2 * _ROUNDING * (norms_x + norms_y.max()).numpy()
+    missed = uncertain_rows(exact[:, k - 1], single, slack, len(base))
+    search_again(queries, base, missed, near, exact, k)
+    return np.ldexp(exact[:, :k], 2 * exponent), near[:, :k]
 
 
 def _symmetric_nearest(
@@ -263,7 +299,7 @@ class _Decision:
         rims = radii[pairs.second if side else pairs.first]
         inside = pairs.squared < rims - self.slack
         near = np.flatnonzero(np.abs(pairs.squared - rims) <= self.slack)
-        exact = _exact(self.a, self.b, pairs.first[near], pairs.second[near])
+        exact = exact_squared(self.a, self.b, pairs.first[near], pairs.second[near])
         inside[near] = exact < rims[near] if self.strict else exact <= rims[near]
         return pairs.first[inside], pairs.second[inside]
 
@@ -300,15 +336,3 @@ def _norms(x: Tensor) -> Tensor:
 
 def _squared(x: Tensor, y: Tensor, norms_x: Tensor, norms_y: Tensor) -> Tensor:
     return torch.addmm(norms_y[None, :], x, y.T, alpha=-2).add_(norms_x[:, None])
-
-
-def _exact(
-    a: NDArray[np.float32], b: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Squared distances of the pairs (P,), from differences in float64."""
-    result = np.empty(len(j))
-    for start in range(0, len(j), _EXACT):
-        some = slice(start, start + _EXACT)
-        gap = a[i[some]].astype(np.float64) - b[j[some]]
-        result[some] = np.einsum("ij,ij->i", gap, gap)
-    return result

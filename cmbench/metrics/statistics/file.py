@@ -5,24 +5,29 @@ of a part of the images; a string `made_of` says of what data and extractor, and
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cmbench.core.array_files import read_npz
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file
+from cmbench.core.files import atomic_file, parsing
+from cmbench.metrics._range import largest
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of
 
 __all__ = [
+    "check_moments",
+    "checked_count",
     "load_reference",
     "read_made_of",
     "reference_from_features",
     "save_compact_reference",
     "save_reference",
 ]
+
+_LARGEST = 1e150
 
 
 def reference_from_features(
@@ -50,8 +55,7 @@ def save_reference(reference: Reference, path: Path, *, features: bool = True) -
         arrays[f"count/{layer}"] = np.array(found.count)
     if features and reference.features is not None:
         for layer, rows in reference.features.layers.items():
-            narrow = np.abs(rows).max(initial=0.0) < 65504
-            arrays[f"features/{layer}"] = rows.astype(np.float16 if narrow else np.float32)
+            arrays[f"features/{layer}"] = _narrowed(rows)
         if reference.features.labels is not None:
             arrays["labels"] = reference.features.labels
     with atomic_file(path) as file:
@@ -84,9 +88,16 @@ def save_compact_reference(
         arrays[f"mu/{layer}"] = found.mean
         arrays[f"triangle/{layer}"] = found.covariance[upper].astype(np.float32)
         arrays[f"count/{layer}"] = np.array(found.count)
-        arrays[f"features/{layer}"] = reference.features.layers[layer][rows].astype(np.float16)
+        arrays[f"features/{layer}"] = _narrowed(reference.features.layers[layer][rows])
     with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _narrowed(rows: np.ndarray) -> np.ndarray:
+    """As float16 where it holds the largest feature to eleven bits and more, else as float32."""
+    size = largest(rows)
+    narrow = size == 0 or 2.0**-4 <= size < 65504
+    return rows.astype(np.float16 if narrow else np.float32)
 
 
 def read_made_of(path: Path) -> dict[str, Any]:
@@ -100,54 +111,98 @@ def read_made_of(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} does not say what it was made of", expected="a file of `cmbench stats build`"
         )
-    read: dict[str, Any] = json.loads(str(arrays["made_of"]))
-    return read
+    with parsing(path, "a file of `cmbench stats build`"):
+        read = json.loads(str(arrays["made_of"]))
+        if not isinstance(read, dict):
+            raise UserError(f"'made_of' holds a {type(read).__name__}", expected="a mapping")
+        return read
 
 
 def load_reference(path: Path) -> Reference:
     """Reads what `save_reference` or `save_compact_reference` wrote.
 
     Raises:
-        UserError: If the file is missing, or not such a file.
+        UserError: If the file is missing, or not such a file, or if its arrays are not moments
+            and features (shapes, types, finiteness).
     """
     arrays = _arrays(path)
     if "digest" not in arrays and "made_of" not in arrays:
         raise UserError(f"{path} is not a cmbench reference", expected="an array named 'digest'")
     stated = arrays.get("digest", np.array(""))
-    return Reference(str(stated), _features(arrays), _moments(arrays))
+    with parsing(path, "a cmbench reference"):
+        return Reference(str(stated), _features(arrays, path), _moments(arrays, path))
+
+
+def check_moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> None:
+    """Refuses arrays of a file that are no mean and covariance.
+
+    Raises:
+        UserError: If they are not floats, don't fit, or are not finite.
+    """
+    if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
+        raise UserError(f"{path}: mu and sigma are not floating-point arrays")
+    if mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):
+        raise UserError(f"{path}: mu {mean.shape} and sigma {covariance.shape} don't fit")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path}: statistics that are not finite")
+    if max(float(np.abs(mean).max()), float(np.abs(covariance).max())) > _LARGEST:
+        raise UserError(f"{path}: statistics above {_LARGEST:g}, whose squares overflow")
+
+
+def checked_count(value: Any, path: Path) -> int:
+    """The number of images that a file states.
+
+    Raises:
+        UserError: If it is not one whole number, 0 (unknown) or more.
+    """
+    given = np.asarray(value)
+    whole = given.size == 1 and given.dtype.kind in "iuf" and np.isfinite(given).all()
+    number = given.reshape(-1)[0] if whole else -1
+    if number < 0 or number >= 1 << 62 or int(number) != number:
+        raise UserError(
+            f"{path}: the count of images is {str(given)[:40]}", expected="one whole number"
+        )
+    return int(number)
 
 
 def _arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in (names or file.files) if key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"can't read the reference {path}: {error}") from None
+    return read_npz(path, names, kind="reference")
 
 
-def _features(arrays: dict[str, np.ndarray]) -> Features | None:
+def _features(arrays: dict[str, np.ndarray], path: Path) -> Features | None:
     layers = {
-        key.removeprefix("features/"): value.astype(np.float32)
-        for key, value in arrays.items()
-        if key.startswith("features/")
+        k.removeprefix("features/"): v for k, v in arrays.items() if k.startswith("features/")
     }
-    return Features(layers, arrays.get("labels")) if layers else None
+    labels = arrays.get("labels")
+    counts = {len(rows) if rows.ndim == 2 else -1 for rows in layers.values()}
+    if labels is not None:
+        counts.add(len(labels) if labels.ndim == 1 and labels.dtype.kind in "iu" else -1)
+    if layers and (len(counts) > 1 or -1 in counts):
+        raise UserError(f"{path}: features and labels are not one row per image")
+    for name, rows in layers.items():
+        if rows.dtype.kind != "f" or not np.isfinite(rows).all():
+            raise UserError(f"{path}: features of layer '{name}' are not finite numbers")
+    rows32 = {name: rows.astype(np.float32) for name, rows in layers.items()}
+    return Features(rows32, labels) if layers else None
 
 
-def _moments(arrays: dict[str, np.ndarray]) -> dict[str, Moments]:
-    layers = [key.removeprefix("mu/") for key in arrays if key.startswith("mu/")]
-    return {
-        layer: Moments(
-            arrays[f"mu/{layer}"], _covariance(arrays, layer), int(arrays[f"count/{layer}"])
-        )
-        for layer in layers
-    }
+def _moments(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Moments]:
+    found = {}
+    for layer in [key.removeprefix("mu/") for key in arrays if key.startswith("mu/")]:
+        mean, covariance = arrays[f"mu/{layer}"], _covariance(arrays, layer, path)
+        check_moments(mean, covariance, path)
+        count = checked_count(arrays.get(f"count/{layer}", -1), path)
+        found[layer] = Moments(mean, covariance, count)
+    return found
 
 
-def _covariance(arrays: dict[str, np.ndarray], layer: str) -> np.ndarray:
+def _covariance(arrays: dict[str, np.ndarray], layer: str, path: Path) -> np.ndarray:
     if f"sigma/{layer}" in arrays:
         return arrays[f"sigma/{layer}"]
-    width = len(arrays[f"mu/{layer}"])
+    width = arrays[f"mu/{layer}"].size
+    triangle = arrays.get(f"triangle/{layer}", np.empty(0))
+    if triangle.shape != (width * (width + 1) // 2,):
+        raise UserError(f"{path}: layer '{layer}' has no covariance of width {width}")
     full = np.zeros((width, width))
-    full[np.triu_indices(width)] = arrays[f"triangle/{layer}"]
+    full[np.triu_indices(width)] = triangle
     return full + np.triu(full, 1).T

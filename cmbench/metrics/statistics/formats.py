@@ -6,8 +6,6 @@ adm: `arr_0` images, `mu`, `sigma`, `mu_s`, `sigma_s` (Dhariwal and Nichol, 2021
 float32 mean, compressed; or `feats`. score-sde: raw activations `pool_3` (Song et al., 2021).
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +13,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from cmbench.core.array_files import ArrayHeader, npz_headers, read_npz
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError, unknown_name
-from cmbench.core.files import atomic_file
-from cmbench.metrics._statistics_files import checked_moments
+from cmbench.core.files import atomic_file, new_file, parsing, sweep
 from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of_rows
 from cmbench.metrics.statistics.file import (
+    check_moments,
+    checked_count,
     load_reference,
     read_made_of,
     save_compact_reference,
@@ -29,7 +29,14 @@ from cmbench.metrics.statistics.file import (
 )
 from cmbench.metrics.statistics.pickled import read_pickled_arrays, write_pickled_arrays
 
-__all__ = ["FORMATS", "Format", "Statistics", "open_statistics", "save_statistics"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Statistics",
+    "open_statistics",
+    "save_statistics",
+    "statistics_path",
+]
 
 Format = Literal["cmbench", "compact", "adm", "edm", "pytorch-fid", "clean-fid", "score-sde"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -39,6 +46,7 @@ _PAIRS = {
     "clip": ("mu_clip", "sigma_clip"),
 }
 _ACTIVATIONS = ("pool_3", "feats")
+_PICKLES = (".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -88,29 +96,32 @@ def open_statistics(path: Path, *, count: int = 0) -> Statistics:
         UserError: If it is missing, truncated, of no known format, holds pickled objects, or its
             arrays are not moments (shapes, symmetry, finiteness).
     """
-    if path.suffix.lower() in (".pkl", ".pickle"):
+    if path.suffix.lower() in _PICKLES:
         return _pickled(path, count)
-    names = _names(path)
-    if "digest" in names or "made_of" in names:
-        return _own(path, names)
-    if not (names & {"mu", "arr_0", *_ACTIVATIONS}):
-        raise UserError(
-            f"{path} has no statistics; it has: {', '.join(sorted(names)) or 'nothing'}",
-            expected="arrays mu and sigma, arr_0 (images), pool_3 or feats (activations)",
-        )
-    wanted = [n for pair in _PAIRS.values() for n in pair] + ["count", *_ACTIVATIONS]
-    arrays = _arrays(path, [n for n in wanted if n in names])
-    count = int(arrays.pop("count", np.array(count)))
-    shape, kind = _header(path, "arr_0") if "arr_0" in names else (None, "")
-    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
-    dtypes |= {"arr_0": kind} if shape else {}
-    rows = next((arrays[n] for n in _ACTIVATIONS if n in arrays), None)
-    features = _activations(rows, path) if rows is not None else None
-    moments = _pairs(arrays, count, path)
-    if features is not None and "pool" not in moments:
-        moments["pool"] = moments_of_rows(features.layers["pool"])
-    reference = Reference(file_sha256(path), features, moments)
-    return Statistics(reference, _form(names, arrays), shape, {}, dtypes)
+    headers = npz_headers(path, "statistics file")
+    with parsing(path, "a file of statistics"):
+        if "digest" in headers or "made_of" in headers:
+            return _own(path, set(headers))
+        return _others(path, headers, count)
+
+
+def statistics_path(path: Path, form: str, *, overwrite: bool) -> Path:
+    """Returns the file that `save_statistics` writes for `path`.
+
+    `.npz` is added unless the name ends in .npz or .pkl, by which readers know the format; nothing
+    is taken off, so that `stats.ema0.999` becomes `stats.ema0.999.npz`.
+
+    Raises:
+        UserError: For an unknown format, a pickle's name for a format that is none, or a file
+            that is there, unless it may be overwritten.
+    """
+    if form not in FORMATS:
+        raise unknown_name("format of statistics", form, FORMATS)
+    pickled = path.suffix.lower() in _PICKLES
+    if pickled and form != "edm":
+        raise UserError(f"{path} is the name of a pickle, which {form} is not", expected=".npz")
+    known = pickled or path.suffix.lower() == ".npz"
+    return new_file(path if known else path.with_name(f"{path.name}.npz"), overwrite=overwrite)
 
 
 def save_statistics(
@@ -121,23 +132,52 @@ def save_statistics(
     images: np.ndarray | None = None,
     made_of: dict[str, Any] | None = None,
     keep: int = 2000,
-) -> None:
+) -> Path:
     """Writes a reference in one of FORMATS; `edm` is a pickle where the path ends in .pkl.
 
     Args:
-        path: The file.
+        path: The file; `.npz` is added where it ends neither in .npz nor in .pkl.
         reference: Its moments (and features) are written.
         form: The format.
         images: uint8 (n, H, W, C), kept as `arr_0` by `adm`.
         made_of: Data set, extractor and weights, kept by `compact`.
         keep: Features that `compact` keeps.
 
+    Returns:
+        The file that was written.
+
     Raises:
-        UserError: For an unknown format, or one that needs what the reference lacks.
+        UserError: For an unknown format, one that needs what the reference lacks, or a name that
+            belongs to another format.
     """
-    if form not in _WRITERS:
-        raise unknown_name("format of statistics", form, FORMATS)
-    _WRITERS[form](path, reference, images, made_of or {}, keep)
+    written = statistics_path(path, form, overwrite=True)
+    sweep(written.parent)
+    _WRITERS[form](written, reference, images, made_of or {}, keep)
+    return written
+
+
+def _others(path: Path, headers: dict[str, ArrayHeader], count: int) -> Statistics:
+    """Statistics of another evaluator."""
+    names = set(headers)
+    if not (names & {"mu", "arr_0", *_ACTIVATIONS}):
+        raise UserError(
+            f"{path} has no statistics; it has: {', '.join(sorted(names))[:200] or 'nothing'}",
+            expected="arrays mu and sigma, arr_0 (images), pool_3 or feats (activations)",
+        )
+    wanted = [n for pair in _PAIRS.values() for n in pair] + ["count", *_ACTIVATIONS]
+    arrays = read_npz(path, wanted)
+    count = checked_count(arrays.pop("count", count), path)
+    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
+    images = headers.get("arr_0")
+    dtypes |= {"arr_0": str(images.dtype)} if images else {}
+    rows = next((arrays[n] for n in _ACTIVATIONS if n in arrays), None)
+    features = _activations(rows, path) if rows is not None else None
+    moments = _pairs(arrays, count, path)
+    if features is not None and "pool" not in moments:
+        moments["pool"] = moments_of_rows(features.layers["pool"])
+    reference = Reference(file_sha256(path), features, moments)
+    shape = images.shape if images else None
+    return Statistics(reference, _form(names, arrays), shape, {}, dtypes)
 
 
 def _own(path: Path, names: set[str]) -> Statistics:
@@ -150,10 +190,10 @@ def _own(path: Path, names: set[str]) -> Statistics:
 
 def _pickled(path: Path, count: int) -> Statistics:
     groups = read_pickled_arrays(path)
-    count = int(groups[""].get("num_images", np.array(count)))
+    count = checked_count(groups[""].get("num_images", count), path)
     spaces = {"pool": groups.get("fid", groups[""]), "fd_dinov2": groups.get("fd_dinov2", {})}
     moments = {
-        layer: checked_moments(held["mu"], held["sigma"], count, path)
+        layer: _symmetric_moments(held["mu"], held["sigma"], count, path)
         for layer, held in spaces.items()
         if "mu" in held and "sigma" in held
     }
@@ -178,16 +218,31 @@ def _pairs(arrays: dict[str, np.ndarray], count: int, path: Path) -> dict[str, M
         if (mean in arrays) != (covariance in arrays):
             raise UserError(f"{path} has one of '{mean}' and '{covariance}' without the other")
     return {
-        layer: checked_moments(arrays[mean], arrays[covariance], count, path)
+        layer: _symmetric_moments(arrays[mean], arrays[covariance], count, path)
         for layer, (mean, covariance) in _PAIRS.items()
         if mean in arrays
     }
 
 
+def _symmetric_moments(
+    mean: np.ndarray, covariance: np.ndarray, count: int, path: Path
+) -> Moments:
+    """A file's mean and covariance in float64, symmetric to the last bit.
+
+    Raises:
+        UserError: If they are not moments, or not symmetric.
+    """
+    check_moments(mean, covariance, path)
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6):
+        raise UserError(f"{path}: sigma is not symmetric")
+    return Moments(mean, (covariance + covariance.T) / 2, count)
+
+
 def _activations(rows: np.ndarray, path: Path) -> Features:
-    flat = rows.reshape(len(rows), -1)
-    if rows.dtype.kind != "f" or len(flat) < 2:
+    if rows.dtype.kind != "f" or rows.ndim < 2 or len(rows) < 2 or not rows.size:
         raise UserError(f"{path} holds activations {rows.shape} of {rows.dtype}, not features")
+    flat = rows.reshape(len(rows), -1)
     bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
     if len(bad):
         raise UserError(f"{path}: activations of image {bad[0]} are not finite")
@@ -205,39 +260,6 @@ def _moment_summary(moments: Moments) -> dict[str, Any]:
         "smallest_eigenvalue": float(values[0]),
         "rank": int((values > values[-1] * len(values) * np.finfo(float).eps).sum()),
     }
-
-
-def _names(path: Path) -> set[str]:
-    return set(_read(path, lambda file: list(file.files)))
-
-
-def _arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = _read(path, lambda file: {name: file[name] for name in names})
-    return found
-
-
-def _read(path: Path, take: Callable[[Any], Any]) -> Any:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} is one array", expected="an .npz with named arrays")
-            return take(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError,
-            TypeError) as error:  # fmt: skip
-        raise UserError(f"can't read the statistics {path}: {error}") from None
-
-
-def _header(path: Path, name: str) -> tuple[tuple[int, ...], str]:
-    """Shape and type of a member, from its first bytes."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, kind = read(file)
-    return shape, str(kind)
 
 
 def _pool(reference: Reference, path: Path) -> Moments:
@@ -279,7 +301,7 @@ def _to_adm(path: Path, reference: Reference, images: np.ndarray | None, *_: Any
 def _to_edm(path: Path, reference: Reference, *_: Any) -> None:
     found = _pool(reference, path)
     held: dict[str, np.ndarray] = {"mu": found.mean, "sigma": found.covariance}
-    if path.suffix.lower() in (".pkl", ".pickle"):
+    if path.suffix.lower() in _PICKLES:
         write_pickled_arrays(path, {"fid": held}, found.count)
     else:
         _write(path, held | _count(reference, path))
@@ -313,7 +335,7 @@ _WRITERS: dict[str, Callable[[Path, Reference, Any, dict[str, Any], int], None]]
     "compact": _to_compact,
     "adm": _to_adm,
     "edm": _to_edm,
-    "pytorch-fid": lambda path, reference, *_: _to_edm(path.with_suffix(".npz"), reference),
+    "pytorch-fid": _to_edm,
     "clean-fid": _to_clean_fid,
     "score-sde": _to_score_sde,
 }

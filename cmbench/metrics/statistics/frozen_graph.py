@@ -22,7 +22,7 @@ from cmbench.core.errors import CmbenchError, Pending, UserError
 __all__ = ["TensorFlowInception"]
 
 _ASSET = "inception-2015-12-05-tensorflow"
-_WORKER = Path(__file__).with_name("_tensorflow_worker.py")
+_WORKER = Path(__file__).with_name("frozen_graph_worker.py")
 
 
 class TensorFlowInception:

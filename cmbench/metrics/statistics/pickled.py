@@ -1,9 +1,10 @@
 """Pickled statistics (EDM2's .pkl): dictionaries of numbers and arrays, and nothing else is run.
 
 Such a file holds {"fid": {"mu", "sigma"}, "fd_dinov2": {...}, "num_images"}
-(https://arxiv.org/abs/2312.02696). Only what rebuilds an array may be named in the stream.
+(https://arxiv.org/abs/2312.02696).
 """
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,48 +12,22 @@ from typing import Any
 import numpy as np
 
 from cmbench.core.errors import UserError
-from cmbench.core.files import atomic_file
+from cmbench.core.files import atomic_file, parsing, read_regular
+from cmbench.core.safe_pickle import SafeUnpickler
 
 __all__ = ["read_pickled_arrays", "write_pickled_arrays"]
-
-_ARRAY_PARTS = {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-_FAULTS = (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, TypeError,
-           AttributeError, MemoryError, OverflowError)  # fmt: skip
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ARRAY_PARTS:
-            return super().find_class(module, name)
-        raise UserError(
-            f"the pickle calls {module}.{name}, which is not data; it was not run",
-            expected="numbers, text, arrays, and dictionaries of them",
-        )
 
 
 def read_pickled_arrays(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Arrays by group; the file's own top level is the group "".
 
     Raises:
-        UserError: If the file is missing, truncated, no dictionary, or asks for anything but data.
+        UserError: If the file is missing, truncated, no dictionary, asks for anything but data,
+            or for more than its bytes justify.
     """
-    try:
-        with path.open("rb") as file:
-            held = _ArrayUnpickler(file, encoding="latin1").load()
-    except OSError as error:
-        raise UserError(f"can't read the statistics {path}: {error}") from None
-    except UserError as error:
-        raise error.at(str(path)) from None
-    except _FAULTS as error:
-        raise UserError(f"{path} is not a whole pickle of statistics: {error}") from None
+    data = read_regular(path, "statistics file")
+    with parsing(path, "a pickle of statistics"):
+        held = SafeUnpickler(io.BytesIO(data)).load()
     if not isinstance(held, dict):
         raise UserError(f"{path} holds a {type(held).__name__}", expected="a dictionary")
     groups: dict[str, dict[str, np.ndarray]] = {"": _arrays_of(held)}

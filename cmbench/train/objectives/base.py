@@ -60,8 +60,8 @@ class Loss(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Called once after each optimiser step, before `step` grows: target networks, stages."""
 
-    def rate(self, step: int) -> float:
-        """Share of the recipe's learning rate at `step`: an objective's stages may decay it."""
+    def learning_rate_share(self, step: int) -> float:
+        """Share of the recipe's learning rate that `step` trains at; stages may decay it."""
         return 1.0
 
     def restarts(self, step: int) -> bool:

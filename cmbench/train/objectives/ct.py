@@ -63,8 +63,8 @@ class _Training(PairLoss):
             return self.spec.s1 + 1
         return adaptive_points(step, self.total, self.spec.s0, self.spec.s1)
 
-    def rate(self, step: int) -> float:
-        """mu(k)."""
+    def target_rate(self, step: int) -> float:
+        """mu(k), the EMA rate of the target network; no part of the learning rate."""
         if self.spec.schedule == "fixed":
             return self.spec.mu0
         return adaptive_rate(self.points(step), self.spec.s0, self.spec.mu0)
@@ -81,7 +81,7 @@ class _Training(PairLoss):
 
     def after_step(self, step: int) -> None:
         assert self.target is not None
-        update_average(self.target, self.student, self.rate(step))
+        update_average(self.target, self.student, self.target_rate(step))
 
     def progress(self, step: int) -> dict[str, float]:
-        return {"N": float(self.points(step)), "mu": self.rate(step)}
+        return {"N": float(self.points(step)), "mu": self.target_rate(step)}

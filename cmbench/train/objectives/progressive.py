@@ -85,7 +85,7 @@ class _Halving(Loss):
         """N at a step: halved each stage, 1 at last."""
         return self.stage(step)[0]
 
-    def rate(self, step: int) -> float:
+    def learning_rate_share(self, step: int) -> float:
         _, first, length = self.stage(step)
         return max(1 - (step - first) / length, 0.0) if self.spec.decay else 1.0
 

@@ -13,19 +13,16 @@ from pathlib import Path
 import torch
 
 from cmbench.core.errors import CmbenchError
+from cmbench.engine.base import TRIES, InProcessEngine
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import JobFailedError, run_job
-from cmbench.engine.local_engine import LocalEngine
 from cmbench.engine.progress import Progress
 from cmbench.engine.watchdog import hang_log, hung, watched
 from cmbench.store.jobs import Job
 from cmbench.store.shared import open_store
 from cmbench.store.store import Store
 
-__all__ = ["TRIES", "Child", "ChildEndedError", "SupervisedEngine"]
-
-TRIES = 3
-"""How often a job is tried that hangs, or whose process dies."""
+__all__ = ["Child", "ChildEndedError", "SupervisedEngine"]
 
 
 class ChildEndedError(CmbenchError):
@@ -89,7 +86,7 @@ class Child:
         return ChildEndedError(f"its process died ({how})")
 
 
-class SupervisedEngine(LocalEngine):
+class SupervisedEngine(InProcessEngine):
     """Does jobs in a child process, with a limit to the time without a sign of life.
 
     Args:

@@ -1,0 +1,11 @@
+"""Names of the engines, read from their files: nothing heavy is imported."""
+
+from pathlib import Path
+
+__all__ = ["engine_names"]
+
+
+def engine_names() -> list[str]:
+    """Names of all engines: NAME for each file `NAME_engine.py` in this folder."""
+    files = Path(__file__).parent.glob("*_engine.py")
+    return sorted(file.stem.removesuffix("_engine") for file in files)
