@@ -17,7 +17,7 @@ from cmbench.report.heads import (
     seconds_text,
 )
 from cmbench.report.pivot import Pivot, PivotCell, pivots
-from cmbench.report.published import PUBLISHED_NOTE, published_beside
+from cmbench.report.published import PUBLISHED_NOTE, published_beside, published_waiting
 from cmbench.report.ranks import rank_text
 
 __all__ = ["as_markdown", "marked", "pivot_markdown"]
@@ -38,7 +38,8 @@ def as_markdown(board: Board) -> str:
     table = "\n".join(lines)
     found = findings_markdown(board.judgements)
     chosen = disclosed_markdown(board.disclosed)
-    told = f"{rank_text(board)}{_published(board)}{found}{chosen}{_waiting(board)}"
+    printed = f"{_published(board)}{_printed(board)}"
+    told = f"{rank_text(board)}{printed}{found}{chosen}{_waiting(board)}"
     return f"# {plain(board.title)}\n\n{field}{table}\n\n{note}\n{told}"
 
 
@@ -83,6 +84,18 @@ def _waiting(board: Board) -> str:
         for what, command in board.missing()
     ]
     return "\n## Not there yet\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _printed(board: Board) -> str:
+    rows = published_waiting(board.waiting)
+    if not rows:
+        return ""
+    lines = [_line(["model", "score", "NFE", "published", "source"]), "|---|---|---:|---:|---|"]
+    for row in rows:
+        p = row.published
+        cells = [plain(row.model), plain(p.metric), f"{p.nfe}", f"{p.value:g}", plain(p.source)]
+        lines.append(_line(cells))
+    return "\n## Published, waiting to be measured\n\n" + "\n".join(lines) + "\n"
 
 
 def _published(board: Board) -> str:

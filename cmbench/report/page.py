@@ -21,7 +21,7 @@ from cmbench.report.grids import sample_tiles
 from cmbench.report.output import read_own
 from cmbench.report.page_data import column_names, page_data
 from cmbench.report.pivot import pivots
-from cmbench.report.published import PUBLISHED_NOTE, published_beside
+from cmbench.report.published import PUBLISHED_NOTE, published_beside, published_waiting
 from cmbench.report.ranks import decoy_lines, rank_range
 from cmbench.report.spread import repeats
 from cmbench.stats.rows import Row
@@ -62,6 +62,7 @@ def render_page(board: Board, folder: Path, tables: dict[str, str], stamp: str =
         disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
         published_note=PUBLISHED_NOTE,
+        printed=published_waiting(board.waiting),
         provenance=read_provenance(folder),
         suite_text=read_own(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],

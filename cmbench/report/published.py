@@ -12,15 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from cmbench.record.schema import PublishedScore
+from cmbench.record.schema import PublishedScore, Record
 from cmbench.stats.rows import Row, RowScore
 
 __all__ = [
     "PUBLISHED_NOTE",
     "Beside",
+    "Printed",
     "beside",
     "published_beside",
     "published_of",
+    "published_waiting",
     "spreadsheet_columns",
 ]
 
@@ -89,6 +91,21 @@ def published_of(printed: Iterable[PublishedScore], score: RowScore) -> list[Pub
 def published_beside(rows: Iterable[Row]) -> list[Beside]:
     """All pairs of the rows, in their order."""
     return [pair for r in rows for s in r.scores for pair in beside(r, s)]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number that authors printed for a model that waits."""
+
+    model: str
+    published: PublishedScore
+
+
+def published_waiting(records: Iterable[Record]) -> list[Printed]:
+    """What authors printed for the models of these waiting records, each number once."""
+    found = {(r.model, p.metric, p.nfe, p.source): Printed(r.model, p)
+             for r in records for p in r.published}  # fmt: skip
+    return [found[key] for key in sorted(found)]
 
 
 def spreadsheet_columns(pairs: list[Beside]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 
@@ -32,7 +33,7 @@ def record(label, nfe, value, *, error=0.1, model="m/cd", axes=None, **more):
         protocol=more.pop("protocol", INCEPTION),
     )  # fmt: skip
     return Record(
-        suite="toy", suite_version=1, cell=f"{label}{nfe}".replace(" ", ""), label=label, nfe=nfe,
+        suite="toy", suite_version=1, cell=re.sub(r"[^A-Za-z0-9]", "_", f"{label}{nfe}"), label=label, nfe=nfe,
         status=more.pop("status", "done"), model=model, family="m", axes=axes or {}, seed=0,
         images=50_000, scores=[score] if value else [], **more,
     )  # fmt: skip
@@ -189,3 +190,13 @@ def test_teachers_lead_and_lines_that_lead_at_few_evaluations_stay(board):
     assert found.teachers == {"EDM"}
     assert found.leading() == ["EDM", "l00", "l01", "l02", "l03", "s00", "s01", "s02"]
     assert isinstance(pivots(found, 1)[0], Pivot)
+
+
+def test_published_numbers_show_before_anything_is_measured(board, tmp_path):
+    late = record("late", None, None, model="m/late", status="pending", published=PRINTED)
+    found = board(late)
+    section = as_markdown(found).split("## Published, waiting to be measured")[1]
+    assert "| m/late | fid | 1 | 3.55 | CM |" in section
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert '<td class="published">2.93</td>' in page

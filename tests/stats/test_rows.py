@@ -1,5 +1,7 @@
 """Seeds and trainings of one cell are one row; what its interval holds covers what it claims."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def record(value=1.0, *, seed=0, training=None, label="A", axes=None, nfe=1.0, e
             recipe=f"m/{training}", recipe_digest=f"d{training}", seed=training, images=1, steps=1,
             evaluations_per_image=3.0, recipe_digest_without_seed=more.pop("recipe", "r"),
         )  # fmt: skip
-    cell = f"{label}-{nfe}-{seed}-{training}-{axes}"
+    cell = re.sub(r"[^A-Za-z0-9]", "_", f"{label}-{nfe}-{seed}-{training}-{axes}")
     return Record(
         suite="s", suite_version=1, cell=cell, status="done", label=label, model="m/c", family="m",
         axes=axes or {}, nfe=nfe, seed=seed, images=100, scores=[score], training=trained, **more,
