@@ -8,8 +8,8 @@ from typing import Any
 
 from typer.main import get_command
 
-from cmbench.cli.main import app
 from cmbench.cli.examples import EXAMPLES
+from cmbench.cli.main import app
 
 __all__ = ["cli_reference"]
 

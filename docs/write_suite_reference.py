@@ -93,10 +93,19 @@ A run's `label` may hold placeholders in braces. Each cell fills in its own:
 |---|---|
 | `{model}` | the run's `model` |
 | `{sampler}` | the name of the cell's sampler |
-| `{KEY}` | the cell's value of `KEY` under the run's `train`: `{objective}`, `{optimiser.lr}`, ...; a component gives its name |
+| `{sampler.KEY}` | a parameter of it: `{sampler.rho}` |
+| `{KEY}` | the cell's value of `KEY` under the run's `train`, else of the recipe: `{objective}`, `{optimiser.lr}`, `{optimiser.lr}`; a component gives its name |
 
-A label with any other name in braces is refused; `{{` and `}}` are braces. Without `label`, the line is called by its model, the
-values under `train` and, where the run has several, its sampler. No two cells may have one label, number of evaluations and seed.
+A label with any other name in braces is refused; braces themselves are written `{{` and `}}`. Without `label`, the line is called by
+its model, the values under `train` and, where the run has several, its sampler.
+
+## Axes, seeds and trainings
+
+A list under `train`, and several samplers, are axes. Their values stand in the record and in columns of their own wherever rows of one
+label would look alike. Cells that differ in nothing but a seed are one row, with the spread between them in its interval
+([Metrics](metrics.md#seeds-and-trainings)): `images: {seeds: [0, 1, 2]}` draws several sets of images from one network,
+`train: {seed: [0, 1, 2]}` trains several networks. Any other two cells of one label, axes, number of evaluations and seed are refused, as
+are findings about labels, evaluations or scores that no cell has.
 
 ## Paths
 

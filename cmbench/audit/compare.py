@@ -2,7 +2,9 @@
 
 Numbers with one protocol fingerprint are comparable. Their difference is paired where both cells
 drew the same noise (seed, count) and their features are still in the cache: what the noise does to
-both cancels (`cmbench.stats.paired`). All p-values of one comparison are corrected by Holm.
+both cancels (`cmbench.stats.paired`). The differences of a cell's seeds and trainings are combined
+into one (`cmbench.stats.intervals`), whose interval and p-value hold the spread between them. All
+p-values of one comparison are corrected by Holm.
 """
 
 from collections import Counter
@@ -13,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from cmbench.audit.cached import cached_samples, differing_fields
 from cmbench.core.digests import canonical
@@ -22,14 +23,27 @@ from cmbench.engine.context import JobContext
 from cmbench.metrics.base import MetricError
 from cmbench.record.folder import read_results
 from cmbench.record.schema import Record, ScoreRecord
+from cmbench.stats.intervals import (
+    Estimate,
+    combine_seeds,
+    combine_trainings,
+    difference_of,
+    two_sided_p,
+)
 from cmbench.stats.paired import holm, paired_difference
+from cmbench.stats.rows import Row as SeedRow
+from cmbench.stats.rows import RowScore, rows_of
 
 __all__ = ["Comparison", "Row", "compare_runs"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One score of two cells; `difference` is A - B, None where they are not comparable."""
+    """One score of two rows; `difference` is A - B, None where they are not comparable.
+
+    Args:
+        repeats: Seeds and trainings whose differences were combined, in words; empty for one.
+    """
 
     label: str
     nfe: float | None
@@ -45,6 +59,7 @@ class Row:
     p_corrected: float | None = None
     paired: bool = False
     why_unpaired: str = ""
+    repeats: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,10 +81,10 @@ class Comparison:
 
 
 def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
-    """Compares the cells of two results folders that bear the same label, NFE, seed and sampler.
+    """Compares the rows of two results folders that bear the same label, axes, NFE and sampler.
 
-    Where samplers differ, the same label, NFE and seed; where labels differ, the same model, NFE
-    and seed; each only where it names one cell on either side. Else a single cell of each.
+    Where samplers differ, the same label and NFE; where labels differ, the same model and NFE;
+    each only where it names one row on either side. Else a single row of each.
 
     Raises:
         UserError: If a folder holds no results, or the two have no cell in common.
@@ -78,7 +93,7 @@ def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
     pairs = _matched(one, two)
     if not pairs:
         raise UserError(
-            f"{a} and {b} have no cell in common (label, or model, with NFE and seed)",
+            f"{a} and {b} have no cell in common (label, or model, with NFE)",
             fix="cmbench explain A:CELL B:CELL, for two cells of your choice",
         )
     rows = [row for x, y in pairs for row in _rows(x, y, context)]
@@ -92,18 +107,18 @@ def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
     )
 
 
-def _done(folder: Path) -> list[Record]:
-    return [r for r in read_results(folder) if r.status == "done"]
+def _done(folder: Path) -> list[SeedRow]:
+    return rows_of(r for r in read_results(folder) if r.status == "done")
 
 
-def _matched(one: Sequence[Record], two: Sequence[Record]) -> list[tuple[Record, Record]]:
-    pairs: list[tuple[Record, Record]] = []
+def _matched(one: Sequence[SeedRow], two: Sequence[SeedRow]) -> list[tuple[SeedRow, SeedRow]]:
+    pairs: list[tuple[SeedRow, SeedRow]] = []
     left, right = list(one), list(two)
-    keys: list[Callable[[Record], tuple[Any, ...]]] = [
-        lambda r: (r.label, r.nfe, r.seed, canonical(r.sampler)),
-        lambda r: (r.label, r.nfe, r.seed, r.sampler.get("name")),
-        lambda r: (r.label, r.nfe, r.seed),
-        lambda r: (r.model, r.nfe, r.seed),
+    keys: list[Callable[[SeedRow], tuple[Any, ...]]] = [
+        lambda r: (r.name, r.nfe, canonical(r.first.sampler)),
+        lambda r: (r.name, r.nfe, r.first.sampler.get("name")),
+        lambda r: (r.name, r.nfe),
+        lambda r: (r.model, r.nfe),
     ]
     for key in keys:
         mine, theirs = _unique(left, key), _unique(right, key)
@@ -118,27 +133,27 @@ def _matched(one: Sequence[Record], two: Sequence[Record]) -> list[tuple[Record,
 
 
 def _unique(
-    records: Sequence[Record], key: Callable[[Record], tuple[Any, ...]]
-) -> dict[tuple[Any, ...], Record]:
-    """The records by a key, without those that share theirs: none of them is taken for another."""
-    counts = Counter(map(key, records))
-    return {key(record): record for record in records if counts[key(record)] == 1}
+    rows: Sequence[SeedRow], key: Callable[[SeedRow], tuple[Any, ...]]
+) -> dict[tuple[Any, ...], SeedRow]:
+    """The rows by a key, without those that share theirs: none of them is taken for another."""
+    counts = Counter(map(key, rows))
+    return {key(row): row for row in rows if counts[key(row)] == 1}
 
 
-def _rows(x: Record, y: Record, context: JobContext) -> Iterator[Row]:
+def _rows(x: SeedRow, y: SeedRow, context: JobContext) -> Iterator[Row]:
     for mine in x.scores:
         other = _counterpart(mine, y)
         if other is None:
             continue
         fields = differing_fields(mine.protocol, other.protocol)
-        label = x.label if x.label == y.label else f"{x.label} / {y.label}"
+        label = x.name if x.name == y.name else f"{x.name} / {y.name}"
         row = Row(label, x.nfe, mine.title, mine.value, other.value,
                   mine.fingerprint == other.fingerprint, fields)  # fmt: skip
         yield _with_difference(row, (x, mine), (y, other), context) if row.comparable else row
 
 
-def _counterpart(score: ScoreRecord, record: Record) -> ScoreRecord | None:
-    named = [s for s in record.scores if s.name == score.name]
+def _counterpart(score: RowScore, row: SeedRow) -> RowScore | None:
+    named = [s for s in row.scores if s.name == score.name]
     same = [s for s in named if s.fingerprint == score.fingerprint]
     space = [s for s in named if s.protocol.get("extractor") == score.protocol.get("extractor")]
     titled = [s for s in named if s.title == score.title]
@@ -146,22 +161,73 @@ def _counterpart(score: ScoreRecord, record: Record) -> ScoreRecord | None:
 
 
 def _with_difference(
-    row: Row, one: tuple[Record, ScoreRecord], two: tuple[Record, ScoreRecord], context: JobContext
+    row: Row, one: tuple[SeedRow, RowScore], two: tuple[SeedRow, RowScore], context: JobContext
 ) -> Row:
-    mine, other = one[1], two[1]
-    terms, why = _paired_terms(one, two, context)
+    pairs = _same_draws(one[0], two[0])
+    if pairs is None:
+        found, paired, why = _of_means(one[1], two[1]), False, "the seeds differ"
+    else:
+        key = (one[1].name, one[1].fingerprint)
+        made = [[_difference(x, y, key, context) for x, y in group] for group in pairs]
+        every = [single for group in made for single in group]
+        paired = all(single.paired for single in every)
+        why = next((single.why for single in every if not single.paired), "")
+        found = combine_trainings([_over_seeds(group) for group in made])
+    row = replace(row, difference=found.value, why_unpaired=why, paired=paired)
+    row = replace(row, repeats=_repeats(one[0], two[0]))
+    if found.error is None:
+        return row
+    p = two_sided_p(found.value, found.error, found.degrees)
+    return replace(row, error=found.error, interval=found.interval, p=p)
+
+
+@dataclass(frozen=True)
+class _Single:
+    """The difference of two records, and whether what their noise does to both cancels in it."""
+
+    estimate: Estimate
+    paired: bool
+    why: str = ""
+
+
+def _difference(x: Record, y: Record, key: tuple[str, str], context: JobContext) -> _Single:
+    mine, other = (
+        next(s for s in record.scores if (s.name, s.fingerprint) == key) for record in (x, y)
+    )
+    terms, why = _paired_terms((x, mine), (y, other), context)
     if terms is not None:
         found = paired_difference(mine.value, terms[0], other.value, terms[1])
-        return replace(row, difference=found.value, error=found.error, interval=found.interval,
-                       p=found.p, paired=True)  # fmt: skip
-    value = mine.value - other.value
-    if mine.error is None or other.error is None:
-        return replace(row, difference=value, why_unpaired=why)
-    # Independent errors: too wide for cells that share noise, never too narrow for them.
-    error = float(np.hypot(mine.error, other.error))
-    p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
-    interval = (value - 1.96 * error, value + 1.96 * error)
-    return replace(row, difference=value, error=error, interval=interval, p=p, why_unpaired=why)
+        return _Single(Estimate(found.value, found.error, found.interval), True)
+    return _Single(difference_of(_alone(mine), _alone(other)), False, why)
+
+
+def _alone(score: ScoreRecord) -> Estimate:
+    return Estimate(score.value, score.error, score.interval)
+
+
+def _of_means(mine: RowScore, other: RowScore) -> Estimate:
+    return difference_of(mine.estimate, other.estimate)
+
+
+def _over_seeds(group: Sequence[_Single]) -> Estimate:
+    found = [single.estimate for single in group]
+    return combine_seeds(
+        [e.value for e in found], [e.error for e in found], [e.interval for e in found]
+    )
+
+
+def _same_draws(x: SeedRow, y: SeedRow) -> list[list[tuple[Record, Record]]] | None:
+    """Pairs of the same seed, by training in the order of seeds; None where the draws differ."""
+    one, two = x.by_training, y.by_training
+    if [[r.seed for r in g] for g in one] != [[r.seed for r in g] for g in two]:
+        return None
+    return [list(zip(mine, other, strict=True)) for mine, other in zip(one, two, strict=True)]
+
+
+def _repeats(x: SeedRow, y: SeedRow) -> str:
+    counts = ((min(x.trainings, y.trainings), "trainings"),
+              (min(len(x.seeds), len(y.seeds)), "seeds"))  # fmt: skip
+    return ", ".join(f"{count} {what}" for count, what in counts if count > 1)
 
 
 def _paired_terms(
@@ -187,5 +253,5 @@ def _paired_terms(
     return (terms[0], terms[1]), ""
 
 
-def _name(record: Record) -> str:
-    return f"{record.label} at {record.nfe:g} NFE" if record.nfe is not None else record.label
+def _name(row: SeedRow) -> str:
+    return f"{row.name} at {row.nfe:g} NFE" if row.nfe is not None else row.name

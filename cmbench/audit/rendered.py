@@ -28,8 +28,8 @@ __all__ = ["rendered_findings"]
 
 _SOURCES = ("records", "samples", "training")
 _BESIDE = ("speed.json", "provenance.json", "suite.yaml", "selection.json")
-_RENDERED = ("leaderboard.*", "report.html", "samples.png", "plots/*")
-_DRAWN = ("matplotlib", "seaborn", "pillow")
+_RENDERED = ("leaderboard.*", "field.*", "report.html", "samples.png", "plots/*")
+_DRAWN = ("matplotlib", "pillow")
 _FIX = "`cmbench report` writes it anew"
 
 

@@ -1,11 +1,14 @@
 """How many configurations were scored before the one that a board shows.
 
 The store knows: every score it holds names its features, those their samples, and those the
-weights, sampler and seed. Scores of one model (its network and objective) in one metric, extractor
-and number of evaluations are counted by weights (checkpoints, EMA rates, training lengths), by
-sampler (time points, guidance, stochasticity) and by seed. A choice that was made on other seeds
-than the reported one's leaves the reported number unbiased. Searches of time points leave a file
-in `<cache>/searches`.
+weights, sampler and seed. Scores of one method in one metric, extractor and number of evaluations
+are counted by weights (checkpoints, EMA rates, training lengths), by the sampler's parameters
+(time points, guidance, stochasticity) and by seed. A method is a network with the objective and
+distance that trained it, under a sampler of one name; weights of which neither the store nor a
+card says how they were trained are a method of their own. What stands on the board itself, under
+another label or as another training of the same row, was shown and not left out: it is no try. A
+choice that was made on other seeds than the reported one's leaves the reported number unbiased.
+Searches of time points leave a file in `<cache>/searches`.
 """
 
 import json
@@ -15,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.audit.cached import manifest_spec
+from cmbench.cards.cards import list_cards
 from cmbench.core.digests import canonical, digest
 from cmbench.core.files import write_json
 from cmbench.engine.context import JobContext
-from cmbench.record.schema import Record, ScoreRecord
+from cmbench.record.schema import Record
 from cmbench.stats.selection import expected_gain
 from cmbench.store.store import Address
+from cmbench.train.recipe import read_recipe
 
 __all__ = ["Selection", "keep_search", "selections"]
 
@@ -88,14 +93,16 @@ def selections(records: Sequence[Record], context: JobContext) -> list[Selection
 
     Cells whose score the store no longer has are left out: nothing is known of them.
     """
-    kept = _Kept(list(_all_scored(context)), list(_searches(context.store.root)))
+    by_card = _objectives_of_cards()
+    kept = _Kept(list(_all_scored(context, by_card)), list(_searches(context.store.root)))
+    shown = {_configuration(record) for record in records if record.status == "done"}
     found = []
     for record in records:
         if record.status != "done" or not record.scores or record.nfe is None:
             continue
-        own = _scored(context, record.scores[0].key)
+        own = _scored(context, record.scores[0].key, by_card)
         if own is not None:
-            found.append(_selection(record, record.scores[0], own, kept))
+            found.append(_selection(record, own, kept, shown - {(own.weights, own.sampler)}))
     return found
 
 
@@ -107,9 +114,21 @@ def keep_search(root: Path, told: dict[str, Any]) -> Path:
     return path
 
 
-def _selection(record: Record, score: ScoreRecord, own: _Scored, kept: _Kept) -> Selection:
+def _configuration(record: Record) -> tuple[str, str]:
+    """Weights and sampler of a record's cell, as `_Scored` holds them."""
+    identity = record.identity
+    return canonical(identity.get("weights") or {}), canonical(identity.get("sampler"))
+
+
+def _selection(
+    record: Record, own: _Scored, kept: _Kept, shown: set[tuple[str, str]]
+) -> Selection:
+    score = record.scores[0]
     alike = [
-        s for s in kept.scored if (s.line, s.protocol, s.nfe) == (own.line, own.protocol, own.nfe)
+        s
+        for s in kept.scored
+        if (s.line, s.protocol, s.nfe) == (own.line, own.protocol, own.nfe)
+        and (s.weights, s.sampler) not in shown
     ]
     mine = (own.weights, own.sampler)
     configurations = {(s.weights, s.sampler) for s in alike}
@@ -138,14 +157,14 @@ def _searches(root: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(path.read_text("utf-8"))
 
 
-def _all_scored(context: JobContext) -> Iterator[_Scored]:
+def _all_scored(context: JobContext, by_card: dict[str, list[Any]]) -> Iterator[_Scored]:
     for path in sorted((context.store.root / "objects" / "score").glob("*/*/manifest.json")):
-        found = _scored(context, path.parent.name)
+        found = _scored(context, path.parent.name, by_card)
         if found is not None:
             yield found
 
 
-def _scored(context: JobContext, key: str) -> _Scored | None:
+def _scored(context: JobContext, key: str, by_card: dict[str, list[Any]]) -> _Scored | None:
     spec = manifest_spec(context, Address("score", key)) if key else None
     if spec is None or not spec.get("features"):
         return None
@@ -161,7 +180,9 @@ def _scored(context: JobContext, key: str) -> _Scored | None:
     weights, sampler = sample.get("weights") or {}, sample.get("sampler")
     protocol = [spec["metric"], features["extractor"], spec.get("reference")]
     return _Scored(
-        line=canonical([sample["model"], _objective(context, weights)]),
+        line=canonical(
+            [sample["model"], _trained_by(context, weights, by_card), (sampler or {}).get("name")]
+        ),
         protocol=canonical(protocol),
         weights=canonical(weights),
         sampler=canonical(sampler),
@@ -170,10 +191,24 @@ def _scored(context: JobContext, key: str) -> _Scored | None:
     )
 
 
-def _objective(context: JobContext, weights: dict[str, Any]) -> Any:
-    """Name of the objective and the distance that trained the weights, where they were trained."""
-    spec = (
-        manifest_spec(context, Address("train", weights["train"])) if "train" in weights else None
-    )
-    recipe = (spec or {}).get("recipe", {})
-    return [(recipe.get("objective") or {}).get("name"), recipe.get("distance")]
+def _trained_by(
+    context: JobContext, weights: dict[str, Any], by_card: dict[str, list[Any]]
+) -> list[Any]:
+    """Objective and distance that trained the weights; where none is known, the weights."""
+    if "train" in weights:
+        spec = manifest_spec(context, Address("train", weights["train"])) or {}
+        recipe = spec.get("recipe", {})
+        return [(recipe.get("objective") or {}).get("name"), recipe.get("distance")]
+    return by_card.get(str(weights.get("sha256")), [canonical(weights)])
+
+
+def _objectives_of_cards() -> dict[str, list[Any]]:
+    """Objective and distance by the SHA-256 of the weights that cards ship with a recipe."""
+    found: dict[str, list[Any]] = {}
+    for placed in list_cards():
+        weights = placed.card.weights
+        if weights is not None and weights.sha256 and placed.recipe_file is not None:
+            identity = read_recipe(placed.recipe_file).identity()
+            name = (identity.get("objective") or {}).get("name")
+            found[weights.sha256] = [name, identity.get("distance")]
+    return found

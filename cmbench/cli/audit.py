@@ -62,7 +62,8 @@ def _show_comparison(comparison: Any) -> None:
         if row.interval:
             text += f" ({row.interval[0]:.4g} to {row.interval[1]:.4g})"
         p = "" if row.p_corrected is None else f"{row.p_corrected:.3g}"
-        table.add_row(*cells, text, p, "paired" if row.paired else row.why_unpaired)
+        how = "paired" if row.paired else row.why_unpaired
+        table.add_row(*cells, text, p, f"{how}; {row.repeats}" if row.repeats else how)
     console.print(table)
     lines = [f"{name}: {one} in A, {two} in B" for name, (one, two) in fields.items()]
     lines = (

@@ -1,6 +1,7 @@
 """`cmbench report`: renders results folders, or a site over several."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -42,40 +43,66 @@ def report(
     Without a folder, it renders every suite under results/. With several folders, it also prints
     their tables side by side.
     """
-    from cmbench.report.across import model_across
-    from cmbench.report.leaderboard import as_markdown
-    from cmbench.report.write import side_by_side, write_report
+    from cmbench.report.write import side_by_side, write_reports
 
     sources = folders or sorted(f.parent for f in Path("results").glob("*/records"))
     if not sources:
         raise UserError("no results under results/", fix="cmbench run digits_nfe")
     if model is not None:
-        sys.stdout.write(as_markdown(model_across(sources, model)))
+        _model(sources, model, as_json)
         return
     if site is not None or serve:
-        _site(sources, site, serve, port)
+        _site(sources, site, serve, port, as_json)
         return
-    console = Console(stderr=True)
-    written: dict[str, list[str]] = {}
-    for folder in sources:
-        try:
-            written[str(folder)] = [str(path) for path in write_report(folder)]
-        except UserError as error:
-            if len(sources) == 1:
-                raise
-            console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    written, failed = write_reports(sources, _progress(len(sources)))
     if as_json:
-        print_json(written)
+        print_json({str(folder): [str(path) for path in made] for folder, made in written.items()})
     else:
-        for name in written:
-            console.print(f"open {Path(name) / 'report.html'}", markup=False, highlight=False)
+        for folder in written:
+            _say(f"open {folder / 'report.html'}")
         if len(written) > 1:
-            sys.stdout.write(side_by_side([Path(name) for name in written]))
-    if len(written) < len(sources):
+            _print(side_by_side(list(written)))
+    for error in failed:
+        _say(f"error: {error}")
+    if failed:
         raise typer.Exit(2)
 
 
-def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> None:
+def _model(folders: list[Path], model: str, as_json: bool) -> None:
+    from cmbench.report.across import model_across
+    from cmbench.report.leaderboard import as_markdown
+    from cmbench.report.spreadsheet import csv_rows
+
+    board = model_across(folders, model)
+    if as_json:
+        print_json({"model": model, "rows": list(csv_rows(board))})
+    else:
+        _print(as_markdown(board))
+
+
+def _progress(count: int) -> Callable[[Path, int, bool], None]:
+    """Tells of each report of many, and which were current."""
+
+    def tell(folder: Path, left: int, written: bool) -> None:
+        if count > 1:
+            _say(f"{count - left}/{count} {folder}: {'written' if written else 'unchanged'}")
+
+    return tell
+
+
+def _say(line: str) -> None:
+    from cmbench.report.escape import printable
+
+    Console(stderr=True).print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(text: str) -> None:
+    """Prints on standard output; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _site(folders: list[Path], site: Path | None, served: bool, port: int, as_json: bool) -> None:
     import tempfile
     import webbrowser
 
@@ -83,16 +110,22 @@ def _site(folders: list[Path], site: Path | None, served: bool, port: int) -> No
     from cmbench.report.site import write_site
 
     def tell(url: str) -> None:
-        sys.stdout.write(f"{url}\n")
+        if as_json:
+            print_json({"url": url})
+        else:
+            sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not as_json:
             webbrowser.open(url)
             sys.stderr.write("press Ctrl-C to stop\n")
 
     with tempfile.TemporaryDirectory() as place:
-        index = write_site(folders, site or Path(place))
+        index = write_site(folders, site or Path(place), _progress(len(folders)))
         if not served:
-            sys.stdout.write(f"{index}\n")
+            if as_json:
+                print_json({"index": str(index), "suites": [f.resolve().name for f in folders]})
+            else:
+                _print(f"{index}\n")
             return
         try:
             serve(index.parent, port, tell)

@@ -22,7 +22,6 @@ _PACKAGES = (
     "lpips",
     "pydantic",
     "matplotlib",
-    "seaborn",
 )
 
 

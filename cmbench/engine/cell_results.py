@@ -160,6 +160,8 @@ def _training(cell: Cell) -> Training | None:
     return Training(
         recipe=recipe.recipe,
         recipe_digest=digest(recipe.identity()),
+        seed=recipe.seed,
+        recipe_digest_without_seed=recipe.digest_without_seed(),
         images=recipe.images,
         steps=recipe.steps,
         evaluations_per_image=recipe.forward_equivalents() / recipe.images,

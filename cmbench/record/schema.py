@@ -118,10 +118,18 @@ class PendingScore(_Frozen):
 
 
 class Training(_Frozen):
-    """What training the model cost, teacher apart."""
+    """What training the model cost, teacher apart.
+
+    Args:
+        seed: The seed it was trained from; None in records of older versions.
+        recipe_digest_without_seed: Hash of the recipe but for its name and seed: equal for
+            trainings that repeat each other. Empty in records of older versions.
+    """
 
     recipe: str
     recipe_digest: str
+    seed: int | None = None
+    recipe_digest_without_seed: str = ""
     images: int
     steps: int
     evaluations_per_image: float = Field(

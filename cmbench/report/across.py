@@ -42,4 +42,4 @@ def model_across(folders: list[Path], model: str) -> Board:
             f"no result of model '{model}'" + (f"; did you mean '{near}'?" if near else ""),
             expected="one of: " + ", ".join(sorted(seen)),
         )
-    return Board(model, f"{model} across suites", records, speeds, (), tuple(disclosed))
+    return Board(model, f"{model} across suites", records, speeds, disclosed=tuple(disclosed))

@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cmbench.core.errors import UserError
-from cmbench.report.markdown import plain
+from cmbench.report.escape import plain
+from cmbench.report.output import is_own
 
 __all__ = ["DISCLOSED_NOTE", "Disclosed", "disclosed_markdown", "read_disclosed"]
 
@@ -57,7 +58,7 @@ def read_disclosed(folder: Path) -> tuple[Disclosed, ...]:
         UserError: If `selection.json` is not what `cmbench disclose` writes.
     """
     path = folder / "selection.json"
-    if not path.is_file():
+    if not is_own(path):
         return ()
     try:
         rows = TypeAdapter(list[Disclosed]).validate_json(path.read_bytes())
@@ -73,5 +74,8 @@ def disclosed_markdown(rows: Sequence[Disclosed]) -> str:
     if not rows:
         return ""
     head = "\n## Selection\n\n| model | NFE | score | choice | seed |\n|---|---|---|---|---|\n"
-    lines = [f"| {plain(r.label)} | {r.nfe:g} | {r.score} | {r.choice} | {r.seed} |" for r in rows]
+    lines = [
+        f"| {plain(r.label)} | {r.nfe:g} | {plain(r.score)} | {r.choice} | {r.seed} |"
+        for r in rows
+    ]
     return head + "\n".join(lines) + f"\n\n{DISCLOSED_NOTE}\n"

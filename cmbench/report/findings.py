@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 
-from cmbench.report.markdown import plain
+from cmbench.report.escape import plain
+from cmbench.report.spread import spread_of
 from cmbench.stats.findings import Comparison, Judgement
 
-__all__ = ["evidence", "findings_markdown"]
+__all__ = ["FINDINGS_NOTE", "evidence", "findings_markdown", "spread"]
+
+FINDINGS_NOTE = (
+    "Confirmed: every pair lies beyond its error (one-sided 2.5%, Student's t where seeds or "
+    "trainings are combined, the two scores taken as independent). Contradicted: some pair surely "
+    "goes the other way, corrected for the number of pairs. Each verdict is wrong on at most 2.5% "
+    "of boards. Where it says one training, the training's own spread is not in it."
+)
 
 
 def evidence(judgement: Judgement) -> str:
@@ -13,7 +21,7 @@ def evidence(judgement: Judgement) -> str:
     pair = judgement.hardest
     if pair is None:
         return "no such cells under one protocol"
-    half = 1.96 * pair.error
+    half = pair.gain - pair.interval[0]
     scores = [r.score(judgement.finding.score) for r in (pair.better, pair.worse)]
     title = scores[0].title if scores[0] else judgement.finding.score
     return (
@@ -28,16 +36,23 @@ def findings_markdown(judgements: Sequence[Judgement]) -> str:
     if not judgements:
         return ""
     rows = [
-        f"| {plain(j.finding.claim)} | {j.verdict} | {plain(evidence(j))} |" for j in judgements
+        f"| {plain(j.finding.claim)} | {j.verdict} | {plain(evidence(j))} | {spread(j)} |"
+        for j in judgements
     ]
-    head = "\n## Findings\n\n| claim | verdict | on what grounds |\n|---|---|---|\n"
-    note = (
-        "Confirmed or contradicted: beyond 1.96 standard errors of the difference, the two scores "
-        "taken as independent. One training run each: the training's own spread is not in it."
-    )
-    return head + "\n".join(rows) + f"\n\n{note}\n"
+    head = "| claim | verdict | on what grounds | spread in it |\n|---|---|---|---|"
+    return "\n## Findings\n\n" + "\n".join([head, *rows]) + f"\n\n{FINDINGS_NOTE}\n"
+
+
+def spread(judgement: Judgement) -> str:
+    """What spread the hardest pair's errors hold, in words."""
+    pair = judgement.hardest
+    if pair is None:
+        return "–"
+    held = list(dict.fromkeys(spread_of(row) for row in (pair.better, pair.worse)))
+    once = any(row.trainings == 1 and row.first.training for row in (pair.better, pair.worse))
+    return " and ".join(held) + ("; one training" if once else "")
 
 
 def _cell(pair: Comparison, *, better: bool) -> str:
-    record = pair.better if better else pair.worse
-    return f"{record.label} at {record.nfe:g} NFE"
+    row = pair.better if better else pair.worse
+    return f"{row.name} at {'?' if row.nfe is None else f'{row.nfe:g}'} NFE"

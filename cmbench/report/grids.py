@@ -1,149 +1,212 @@
-"""Sheets of samples at equal noise: a row a model, a column a number of evaluations."""
+"""The strip of the field: the same noise by method and number of evaluations.
+
+A row a method, its own numbers of evaluations from left to right, none left empty; places in a
+tile start from the same noise in all of them.
+"""
 
 import base64
 import io
-import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cmbench.record.schema import Record
-from cmbench.report.board import MOST_LINES, Board
+from cmbench.report.board import Board
+from cmbench.report.escape import printable
+from cmbench.report.thumbnails import first_images, samples_of
+from cmbench.stats.rows import Row
 
 __all__ = ["sample_sheet", "sample_tiles"]
 
-_SIDE = 8
-_MOST_BYTES = 1_500_000
-"""Of samples in one page, so that it can be sent by mail."""
-_MOST_CELLS = 240
-"""Of more, evenly spread numbers of evaluations are shown."""
-_MARGIN = 10
+_WIDTH = 1600
+"""Most pixels across a sheet."""
+_MOST_METHODS = 12
+"""Methods on a sheet: more are no picture to look at once."""
+_MOST_ROWS = 24
+"""Methods in the page's strip."""
+_MOST_CELLS = 8
+"""Numbers of evaluations in one row; of more, evenly spread ones are shown."""
+_TILE = 96
+"""Pixels across an image of a sheet, about."""
+_LABEL = 250
+_GAP = 10
+_CAPTION = 22
+_MOST_BYTES = 1_000_000
+"""Bytes of all samples in one page, so that it can be sent by mail."""
+_FORMS = ((16, 64), (16, 48), (8, 48), (4, 48), (4, 32), (1, 32), (1, 16))
+"""Images of a cell and pixels of their sides, from the best that a page may hold."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def sample_sheet(board: Board, folder: Path, *, scale: int = 3) -> Image.Image | None:
-    """The first 4 x 4 images of the leading labels' cells, of many 2 x 2; None without any."""
-    records = _shown(board, folder)
-    if not records:
+@dataclass(frozen=True)
+class _Strip:
+    """One method with its images: by number of evaluations, the places' images."""
+
+    name: str
+    group: str
+    cells: list[tuple[Row, list[Image.Image]]]
+
+
+def sample_sheet(board: Board, folder: Path) -> Image.Image | None:
+    """The strip of the leading methods as one picture; None without samples."""
+    shown = board.leading(most=_MOST_METHODS)
+    strips = [s for s in _strips(board, folder, shown, count=4, most=_TILE) if s.cells]
+    if not strips:
         return None
-    shown = 4 if len(records) <= _MOST_CELLS // 2 else 2
-    columns = sorted({r.nfe or 0 for r in records})
-    labels = list(dict.fromkeys(r.label for r in records))
-    tiles = {(r.label, r.nfe or 0): _tile(_file(folder, r), shown, scale) for r in records}
-    width = max(t.width for t in tiles.values()) + _MARGIN
-    height = max(t.height for t in tiles.values()) + _MARGIN
-    font = ImageFont.load_default(20)
-    left = max(int(font.getlength(_short(label))) for label in labels) + 2 * _MARGIN
-    top = 34
-    sheet = Image.new("RGB", (left + width * len(columns), top + height * len(labels)), "white")
+    across = max(len(strip.cells) for strip in strips)
+    room = (_WIDTH - _LABEL - _GAP) // across - _GAP
+    side = _side(strips[0].cells[0][1][0].width)
+    count = max(1, min(4, room // side))
+    side = min(side, room // count)
+    tile = count * (side + 2) - 2
+    height = side + _CAPTION + _GAP
+    fonts: tuple[Font, Font] = ImageFont.load_default(20), ImageFont.load_default(16)
+    width = _LABEL + across * (tile + _GAP) + _GAP
+    left_out = len(board.labels) - len(shown)
+    foot = _CAPTION + _GAP if left_out else 0
+    sheet = Image.new("RGB", (width, _GAP + height * len(strips) + foot), "white")
     draw = ImageDraw.Draw(sheet)
-    if len(board.labels) > MOST_LINES:
-        told = f"{MOST_LINES} of {len(board.labels)} models"
-        draw.text((_MARGIN, 5), told, fill="black", font=font)
-    for j, nfe in enumerate(columns):
-        draw.text((left + j * width, 5), f"NFE {nfe:g}", fill="black", font=font)
-    for i, label in enumerate(labels):
-        middle = top + i * height + height // 2 - 14
-        draw.text((_MARGIN, middle), _short(label), fill="black", font=font)
-        for j, nfe in enumerate(columns):
-            if (label, nfe) in tiles:
-                sheet.paste(tiles[label, nfe], (left + j * width, top + i * height))
+    for i, strip in enumerate(strips):
+        top = _GAP + i * height
+        _write_name(draw, strip.name, top, side + _CAPTION, fonts[0])
+        for j, (row, images) in enumerate(strip.cells):
+            left = _LABEL + j * (tile + _GAP)
+            draw.text((left, top), _spent(row), fill="#555555", font=fonts[1])
+            for k, image in enumerate(images[:count]):
+                place = (left + k * (side + 2), top + _CAPTION)
+                sheet.paste(_enlarged(image, side), place)
+                edge = (place[0] - 1, place[1] - 1, place[0] + side, place[1] + side)
+                draw.rectangle(edge, outline="#bbbbbb")  # white images end somewhere too
+    if left_out:
+        told = f"{len(shown)} of {len(board.labels)} methods: the leading ones"
+        draw.text((_GAP, sheet.height - _CAPTION - _GAP // 2), told, fill="#555555", font=fonts[1])
     return sheet
 
 
 def sample_tiles(board: Board, folder: Path) -> dict[str, Any] | None:
-    """The first images of the leading labels' cells as data URIs; None without any.
-
-    As many of the first 16 images as keep the page small; all cells show the same number.
-    """
-    records = _shown(board, folder)
-    if not records:
+    """The strip as data URIs for the page, within its budget of bytes; None without samples."""
+    shown = board.leading(most=_MOST_ROWS)
+    strips = [s for s in _strips(board, folder, shown, *_FORMS[0]) if s.cells]
+    if not strips:
         return None
-    for shown in (16, 8, 4):
-        found = _crops(records, folder, shown, most=math.inf if shown == 4 else _MOST_BYTES)
-        if found:
-            break
-    columns = sorted({nfe for _, nfe in found})
-    there = {label for label, _ in found}
+    count, made = _within_budget(strips)
+    places = {name: i for i, name in enumerate(board.labels)}
     rows = [
         {
-            "label": label,
-            "index": i,
-            "tiles": [_uri(found.get((label, nfe))) for nfe in columns],
+            "label": strip.name,
+            "index": places[strip.name],
+            "tiles": [{"nfe": _spent(row), "uri": made[row.cell]} for row, _ in strip.cells],
         }
-        for i, label in enumerate(board.labels)
-        if label in there
+        for strip in strips
     ]
-    return {"shown": shown, "seed": records[0].seed, "columns": columns, "rows": rows}
+    across = min(4, count)
+    return {
+        "shown": count,
+        "across": across,
+        "down": -(-count // across),
+        "seed": strips[0].cells[0][0].first.seed,
+        "rows": rows,
+    }
 
 
-def _shown(board: Board, folder: Path) -> list[Record]:
-    """Cells of the leading labels from the first seed, those that have samples."""
-    first = min((r.seed for r in board.done), default=0)
-    chosen = set(board.leading())
-    mine = [r for r in board.done if r.seed == first and r.label in chosen]
-    if len(mine) > _MOST_CELLS:
-        spent = sorted({r.nfe or 0 for r in mine})
-        count = max(1, _MOST_CELLS // len(chosen))
-        kept = {spent[i * (len(spent) - 1) // max(1, count - 1)] for i in range(count)}
-        mine = [r for r in mine if (r.nfe or 0) in kept]
-    return [r for r in mine if _file(folder, r).is_file()]
+def _within_budget(strips: list[_Strip]) -> tuple[int, dict[str, str]]:
+    for count, side in _FORMS:
+        held = min(len(images) for strip in strips for _, images in strip.cells)
+        count = min(count, held)
+        made = {
+            row.cell: _sprite(images[:count], side)
+            for strip in strips
+            for row, images in strip.cells
+        }
+        if sum(map(len, made.values())) <= _MOST_BYTES * 4 / 3:
+            return count, made
+    return count, made
 
 
-def _crops(
-    records: list[Record], folder: Path, shown: int, most: float
-) -> dict[tuple[str, float], bytes]:
-    """PNGs by label and evaluations; empty if they are more than `most` bytes."""
-    found: dict[tuple[str, float], bytes] = {}
-    total = 0
-    for record in records:
-        png = _crop(_file(folder, record), shown)
-        found[record.label, record.nfe or 0] = png
-        total += len(png)
-        if total > most:
-            return {}
+def _sprite(images: list[Image.Image], side: int) -> str:
+    """Images four in a row as one data URI: PNG at their own size, JPEG where they are reduced."""
+    reduced = images[0].width > side or images[0].width >= 64
+    own = min(side, images[0].width)
+    across = min(4, len(images))
+    sheet = Image.new(images[0].mode, (across * own, -(-len(images) // across) * own), "white")
+    for i, image in enumerate(images):
+        part = image if image.width <= own else image.resize((own, own), Image.Resampling.BOX)
+        sheet.paste(part, (i % across * own, i // across * own))
+    out = io.BytesIO()
+    if reduced:
+        sheet.save(out, format="JPEG", quality=88)
+    else:
+        sheet.save(out, format="PNG", optimize=True)
+    kind = "jpeg" if reduced else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _strips(
+    board: Board, folder: Path, names: Iterable[str], count: int, most: int
+) -> list[_Strip]:
+    found = []
+    for name in names:
+        rows = [row for row in board.lines[name] if samples_of(folder, row)]
+        cells = [(row, _images(folder, row, count, most)) for row in _spread(rows)]
+        group = board.layout.group(board.lines[name][0])
+        found.append(_Strip(name, group, [(row, images) for row, images in cells if images]))
     return found
 
 
-def _crop(path: Path, shown: int) -> bytes:
-    """A PNG of the first `shown` images, four in a row, at their own size."""
-    with Image.open(path) as image:
-        side = image.width // _SIDE
-        mode = "L" if image.mode == "L" else "RGB"
-        pitch = side + 1  # a pixel of paper between two images
-        sheet = Image.new(mode, (4 * pitch - 1, shown // 4 * pitch - 1), "white")
-        for i in range(shown):
-            left, upper = i % _SIDE * side, i // _SIDE * side
-            one = image.convert(mode).crop((left, upper, left + side, upper + side))
-            sheet.paste(one, (i % 4 * pitch, i // 4 * pitch))
-    out = io.BytesIO()
-    sheet.save(out, format="PNG", optimize=True)
-    return out.getvalue()
+def _images(folder: Path, row: Row, count: int, most: int) -> list[Image.Image]:
+    path = samples_of(folder, row)
+    return first_images(path, count, most) if path else []
 
 
-def _uri(png: bytes | None) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode() if png else ""
+def _spread(rows: list[Row]) -> list[Row]:
+    """At most `_MOST_CELLS` of the rows, the first and the last among them."""
+    if len(rows) <= _MOST_CELLS:
+        return rows
+    last = len(rows) - 1
+    return [rows[i * last // (_MOST_CELLS - 1)] for i in range(_MOST_CELLS)]
 
 
-def _file(folder: Path, record: Record) -> Path:
-    return folder / "samples" / f"{record.cell}.png"
+def _side(own: int) -> int:
+    """Pixels of a side on the sheet: small images by a whole factor, so that pixels stay even."""
+    return own * max(1, round(_TILE / own)) if own < _TILE else _TILE
 
 
-def _tile(path: Path, shown: int, scale: int) -> Image.Image:
-    with Image.open(path) as image:
-        side = image.width // _SIDE
-        rows = min(shown, image.height // side)
-        part = image.convert("RGB").crop((0, 0, side * shown, side * rows))
-    zoom = scale * max(1, 16 // side)
-    edge = side * zoom + 2
-    tile = Image.new("RGB", (edge * shown - 2, edge * rows - 2), "white")
-    for i in range(shown * rows):
-        left, upper = i % shown * side, i // shown * side
-        one = part.crop((left, upper, left + side, upper + side))
-        enlarged = one.resize((side * zoom, side * zoom), Image.Resampling.NEAREST)
-        tile.paste(enlarged, (i % shown * edge, i // shown * edge))
-    return tile
+def _enlarged(image: Image.Image, side: int) -> Image.Image:
+    if image.width == side:
+        return image.convert("RGB")
+    way = Image.Resampling.NEAREST if side % image.width == 0 else Image.Resampling.BOX
+    return image.convert("RGB").resize((side, side), way)
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 28 else label[:27] + "…"
+def _spent(row: Row) -> str:
+    return "NFE ?" if row.nfe is None else f"NFE {row.nfe:g}"
+
+
+def _write_name(draw: ImageDraw.ImageDraw, name: str, top: int, room: int, font: Font) -> None:
+    """The name left of its row, broken between words alone, cut where a line is too long."""
+    lines = _broken(printable(name), font)
+    height = 24 * len(lines)
+    for i, line in enumerate(lines):
+        draw.text(
+            (_GAP, top + max(0, (room - height) // 2) + 24 * i), line, fill="black", font=font
+        )
+
+
+def _broken(text: str, font: Font) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= _LABEL - 2 * _GAP:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, font) for line in lines if line][:4]
+
+
+def _cut(line: str, font: Font) -> str:
+    while font.getlength(line) > _LABEL - 2 * _GAP:
+        line = line.removesuffix("…")[:-1] + "…"
+    return line

@@ -14,20 +14,31 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from cmbench.record.folder import read_provenance
-from cmbench.record.schema import Record
 from cmbench.report.board import Board, Entry, number
 from cmbench.report.disclosed import DISCLOSED_NOTE
-from cmbench.report.findings import evidence
+from cmbench.report.findings import FINDINGS_NOTE, evidence, spread
 from cmbench.report.grids import sample_tiles
+from cmbench.report.output import read_own
 from cmbench.report.page_data import column_names, page_data
-from cmbench.report.published import NOTE, published_beside
+from cmbench.report.pivot import pivots
+from cmbench.report.published import PUBLISHED_NOTE, published_beside, published_waiting
 from cmbench.report.ranks import decoy_lines, rank_range
+from cmbench.report.spread import repeats
+from cmbench.stats.rows import Row
 
 __all__ = ["render_page"]
 
+_MOST_PIVOTS = 8
+"""Scores that have a table of the field in the page."""
 
-def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
-    """The page's text; `tables` are the leaderboards by file name, for its buttons."""
+
+def render_page(board: Board, folder: Path, tables: dict[str, str], stamp: str = "") -> str:
+    """The page's text.
+
+    Args:
+        tables: The leaderboards by file name, for its buttons.
+        stamp: What `cmbench.report.stamp` knows an unchanged report by.
+    """
     environment = Environment(
         loader=PackageLoader("cmbench.report"), autoescape=select_autoescape(["html"])
     )
@@ -35,6 +46,10 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
     data = page_data(board, folder)
     return environment.get_template("report.html").render(
         board=board,
+        stamp=stamp,
+        pivots=pivots(board, _MOST_PIVOTS),
+        field_csv=tables.get("field.csv", ""),
+        field_latex=tables.get("field.tex", ""),
         names=column_names(board),
         data=data,
         trained=data["training"],
@@ -42,12 +57,14 @@ def render_page(board: Board, folder: Path, tables: dict[str, str]) -> str:
         across=_two_scores(board),
         decoys=_decoys(board),
         tiles=sample_tiles(board, folder),
-        findings=[(j, evidence(j)) for j in board.judgements],
+        findings=[(j, evidence(j), spread(j)) for j in board.judgements],
+        findings_note=FINDINGS_NOTE,
         disclosed_note=DISCLOSED_NOTE,
         published=[(pair, number(pair.score)) for pair in published_beside(board.done)],
-        published_note=NOTE,
+        published_note=PUBLISHED_NOTE,
+        printed=published_waiting(board.waiting),
         provenance=read_provenance(folder),
-        suite_text=_text(folder / "suite.yaml"),
+        suite_text=read_own(folder / "suite.yaml"),
         markdown=tables["leaderboard.md"],
         csv=tables["leaderboard.csv"],
         latex=tables["leaderboard.tex"],
@@ -72,19 +89,26 @@ def _policy(*scripts: str) -> Markup:
     )
 
 
-class _Row(NamedTuple):
-    """A cell's row of the table."""
+class _Line(NamedTuple):
+    """What the table shows of a row."""
 
-    record: Record
+    record: Row
     scores: list[tuple[Entry, str]]
     seconds: float | None
+    repeats: str
+    flops: float | None
 
 
-def _rows(board: Board) -> list[_Row]:
+def _rows(board: Board) -> list[_Line]:
     return [
-        _Row(record, [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries], seconds)
-        for record, entries in zip(board.done, board.entries, strict=True)
-        for seconds in [board.seconds(record)]
+        _Line(
+            row,
+            [(e, "" if e.rank is None else rank_range(e.rank)) for e in entries],
+            board.seconds(row),
+            repeats(row),
+            flops / 1e9 if (flops := row.first.flops_per_image) else None,
+        )
+        for row, entries in zip(board.done, board.entries, strict=True)
     ]
 
 
@@ -99,7 +123,3 @@ def _two_scores(board: Board) -> tuple[int, int]:
 def _decoys(board: Board) -> list[str]:
     lines = decoy_lines(board).splitlines()
     return [line[2:].replace("**", "") for line in lines if line.startswith("- ")]
-
-
-def _text(path: Path) -> str:
-    return path.read_text("utf-8") if path.is_file() else ""

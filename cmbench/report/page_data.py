@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.record.folder import Tell, on_stderr, read_training_logs
-from cmbench.record.schema import Record, TrainingLog
+from cmbench.record.schema import TrainingLog
 from cmbench.report.board import Board, Column, Entry
+from cmbench.report.spread import spread_of
+from cmbench.stats.rows import Row
 
 __all__ = ["column_names", "page_data", "protocol_of", "read_training"]
 
@@ -32,7 +34,7 @@ def page_data(board: Board, folder: Path) -> dict[str, Any]:
             for c in board.columns
         ],
         "cells": [
-            _cell(board, r, places[r.label], entries)
+            _cell(board, r, places[r.name], entries)
             for r, entries in zip(board.done, board.entries, strict=True)
         ],
         "training": [_curve(log) for log in read_training(folder)],
@@ -61,15 +63,23 @@ def read_training(folder: Path, tell: Tell = on_stderr) -> list[TrainingLog]:
     return sorted((log for log in logs if log.points), key=lambda log: log.label)
 
 
-def _cell(board: Board, record: Record, place: int, entries: list[Entry]) -> dict[str, Any]:
+def _cell(board: Board, row: Row, place: int, entries: list[Entry]) -> dict[str, Any]:
     return {
         "label": place,
-        "nfe": record.nfe,
-        "seed": record.seed,
-        "sampler": str(record.sampler.get("name", "")),
-        "seconds": board.seconds(record),
+        "nfe": row.nfe,
+        "spread": spread_of(row) if len(row.records) > 1 else "",
+        "sampler": str(row.sampler.get("name", "")),
+        "seconds": board.seconds(row),
+        **_costs(row),
         "scores": [_score(entry) for entry in entries],
     }
+
+
+def _costs(row: Row) -> dict[str, float | None]:
+    """GFLOPs per image, and millions of forward passes that the training took."""
+    flops, training = row.first.flops_per_image, row.first.training
+    passes = training.images * training.evaluations_per_image / 1e6 if training else None
+    return {"flops": flops / 1e9 if flops is not None else None, "training": passes}
 
 
 def _score(entry: Entry) -> dict[str, Any] | None:

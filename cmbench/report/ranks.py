@@ -1,27 +1,31 @@
 """Ranks as ranges, ties shown as ties; and what decoys say of the metrics, for leaderboards."""
 
-from cmbench.record.schema import ScoreRecord
 from cmbench.report.board import DECOY, Board, Column
-from cmbench.report.markdown import plain
+from cmbench.report.escape import plain
+from cmbench.stats.rows import RowScore
 
-__all__ = ["decoy_lines", "rank_range", "rank_text"]
+__all__ = ["RANKS_NOTE", "decoy_lines", "rank_range", "rank_text"]
 
 _FLOOR = "real"
+RANKS_NOTE = (
+    "First and last rank that each row may hold, all rows of a column at once: of boards whose "
+    "rows are all equal, at most 5% rank any two apart."
+)
 
 
 def rank_text(board: Board) -> str:
     """A Markdown table of rank ranges, and the decoys' findings; empty for a single cell."""
     if sum(r.family != DECOY for r in board.done) < 2:
         return decoy_lines(board)
-    heads = ["model", "NFE", *(c.title for c in board.columns)]
+    heads = ["model", "NFE", *(plain(c.title) for c in board.columns)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(board.columns)]
     for record, row in zip(board.done, board.entries, strict=True):
         if record.family == DECOY:
             continue
         cells = ["–" if e.rank is None else rank_range(e.rank) for e in row]
         nfe = "?" if record.nfe is None else f"{record.nfe:g}"
-        lines.append("| " + " | ".join([plain(record.label), nfe, *cells]) + " |")
-    note = "Ranks that the 95% intervals allow: cells whose ranges meet can't be told apart."
+        lines.append("| " + " | ".join([plain(record.name), nfe, *cells]) + " |")
+    note = RANKS_NOTE
     return f"\n## Ranks\n\n{note}\n\n" + "\n".join(lines) + "\n" + decoy_lines(board)
 
 
@@ -36,18 +40,18 @@ def decoy_lines(board: Board) -> str:
                 continue
             name = record.model.partition("/")[2].replace("_", " ")
             if name == _FLOOR:
-                lines.append(f"- {column.title}: real images score {score.value:.4g}")
+                lines.append(f"- {plain(column.title)}: real images score {score.value:.4g}")
                 continue
             beaten = sum(_better(score, other, column) for other in models)
             if beaten:
                 lines.append(
-                    f"- **{column.title} ranks the decoy '{name}' above {beaten} of "
+                    f"- **{plain(column.title)} ranks the decoy '{plain(name)}' above {beaten} of "
                     f"{len(models)} models** ({score.value:.4g})"
                 )
     return "\n## Decoys\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _better(one: ScoreRecord, other: ScoreRecord, column: Column) -> bool:
+def _better(one: RowScore, other: RowScore, column: Column) -> bool:
     gain = (one.value - other.value) * (1 if column.higher_is_better else -1)
     if one.error is None or other.error is None:
         return gain > 0

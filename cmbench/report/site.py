@@ -1,6 +1,7 @@
 """A static site over several suites: an index, and every suite's report beside it. No network."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,22 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_text
 from cmbench.report.board import Board
-from cmbench.report.write import open_board, write_report
+from cmbench.report.output import inside, is_own
+from cmbench.report.write import open_board, write_reports
 
 __all__ = ["write_site"]
 
-_CARRIED = ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md", "suite.yaml")
+_CARRIED = ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md", "field.csv",
+            "field.tex", "suite.yaml")  # fmt: skip
 
 
-def write_site(folders: list[Path], out: Path) -> Path:
+def _silent(folder: Path, left: int, written: bool) -> None:
+    """Says nothing."""
+
+
+def write_site(
+    folders: list[Path], out: Path, tell: Callable[[Path, int, bool], None] = _silent
+) -> Path:
     """Writes `out`/index.html and `out`/<suite>/report.html with its tables; returns the index.
 
     Raises:
@@ -27,8 +36,10 @@ def write_site(folders: list[Path], out: Path) -> Path:
         if names.count(name) > 1:
             raise UserError(f"two results folders are called '{name}'", where=str(out))
     boards = []
+    _, failed = write_reports(folders, tell)
+    if failed:
+        raise failed[0]
     for folder, name in zip(folders, names, strict=True):
-        write_report(folder)
         _carry(folder, out / name)
         boards.append((name, open_board(folder)))
     environment = Environment(
@@ -51,8 +62,10 @@ def _carry(folder: Path, place: Path) -> None:
         )
     try:
         for name in _CARRIED:
-            if (folder / name).is_file():
-                write_bytes(place / name, (folder / name).read_bytes())
+            if is_own(folder / name):
+                write_bytes(
+                    inside(place.parent, f"{place.name}/{name}"), (folder / name).read_bytes()
+                )
     except OSError as error:
         raise UserError(
             f"the site can't be written: {error.strerror or error}", where=os.fspath(place)

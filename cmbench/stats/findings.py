@@ -5,10 +5,18 @@
         better: {label: CD (l2), nfe: 1}
         worse: {label: EDM (Heun), nfe: [1, 3, 5]}
 
-A claim holds if every cell of `better` beats every cell of `worse`: it is confirmed when each
-difference lies beyond 1.96 of its standard error (an intersection of tests, so each at its own
-level), contradicted when one lies beyond it on the other side, and undecided otherwise. The two
-scores are taken as independent; the same noise behind both makes that cautious.
+A claim holds if every cell of `better` beats every cell of `worse`. Seeds and trainings are
+combined first (`cmbench.stats.rows`), so that a pair is two rows. For each pair Student's t of the
+difference, with the degrees of freedom of Welch and Satterthwaite, gives one-sided p-values in
+both directions.
+
+- Confirmed: every pair lies beyond the error, each at 2.5% (an intersection-union test: whatever
+  the number of pairs, a false claim is confirmed in at most 2.5% of boards).
+- Contradicted: some pair surely goes the other way. The smallest of the p-values is multiplied by
+  the number of pairs (Holm's first step), so that a true claim is contradicted in at most 2.5%.
+- Undecided otherwise.
+
+Two rows are taken as independent; the same noise behind both makes that cautious.
 """
 
 import math
@@ -18,11 +26,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from cmbench.record.schema import Record, ScoreRecord
+from cmbench.record.schema import Record
+from cmbench.stats.intervals import difference_of, t_quantile, upper_tail
+from cmbench.stats.rows import Row, rows_of
 
 __all__ = ["Cells", "Comparison", "Finding", "Judgement", "judge"]
 
 Verdict = Literal["confirmed", "contradicted", "undecided", "not measured"]
+_LEVEL = 0.025
+"""Greatest share of boards on which either verdict may be wrong."""
 
 
 def _listed(value: Any) -> Any:
@@ -63,17 +75,40 @@ class Finding(_Part):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair: how much better the one is, in the score's own units, with its 95% interval."""
+    """One pair: how much better the one is, in the score's own units, with its 95% interval.
 
-    better: Record
-    worse: Record
+    Args:
+        gain: Difference, above 0 where `better` is better.
+        error: Its standard error; infinite where one of the two is unknown.
+        degrees: Degrees of freedom of the error.
+    """
+
+    better: Row
+    worse: Row
     gain: float
     error: float
+    degrees: float = math.inf
 
     @property
     def interval(self) -> tuple[float, float]:
         """95% interval of the gain."""
-        return self.gain - 1.96 * self.error, self.gain + 1.96 * self.error
+        reach = t_quantile(self.degrees) * self.error
+        return self.gain - reach, self.gain + reach
+
+    @property
+    def surety(self) -> float:
+        """The gain in standard errors."""
+        return self.gain / self.error if self.error > 0 else math.copysign(math.inf, self.gain)
+
+    @property
+    def p_not_better(self) -> float:
+        """One-sided p-value of a gain of 0 or less: small where it is surely better."""
+        return upper_tail(self.gain, self.error, self.degrees)
+
+    @property
+    def p_not_worse(self) -> float:
+        """One-sided p-value of a gain of 0 or more: small where it is surely worse."""
+        return upper_tail(-self.gain, self.error, self.degrees)
 
 
 @dataclass(frozen=True)
@@ -88,7 +123,8 @@ class Judgement:
 
 def judge(finding: Finding, records: Sequence[Record]) -> Judgement:
     """Holds a claim against the records of a suite, under the first protocol of its score."""
-    better, worse = _chosen(finding.better, records), _chosen(finding.worse, records)
+    rows = rows_of(record for record in records if record.status == "done")
+    better, worse = _chosen(finding.better, rows), _chosen(finding.worse, rows)
     pairs = [
         found
         for one in better
@@ -98,41 +134,34 @@ def judge(finding: Finding, records: Sequence[Record]) -> Judgement:
     whole = _every_label(finding.better, better) and _every_label(finding.worse, worse)
     if not whole or len(pairs) < len(better) * len(worse):
         return Judgement(finding, "not measured", None, len(pairs))
-    hardest = min(pairs, key=_surety)
-    low, high = hardest.interval
-    verdict: Verdict = "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"
+    hardest = max(pairs, key=lambda pair: (pair.p_not_better, -pair.surety))
+    against = min(pair.p_not_worse for pair in pairs) * len(pairs)
+    verdict: Verdict = "undecided"
+    if hardest.p_not_better < _LEVEL:
+        verdict = "confirmed"
+    elif against < _LEVEL:
+        verdict = "contradicted"
     return Judgement(finding, verdict, hardest, len(pairs))
 
 
-def _surety(pair: Comparison) -> float:
-    """The gain in standard errors."""
-    if pair.error > 0:
-        return pair.gain / pair.error
-    return math.copysign(math.inf, pair.gain)
-
-
-def _chosen(cells: Cells, records: Sequence[Record]) -> list[Record]:
+def _chosen(cells: Cells, rows: Sequence[Row]) -> list[Row]:
     return [
-        r
-        for r in records
-        if r.status == "done"
-        and r.label in cells.label
-        and (cells.nfe is None or r.nfe in cells.nfe)
+        row
+        for row in rows
+        if row.label in cells.label and (cells.nfe is None or row.nfe in cells.nfe)
     ]
 
 
-def _every_label(cells: Cells, found: Sequence[Record]) -> bool:
-    return {record.label for record in found} >= set(cells.label)
+def _every_label(cells: Cells, found: Sequence[Row]) -> bool:
+    return {row.label for row in found} >= set(cells.label)
 
 
-def _compared(one: Record, other: Record, name: str) -> Comparison | None:
+def _compared(one: Row, other: Row, name: str) -> Comparison | None:
     mine, theirs = one.score(name), other.score(name)
     if mine is None or theirs is None or mine.fingerprint != theirs.fingerprint:
         return None
     sign = 1 if mine.higher_is_better else -1
-    error = math.hypot(_error(mine), _error(theirs))
-    return Comparison(one, other, sign * (mine.value - theirs.value), error)
-
-
-def _error(score: ScoreRecord) -> float:
-    return score.error if score.error is not None else math.inf
+    gain = sign * (mine.value - theirs.value)
+    found = difference_of(mine.estimate, theirs.estimate)
+    error = math.inf if found.error is None else found.error
+    return Comparison(one, other, gain, error, found.degrees)

@@ -1,16 +1,12 @@
 """What a suite asks, held against what its plan holds: refused before anything runs."""
 
-from collections.abc import Iterator
-from typing import Any
-
-from cmbench.core.errors import Pending, UserError, brief, nearest
-from cmbench.core.loader import create, load
+from cmbench.core.errors import Pending, UserError
+from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
 from cmbench.features.base import FeatureExtractor
-from cmbench.stats.findings import Cells
 from cmbench.suite.plan import Cell, Plan
 
-__all__ = ["require_distinct", "require_findings", "require_shape", "require_used"]
+__all__ = ["require_shape", "require_used"]
 
 Shape = tuple[int, int, int]
 
@@ -109,99 +105,3 @@ def _data_shape(plan: Plan, dataset: Dataset) -> Shape | None:
 
 def _told(shape: Shape) -> str:
     return "x".join(map(str, shape))
-
-
-def require_distinct(plan: Plan) -> None:
-    """Refuses two cells that are the same work, or that a table could not tell apart.
-
-    Raises:
-        UserError: Naming the label.
-    """
-    where = plan.source.where(("runs",))
-    seen: dict[str, Cell] = {}
-    named: dict[tuple[Any, ...], Cell] = {}
-    for cell in plan.cells:
-        if cell.id in seen:
-            raise UserError(
-                f"two cells are the same work: '{seen[cell.id].label}' and '{cell.label}' "
-                f"({_sampler(cell)})",
-                where=where,
-                fix="remove one of the runs, or a repeated nfe",
-            )
-        seen[cell.id] = cell
-        nfe = cell.sampler.nfe() if cell.sampler is not None else None
-        other = named.setdefault((cell.label, nfe, cell.seed), cell)
-        if other is not cell and nfe is not None and cell.pending is None:
-            raise UserError(
-                f"two cells have the label '{cell.label}' at {nfe} evaluations "
-                f"({_sampler(other)}, {_sampler(cell)}): no table could tell them apart",
-                where=where,
-                fix="give each run a label of its own; {sampler} and the keys of `train` are "
-                "filled in",
-            )
-
-
-def _sampler(cell: Cell) -> str:
-    if cell.sampler is None:
-        return ""
-    return brief(cell.sampler.spec()) if cell.sampler.model_fields_set else cell.sampler.name
-
-
-def require_findings(plan: Plan) -> None:
-    """Refuses claims about labels, evaluations or scores that no cell of the suite has.
-
-    Raises:
-        UserError: File, line, key, and the nearest.
-    """
-    scores = [name for entry in plan.suite.metrics for name in _outputs(entry.name)]
-    for index, finding in enumerate(plan.suite.findings):
-        if finding.score not in scores:
-            near = nearest(finding.score, scores)
-            raise UserError(
-                f"no metric of the suite gives the score {brief(finding.score)}"
-                + (f"; did you mean '{near}'?" if near else ""),
-                where=plan.source.where(("findings", index, "score")),
-                expected=f"one of: {', '.join(dict.fromkeys(scores))}",
-            )
-        for side in ("better", "worse"):
-            place = plan.source.where(("findings", index, side))
-            _require_cells(plan, getattr(finding, side), place)
-
-
-def _outputs(metric: str) -> tuple[str, ...]:
-    outputs: tuple[str, ...] = load("metric", metric).outputs
-    return outputs
-
-
-def _require_cells(plan: Plan, cells: Cells, where: str) -> None:
-    if any(_is_open(cell) for cell in plan.cells):
-        return  # labels of trainings that wait are not known yet
-    labels = {cell.label for cell in plan.cells}
-    for label in cells.label:
-        if label not in labels:
-            near = nearest(label, labels)
-            raise UserError(
-                f"no cell of the suite has the label {brief(label)}"
-                + (f"; did you mean '{near}'?" if near else ""),
-                where=where,
-                expected=f"one of: {brief(sorted(labels))}",
-            )
-        spent = set(_evaluations(plan, label))
-        absent = [nfe for nfe in cells.nfe or () if None not in spent and nfe not in spent]
-        if absent:
-            raise UserError(
-                f"'{label}' has no cell at {absent[0]:g} evaluations",
-                where=where,
-                expected=f"one of: {', '.join(f'{n:g}' for n in sorted(n for n in spent if n))}",
-            )
-
-
-def _is_open(cell: Cell) -> bool:
-    """Whether a waiting cell's label still holds a placeholder."""
-    return cell.pending is not None and "{" in cell.label
-
-
-def _evaluations(plan: Plan, label: str) -> Iterator[float | None]:
-    for cell in plan.cells:
-        if cell.label == label:
-            yield cell.sampler.nfe() if cell.sampler is not None else None

@@ -1,6 +1,5 @@
 """Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
 
-from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from cmbench.core.paths import user_path
 from cmbench.core.yaml_source import Source
 from cmbench.datasets.base import Dataset
 from cmbench.store.jobs import Cost, make_job
+from cmbench.suite.axes import axis_points
 from cmbench.suite.spec import RunEntry
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -123,24 +123,21 @@ def _trained(
             fix="leave `train` out, or name a card with a recipe",
         )
     base = read_recipe(placed.recipe_file)
-    names = list(overrides)
-    choices = [v if isinstance(v, list) else [v] for v in overrides.values()]
-    if prod(map(len, choices)) > _MOST_NETWORKS:
+    sizes = [len(v) if isinstance(v, list) else 1 for v in overrides.values()]
+    if prod(sizes) > _MOST_NETWORKS:
         raise UserError(
-            f"the axes of `train` make {prod(map(len, choices)):,} networks",
+            f"the axes of `train` make {prod(sizes):,} networks",
             where=source.where(("runs", index, "train")),
             expected=f"at most {_MOST_NETWORKS:,}",
         )
     networks = []
-    for values in product(*choices):
-        given = dict(zip(names, values, strict=True))
-        where = source.where(("runs", index, "train", *names[:1]))
+    where = source.where(("runs", index, "train", *list(overrides)[:1]))
+    for given, axes in axis_points(overrides):
         try:
             recipe = base.with_overrides(given)
         except UserError as error:
             faulty = _faulty_key(base, given)
             raise error.at(source.where(("runs", index, "train", faulty))) from None
-        axes = {name: _short(value) for name, value in given.items()}
         networks.append(_train(placed, recipe, axes, data, retrain, where))
     return networks
 
@@ -209,7 +206,3 @@ def beside(source: Source, name: str) -> Path:
     path = user_path(name)
     near = source.path.parent / path
     return near if not path.is_absolute() and near.exists() else path
-
-
-def _short(value: Any) -> Any:
-    return value.get("name", str(value)) if isinstance(value, dict) else value

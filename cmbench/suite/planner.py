@@ -17,19 +17,16 @@ from cmbench.core.yaml_nodes import Place
 from cmbench.core.yaml_source import Source
 from cmbench.samplers.base import Sampler
 from cmbench.store.jobs import Cost, Job, make_job
-from cmbench.suite.checks import (
-    require_distinct,
-    require_findings,
-    require_shape,
-    require_used,
-)
+from cmbench.suite.axes import axis_points, sampler_axes
+from cmbench.suite.checks import require_shape, require_used
 from cmbench.suite.decoys import decoy_network, decoy_runs
-from cmbench.suite.labels import label_of, require_template
+from cmbench.suite.labels import label_of, refuse_unknown_claims, refuse_unnamed
 from cmbench.suite.networks import DataLookup, networks_of_run
 from cmbench.suite.plan import Cell, Plan, PlannedScore
 from cmbench.suite.score_jobs import Scoring
 from cmbench.suite.shared_prefixes import share_trajectories
 from cmbench.suite.spec import ComponentSpec, RunEntry, Suite
+from cmbench.train.recipe import read_recipe
 
 __all__ = ["Cell", "Plan", "PlannedScore", "make_plan", "plan_of_tag"]
 
@@ -60,8 +57,8 @@ def make_plan(
     for form, run in decoy_runs(suite):
         with placing(source.where(("decoys",))):
             _add(plan, scoring, _cells_of_decoy(plan, form, run), ("decoys",))
-    require_distinct(plan)
-    require_findings(plan)
+    refuse_unnamed(plan)
+    refuse_unknown_claims(plan)
     plan.jobs = share_trajectories(plan.jobs, plan.cells)
     return plan
 
@@ -103,17 +100,18 @@ def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
 def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:
     where = plan.source.where(("runs", index, "model"))
     card = find_card(run.model, where=where)
-    require_template(run, plan.source.where(("runs", index, "label")))
+    named = plan.source.where(("runs", index, "label"))
     samplers = _samplers(plan, run, index, card)
     try:
         networks = networks_of_run(run, index, plan.source, plan.data, retrain=retrain)
     except Pending as reason:
-        waiting = [
-            _waiting(plan, run, card, s, seed, reason)
-            for s in samplers
+        # Recipes are checked without data: what waits has the labels that it will have.
+        return [
+            _waiting(plan, run, card, point, sampler, seed, reason, named)
+            for point in axis_points(run.train)
+            for sampler in samplers
             for seed in plan.suite.images.seeds
         ]
-        return waiting
     cells = []
     for network in networks:
         for job in network.jobs:
@@ -121,7 +119,7 @@ def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[
         for sampler in samplers:
             _require_range(network, sampler, plan.source.where(("runs", index, "sampler")))
             for seed in plan.suite.images.seeds:
-                cells.append(_cell(plan, run, network, sampler, seed))
+                cells.append(_cell(plan, run, network, sampler, seed, named))
     return cells
 
 
@@ -140,7 +138,7 @@ def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
         network = decoy_network(form, plan.suite, plan.data)
     except Pending as reason:
         card = find_card(run.model)
-        return [_waiting(plan, run, card, sampler, seed, reason) for seed in seeds]
+        return [_waiting(plan, run, card, ({}, {}), sampler, seed, reason) for seed in seeds]
     return [_cell(plan, run, network, sampler, seed) for seed in seeds]
 
 
@@ -188,16 +186,24 @@ def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
         return sampler.with_nfe(nfe)
 
 
-def _cell(plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, seed: int) -> Cell:
+def _cell(
+    plan: Plan,
+    run: RunEntry,
+    network: SourcedModel,
+    sampler: Sampler,
+    seed: int,
+    where: str = "",
+) -> Cell:
     suite = plan.suite
     of_network = {"model": network.model.spec(), "weights": network.weights}
     identity = _identity(suite, of_network, sampler, seed)
     shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
+    axes = network.axes | _sampler_axes(run, sampler)
     return Cell(
         id=digest(identity)[:16],
-        label=label_of(run, network.card, network.axes, sampler),
+        label=label_of(run, network.card, axes, sampler, network.recipe, where),
         card=network.card,
-        axes=network.axes,
+        axes=axes,
         sampler=sampler,
         seed=seed,
         images=suite.images.count,
@@ -250,24 +256,38 @@ def _sampling(
 
 
 def _waiting(
-    plan: Plan, run: RunEntry, card: PlacedCard, sampler: Sampler, seed: int, reason: Pending
+    plan: Plan,
+    run: RunEntry,
+    card: PlacedCard,
+    point: tuple[dict[str, Any], dict[str, Any]],
+    sampler: Sampler,
+    seed: int,
+    reason: Pending,
+    where: str = "",
 ) -> Cell:
+    given, trained = point
+    recipe = read_recipe(card.recipe_file) if card.recipe_file else None
+    axes = trained | _sampler_axes(run, sampler)
     of_card = {
         "card": card.full_name,
-        "train": {k: str(v) for k, v in run.train.items()},
+        "train": {k: str(v) for k, v in given.items()},
     }
     identity = _identity(plan.suite, of_card, sampler, seed)
     return Cell(
         id=digest(identity)[:16],
-        label=label_of(run, card, {}, sampler),
+        label=label_of(run, card, axes, sampler, recipe and recipe.with_overrides(given), where),
         card=card,
-        axes={},
+        axes=axes,
         sampler=sampler,
         seed=seed,
         images=plan.suite.images.count,
         identity=identity,
         pending=reason,
     )
+
+
+def _sampler_axes(run: RunEntry, sampler: Sampler) -> dict[str, Any]:
+    return sampler_axes(sampler, [create("sampler", spec) for spec in run.sampler or ()])
 
 
 def _detail(axes: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ class Images(_Entry):
 
     Args:
         count: Generated images per cell.
-        seeds: Each seed is a cell of its own; the report combines them.
+        seeds: Each seed is a cell of its own; reports show them as one row.
         shard: Images a job makes before it is saved: what a kill can lose at most.
     """
 
@@ -135,14 +135,16 @@ class RunEntry(_Entry):
 
     Args:
         model: `family/card`.
-        label: Name in tables and plots; `{sampler}`, `{model}` and the keys of `train`, such as
-            `{distance}`, are filled in.
-        train: Overrides of the card's recipe; a list is an axis.
+        label: Name in tables and plots; `{sampler}`, `{model}`, `{sampler.rho}`, and keys of the
+            recipe such as `{distance}` or `{optimiser.lr}` are filled in.
+        train: Overrides of the card's recipe; a list is an axis. Values of `seed` are trainings of
+            one thing: one row.
         weights: A weights file instead of the card's.
         sampler: Sampler or list of samplers; the card's or family's own by default.
         nfe: Network evaluations per image, at least 1; refused where a sampler can't spend exactly
             that.
         steps: The sampler's `steps`, at least 1, in place of `nfe`.
+        group: Heading under which tables put it: "distillation".
         tags: Words by which `cmbench run --tag` picks a part of the suite.
     """
 
@@ -155,6 +157,7 @@ class RunEntry(_Entry):
     ) = None
     nfe: Annotated[list[int], BeforeValidator(_listed)] | None = None
     steps: Annotated[list[int], BeforeValidator(_listed)] | None = None
+    group: str | None = Field(default=None, max_length=100)
     tags: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
 
     @field_validator("nfe", "steps")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cmbench.core.bounds import Seed
+from cmbench.core.digests import digest
 from cmbench.core.errors import UserError, brief, nearest
 from cmbench.core.loader import create, validation_message
 from cmbench.core.names import CardName
@@ -114,6 +115,13 @@ class Recipe(_Part):
         if self.start is None:
             del plain["start"]
         return plain
+
+    def digest_without_seed(self) -> str:
+        """Hash of the identity but for name and seed: equal for trainings that repeat each "
+        "other.
+        """
+        named = ("recipe", "seed")
+        return digest({k: v for k, v in self.identity().items() if k not in named})
 
     def built_objective(self) -> Objective:
         """Returns the objective with its parameters."""

@@ -7,6 +7,7 @@ import pytest
 from devtools import BROWSER, browser
 from toy_results import HOSTILE, write_toy_results
 
+from cmbench.report.leaderboard import tables
 from cmbench.report.page import render_page
 from cmbench.report.write import open_board
 
@@ -52,7 +53,8 @@ CONTRAST = """(() => {
 def page_file(tmp_path_factory):
     folder = write_toy_results(tmp_path_factory.mktemp("keys") / "toy")
     target = folder / "report.html"
-    target.write_text(render_page(open_board(folder), folder), "utf-8")
+    board = open_board(folder)
+    target.write_text(render_page(board, folder, tables(board)), "utf-8")
     return target
 
 
@@ -217,7 +219,10 @@ def test_the_pages_of_this_repository_s_results_stand_too(tmp_path):
     with browser(tmp_path) as page:
         for name in ("digits_all", "cifar10_nfe"):
             target = tmp_path / f"{name}.html"
-            target.write_text(render_page(open_board(results / name), results / name), "utf-8")
+            target.write_text(
+                render_page(board := open_board(results / name), results / name, tables(board)),
+                "utf-8",
+            )
             page.open(target, width=390, height=800)
             assert page.run("document.documentElement.scrollWidth") <= 390
             assert page.run("document.querySelectorAll('[data-point]').length") > 50

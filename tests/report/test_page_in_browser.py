@@ -72,7 +72,7 @@ async function checks() {
   const title = one("#zoom p").textContent; key(one("#zoom"), "ArrowRight"); out.zoomed = [title, one("#zoom p").textContent];
   one("#zoom [data-move=ArrowDown]").click(); out.zoomed_below = one("#zoom p").textContent;
   one("#unzoom").click(); out.closed = !one("#zoom").open;
-  type("#tile", "256"); out.tile = getComputedStyle(one("#grids img")).width;
+  type("#tile", "256"); out.tile = getComputedStyle(one("#grids .tile")).width;
 
   all("[data-save]").forEach(b => b.click()); type("#filter", "edm"); one("#save-shown").click(); one("[data-svg]").click();
   out.saved = await Promise.all(blobs.map(b => b.text())); out.links = links; type("#filter", "");

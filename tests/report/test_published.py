@@ -11,6 +11,7 @@ from cmbench.report.board import read_board
 from cmbench.report.leaderboard import as_csv, as_markdown
 from cmbench.report.published import published_beside
 from cmbench.report.write import write_report
+from cmbench.stats.rows import rows_of
 
 INCEPTION, PIXELS = {"extractor": {"name": "inception"}}, {"extractor": {"name": "pixels"}}
 
@@ -56,7 +57,7 @@ def folder(tmp_path):
 def pairs(*records):
     return [
         (p.record.cell, p.score.name, p.published.value, round(p.difference, 6), p.errors)
-        for p in published_beside(records)
+        for p in published_beside(rows_of(records))
     ]
 
 

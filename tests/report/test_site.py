@@ -36,7 +36,8 @@ def site(place):
 
 def test_the_site_holds_an_index_and_each_suite_s_report_and_tables(site):
     found = {str(file.relative_to(site)) for file in site.rglob("*") if file.is_file()}
-    names = ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md", "suite.yaml")
+    names = ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md", "suite.yaml",
+             "field.csv", "field.tex")  # fmt: skip
     assert found == {"index.html", *(f"{s}/{n}" for s in ("one", "two & more") for n in names)}
     index = (site / "index.html").read_text()
     linked = [urllib.request.unquote(link) for link in re.findall(r'href="([^"#:]+)"', index)]

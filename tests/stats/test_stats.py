@@ -5,7 +5,7 @@ import pytest
 
 from cmbench.stats.intervals import combine_seeds
 from cmbench.stats.paired import holm, paired_difference
-from cmbench.stats.ranks import rank_ranges
+from cmbench.stats.ranks import pairwise_z, rank_ranges
 
 
 def test_three_seeds_use_students_t():
@@ -41,7 +41,7 @@ def test_ranks_are_those_of_every_pair_compared(up):
         gain = (values[i] - values[j]) * (1 if up else -1)
         if errors[i] is None or errors[j] is None:
             return gain > 0
-        return gain > 1.96 * (errors[i] ** 2 + errors[j] ** 2) ** 0.5
+        return gain > pairwise_z(80) * (errors[i] ** 2 + errors[j] ** 2) ** 0.5
 
     wanted = [
         (1 + sum(better(j, i) for j in range(80)), 80 - sum(better(i, j) for j in range(80)))
@@ -52,3 +52,18 @@ def test_ranks_are_those_of_every_pair_compared(up):
 
 def test_nothing_has_no_ranks():
     assert rank_ranges([], [], higher_is_better=True) == []
+
+
+def test_ten_equal_entries_are_rarely_ranked_apart():
+    draw = np.random.default_rng(0)
+    boards = [rank_ranges(list(row), [1.0] * 10, higher_is_better=True)
+              for row in draw.normal(size=(1000, 10))]  # fmt: skip
+    apart = sum(any(found != (1, 10) for found in board) for board in boards)
+    assert apart / 1000 < 0.05 + 2 * 0.007
+
+
+def test_few_degrees_of_freedom_set_less_apart():
+    values, errors = [0.0, 1.0, 2.0], [0.1] * 3
+    assert rank_ranges(values, errors, higher_is_better=False) == [(1, 1), (2, 2), (3, 3)]
+    few = rank_ranges(values, errors, higher_is_better=False, degrees=[1.0] * 3)
+    assert few == [(1, 3)] * 3

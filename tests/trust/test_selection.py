@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cmbench.audit.selection import keep_search
+from cmbench.audit.selection import _objectives_of_cards, _trained_by, keep_search
+from cmbench.cards.cards import find_card
 from cmbench.cli.main import app
 from cmbench.core.loader import create
 from cmbench.metrics.base import Features, Moments, Reference
@@ -106,3 +107,40 @@ def test_nothing_is_claimed_of_what_the_store_does_not_know(tmp_path, monkeypatc
     done = CliRunner().invoke(app, ["disclose", str(tmp_path / "board")])
     assert done.exit_code == 0
     assert "knows nothing" in done.output
+
+
+def test_different_methods_are_no_tries_of_one(tmp_path, monkeypatch):
+    """Another sampler, other weights, and what stands on the board itself: none of them a choice."""
+    monkeypatch.setenv("CMBENCH_CACHE", str(tmp_path / "cache"))
+    board = SUITE.split("  - ")[0].format(name="board", seed=0)
+    board = board.replace("digits_classifier", "pixels")
+    rows = [
+        "{model: oracle/gaussian, label: a, sampler: {name: heun, rho: 5}, nfe: 3}",
+        "{model: oracle/gaussian, label: b, sampler: {name: heun, rho: 7}, nfe: 3}",
+        "{model: oracle/gaussian, label: c, sampler: dpmpp_2m, nfe: 3}",
+    ]
+    (tmp_path / "board.yaml").write_text(board + "".join(f"  - {row}\n" for row in rows))
+    other = board.replace("suite: board", "suite: other")
+    kept = "{model: oracle/gaussian, sampler: {name: heun, rho: 6}, nfe: 3}"
+    (tmp_path / "other.yaml").write_text(f"{other}  - {kept}\n")
+    for name in ("board", "other"):
+        done = CliRunner().invoke(
+            app, ["run", str(tmp_path / f"{name}.yaml"), "--results", str(tmp_path),
+                  "--no-report", "-q", "--device", "cpu"],
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["disclose", str(tmp_path / "board"), "--json"])
+    assert done.exit_code == 0, done.output
+    tried = {row["label"]: row["tried"] for row in json.loads(done.output)}
+    # rho 6 is no row of this board: it is a try of both rows of Heun's.
+    assert tried == {"a": 2, "b": 2, "c": 1}
+
+
+def test_cards_tell_how_their_weights_were_trained():
+    by_card = _objectives_of_cards()
+    card = find_card("consistency/cifar10_cd_l1").card
+    other = find_card("consistency/cifar10_cd_l2").card
+    assert by_card[card.weights.sha256] != by_card[other.weights.sha256]
+    context = None
+    unknown = _trained_by(context, {"sha256": "f" * 64}, by_card)
+    assert unknown != _trained_by(context, {"sha256": "e" * 64}, by_card)

@@ -39,7 +39,7 @@ function draw(holder, {rows, x, y, name, intervals, height = 340, r = 4.5}) {
   const positive = y.log ? Math.min(...kept.map(row => row.y)) / 4 : -Infinity;
   const groups = new Map();
   for (const row of kept) {
-    const key = `${row.line}/${row.seed ?? 0}`;
+    const key = row.line;
     if (!groups.has(key)) groups.set(key, []);
     const bounds = row.low == null ? {} : {low: Math.max(row.low, positive), high: Math.max(row.high, positive)};
     groups.get(key).push({...row, ...bounds});
@@ -62,6 +62,8 @@ function draw(holder, {rows, x, y, name, intervals, height = 340, r = 4.5}) {
   holder.append(svg);
   if (kept.length < rows.length) holder.append(make("p", {className: "note", textContent: `${rows.length - kept.length} points at or below 0 can't stand on a log axis.`}));
   svg.setAttribute("role", "group");
+  svg.dataset.lines = [...new Set(points.map(row => row.line))].join();
+  svg.dataset.of = holder.id === "curves" ? "training" : "models";
   svg.setAttribute("aria-label", `${name}: ${points.length} points; arrow keys go from point to point`);
   const dots = [...svg.querySelectorAll("[aria-label=dot] > *")];
   dots.forEach((dot, i) => {
@@ -126,17 +128,19 @@ function told(cell, ...scores) {
     if (score.rank) lines.push(`rank ${score.rank[0]}` + (score.rank[1] > score.rank[0] ? ` to ${score.rank[1]}` : ""));
   }
   if (cell.seconds) lines.push(`${plain(+cell.seconds.toPrecision(2))} s an image`);
-  if (cell.sampler) lines.push(`sampler ${cell.sampler}` + (new Set(data.cells.map(c => c.seed)).size > 1 ? `, seed ${cell.seed}` : ""));
+  if (cell.sampler) lines.push(`sampler ${cell.sampler}` + (cell.spread ? `; ${cell.spread}` : ""));
   return lines.join("\n");
 }
 function cost() {
   const i = column(), chosen = data.columns[i], intervals = one("#intervals").value;
   const y = {log: one("#logy").checked, base: 10, label: `${chosen.title} (${arrow(i)})`};
-  for (const [key, label, base] of [["nfe", "network evaluations an image (NFE)", 2], ["seconds", "seconds an image, on the machine of the run", 10]]) {
+  const costs = {seconds: "seconds per image, on the machine of the run", flops: "GFLOPs per image", training: "forward passes of training, in millions, teacher apart"};
+  const other = one("#cost-axis").value;
+  for (const [id, key, label, base] of [["nfe", "nfe", "network evaluations per image (NFE)", 2], ["seconds", other, costs[other], 10]]) {
     const rows = data.cells.filter(cell => shown.has(cell.label) && cell.scores[i] && cell[key] != null)
-      .map(cell => ({line: cell.label, seed: cell.seed, x: cell[key], y: cell.scores[i].value, low: cell.scores[i].low, high: cell.scores[i].high, text: told(cell, i)}))
-      .sort((a, b) => a.line - b.line || a.seed - b.seed || a.x - b.x);
-    draw(one(`#by-${key}`), {rows, intervals, y, x: {log: one("#logx").checked, base, label}, name: `${chosen.title} against ${key === "nfe" ? "NFE" : "seconds"}`});
+      .map(cell => ({line: cell.label, x: cell[key], y: cell.scores[i].value, low: cell.scores[i].low, high: cell.scores[i].high, text: told(cell, i)}))
+      .sort((a, b) => a.line - b.line || a.x - b.x);
+    draw(one(`#by-${id}`), {rows, intervals, y, x: {log: one("#logx").checked, base, label}, name: `${chosen.title} against ${key === "nfe" ? "NFE" : key}`});
   }
   one("#protocol").textContent = chosen.protocol;
 }
@@ -145,7 +149,7 @@ function pair() {
   if (!holder) return;
   const [i, j] = [Number(one("#scorex").value), Number(one("#scorey").value)];
   const rows = data.cells.filter(cell => shown.has(cell.label) && cell.scores[i] && cell.scores[j])
-    .map(cell => ({line: cell.label, seed: cell.seed, x: cell.scores[i].value, y: cell.scores[j].value, low: cell.scores[j].low, high: cell.scores[j].high, text: told(cell, ...new Set([i, j]))}));
+    .map(cell => ({line: cell.label, x: cell.scores[i].value, y: cell.scores[j].value, low: cell.scores[j].low, high: cell.scores[j].high, text: told(cell, ...new Set([i, j]))}));
   const axis = k => ({log: false, label: `${data.columns[k].title} (${arrow(k)})`});
   draw(holder, {rows, intervals: one("#intervals").value, x: axis(i), y: axis(j), name: `${data.columns[j].title} against ${data.columns[i].title}`});
 }
@@ -158,7 +162,7 @@ const redraw = () => { cost(); pair(); grids(); };
 const shown = switches(one("#models"), data.labels, redraw, data.drawn);
 if (data.columns.length) {
   one("#score").addEventListener("change", () => { suggest(); cost(); });
-  for (const id of ["logx", "logy"]) one(`#${id}`).addEventListener("change", cost);
+  for (const id of ["logx", "logy", "cost-axis"]) one(`#${id}`).addEventListener("change", cost);
   one("#intervals").addEventListener("change", redraw);
   for (const id of ["scorex", "scorey"]) one(`#${id}`)?.addEventListener("change", pair);
   suggest();
@@ -205,6 +209,13 @@ function filter() {
   }
   status.textContent = `${left} of ${body.rows.length} cells`;
 }
+// The score chosen for the table of the field orders the long table too, the best first.
+one("#chosen")?.addEventListener("change", event => {
+  const i = Number(event.target.value), head = all("#table thead th")[i + 2];
+  all(".pivot").forEach((table, j) => { table.hidden = i !== j; });
+  head.setAttribute("aria-sort", data.columns[i].up ? "ascending" : "descending");
+  head.querySelector("button").click();
+});
 for (const id of ["#filter", "#least", "#most"]) one(id).addEventListener("input", filter);
 all("#columns input").forEach(box => box.addEventListener("change", () => {
   for (const row of one("#table").rows) row.cells[Number(box.value)].hidden = !box.checked;
@@ -218,6 +229,8 @@ function zoom(button) {
   tile = button;
   const image = button.querySelector("img");
   dialog.querySelector("img").src = image.src; dialog.querySelector("img").alt = image.alt;
+  dialog.style.cssText = one("#grids").style.cssText.replace(/--tile:[^;]*;?/, "");
+  dialog.className = one("#grids").className;
   dialog.querySelector("p").textContent = image.alt;
   if (!dialog.open) dialog.showModal();
 }
@@ -238,6 +251,12 @@ if (dialog) {
   dialog.querySelectorAll("[data-move]").forEach(button => button.addEventListener("click", () => beside(...moves[button.dataset.move])));
   one("#unzoom").addEventListener("click", () => dialog.close());
   one("#tile").addEventListener("input", event => one("#grids").style.setProperty("--tile", `${event.target.value}px`));
+  one("#place").addEventListener("change", event => {
+    const sheet = one("#grids"), whole = event.target.value === "all", across = Number(sheet.style.getPropertyValue("--across"));
+    sheet.classList.toggle("whole", whole);
+    sheet.style.setProperty("--right", whole ? 0 : event.target.value % across);
+    sheet.style.setProperty("--below", whole ? 0 : Math.floor(event.target.value / across));
+  });
 }
 
 // ---- saving --------------------------------------------------------------------------------------
@@ -256,7 +275,7 @@ one("#save-shown").addEventListener("click", () => save("leaderboard_shown.csv",
 all("[data-svg]").forEach(button => button.addEventListener("click", () => {
   const svg = one(`#${button.dataset.svg} svg`);
   if (!svg) return;
-  const copy = svg.cloneNode(true), probe = make("i", {});
+  const copy = withLegend(svg), probe = make("i", {});
   document.body.append(probe);
   let text = new XMLSerializer().serializeToString(copy).replace(/var\(--c\d\)/g, name => { probe.style.color = name; return getComputedStyle(probe).color; });
   probe.remove();
@@ -264,6 +283,25 @@ all("[data-svg]").forEach(button => button.addEventListener("click", () => {
   text = text.replace("<svg", `<svg style="background:${paper.backgroundColor};color:${paper.color}"`);
   save(`${button.dataset.svg}.svg`, text, "image/svg+xml");
 }));
+
+// A saved plot names its lines: they stand below it, with their colour and symbol.
+function withLegend(svg) {
+  const copy = svg.cloneNode(true), lines = (svg.dataset.lines || "").split(",").filter(Boolean);
+  const [width, height] = ["width", "height"].map(name => Number(svg.getAttribute(name)));
+  const names = svg.dataset.of === "training" ? data.training.map(log => log.label) : data.labels;
+  const columns = Math.max(1, Math.floor(width / 260)), rows = Math.ceil(lines.length / columns);
+  copy.setAttribute("height", height + 22 * rows + 8);
+  copy.setAttribute("viewBox", `0 0 ${width} ${height + 22 * rows + 8}`);
+  lines.forEach((line, i) => {
+    const mark = swatch(Number(line)), text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+    const [x, y] = [12 + i % columns * 260, height + 4 + Math.floor(i / columns) * 22];
+    mark.setAttribute("x", x); mark.setAttribute("y", y);
+    text.setAttribute("x", x + 34); text.setAttribute("y", y + 11); text.setAttribute("font-size", 12); text.setAttribute("fill", "currentColor");
+    text.textContent = names[line];
+    copy.append(mark, text);
+  });
+  return copy;
+}
 
 // ---- light and dark, width ---------------------------------------------------------------------
 const themes = ["system", "light", "dark"];
