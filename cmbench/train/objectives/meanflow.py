@@ -78,7 +78,7 @@ class _MeanFlow(JumpLoss):
 
         # At fixed r, dh/dt = 1: the tangents are (v, 1, 1) in (x, t, h).
         product: Any = torch.func.jvp(mean_velocity, (x, t, h), (velocity, one, one))
-        velocity, change = product
-        aim = velocity - expand(h, x) * change
-        error: Tensor = velocity - aim.detach()
+        mean, derivative = product
+        aim = velocity - expand(h, x) * derivative
+        error: Tensor = mean - aim.detach()
         return error
