@@ -29,7 +29,7 @@ class Digits(Dataset):
         """Returns the images.
 
         Raises:
-            UserError: If a path is given: since the data is part of scikit-learn.
+            UserError: If a path is given: the data is part of scikit-learn.
         """
         if path is not None:
             raise UserError(f"data set {self.name} is embedded and takes no path ({path})")
