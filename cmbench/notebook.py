@@ -121,10 +121,10 @@ class LoadedModel:
         for name, value, least in (("count", count, 1), ("nfe", nfe, 1), ("seed", seed, 0),
                                    ("batch", batch, 1)):  # fmt: skip
             _require_number(name, value, least)
-        chosen = self._sampler(sampler)
+        method = self._sampler(sampler)
         if nfe is not None:
-            chosen = chosen.with_nfe(nfe)
-        generator = BoundGenerator(self.module, chosen)  # type: ignore[arg-type]
+            method = method.with_nfe(nfe)
+        generator = BoundGenerator(self.module, method)  # type: ignore[arg-type]
         size = batch or default_batch(generator.shape, self.device)
         parts = []
         with EvaluationCounter(generator.networks()) as counter:
@@ -133,7 +133,7 @@ class LoadedModel:
                 parts.append(generator.pixels(seed, indices, self.device, quantisation))
         pixels = torch.cat(parts).numpy()
         spent = counter.per_image(count)
-        return Samples(pixels, spent, self.placed.full_name, chosen.spec(), seed)
+        return Samples(pixels, spent, self.placed.full_name, method.spec(), seed)
 
     def _sampler(self, given: str | dict[str, Any] | None) -> Sampler:
         spec = given or self.placed.card.sampler or load("model", self.placed.family).sampler
@@ -142,8 +142,8 @@ class LoadedModel:
                 f"model '{self.placed.full_name}' has no sampler of its own",
                 fix="pass a sampler, such as sampler='heun'",
             )
-        chosen: Sampler = create("sampler", spec)
-        return chosen
+        method: Sampler = create("sampler", spec)
+        return method
 
 
 def load_model(

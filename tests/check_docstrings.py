@@ -17,22 +17,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 EXEMPT: tuple[str, ...] = (
-    "cmbench/assets",
     "cmbench/audit",
-    "cmbench/cards",
-    "cmbench/cli",
     "cmbench/core",
-    "cmbench/datasets",
-    "cmbench/doctor.py",
-    "cmbench/engine",
-    "cmbench/external",
     "cmbench/metrics",
-    "cmbench/notebook.py",
     "cmbench/record",
     "cmbench/report",
-    "cmbench/run",
+    "cmbench/run/results.py",
     "cmbench/stats",
-    "cmbench/store",
     "cmbench/suite",
     "benchmarks",
 )

@@ -121,8 +121,8 @@ def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict
 
 def _with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
     """Replaces one card's block in the text of the cards; the others stay as written."""
-    held = read_yaml(path)
-    text = held.text
+    source = read_yaml(path)
+    text = source.text
     block = yaml.safe_dump(
         {name: entry}, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None
     )
@@ -131,7 +131,7 @@ def _with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
     after = re.search(r"^\S", text[start.end() :], re.M)
     end = start.end() + after.start() if after else len(text)
     changed = text[: start.start()] + block + text[end:]
-    before, now = held.data, parse_yaml(changed, path).data
+    before, now = source.data, parse_yaml(changed, path).data
     if before | {name: now[name]} != now:
         raise UserError(
             f"the card of {name} can't be replaced in its file", fix=f"write:\n{block}"

@@ -232,12 +232,12 @@ def disclose(
         head = f"{s.label} at {s.nfe:g} NFE, {s.score}: best of {s.tried}"
         parts = [f"{s.weights} weights", f"{s.samplers} samplers"]
         parts += [f"{s.searched} time points searched"] if s.searched else []
-        held = (
+        choice = (
             "held-out seed"
             if s.held_out
             else f"chosen on this seed: expect it to look {s.gain:.2g} standard errors too good"
         )
-        sys.stdout.write(f"{head} ({', '.join(parts)}); {held}\n")
+        sys.stdout.write(f"{head} ({', '.join(parts)}); {choice}\n")
     unknown = sum(r.status == "done" for r in records) - len(rows)
     if unknown:
         sys.stdout.write(f"{unknown} cells: no scores in this machine's store\n")

@@ -104,13 +104,13 @@ def data_paths(given: list[str], default: Callable[[], str]) -> dict[str, Path]:
     for item in given:
         name, separator, path = item.partition("=")
         is_named = bool(separator) and is_name(name)
-        chosen = user_path(path if is_named else item, where=f"--data {item}")
-        if not chosen.exists():
-            raise UserError(f"--data {item}: {chosen} does not exist")
+        location = user_path(path if is_named else item, where=f"--data {item}")
+        if not location.exists():
+            raise UserError(f"--data {item}: {location} does not exist")
         key = name if is_named else default()
         if key in paths:
             raise UserError(f"--data {item}: data set {key} has a path already")
-        paths[key] = chosen
+        paths[key] = location
     return paths
 
 

@@ -56,7 +56,9 @@ def report(
         return
     written, failed = write_reports(sources, _progress(len(sources)))
     if as_json:
-        print_json({str(folder): [str(path) for path in made] for folder, made in written.items()})
+        print_json(
+            {str(folder): [str(path) for path in paths] for folder, paths in written.items()}
+        )
     else:
         for folder in written:
             _say(f"open {folder / 'report.html'}")

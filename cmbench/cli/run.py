@@ -101,12 +101,12 @@ def run(
         "timeout": timeout,
     }
     options = {key: value for key, value in values.items() if value is not None}
-    planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    planned, store, target = _planned(suite, data, device, retrain, tag)
     refuse_unwritable(results / planned.suite.suite, folder=True)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,
-        open_engine(engine, JobContext(store, chosen), shown, options) as opened,
+        open_engine(engine, JobContext(store, target), shown, options) as opened,
     ):
         if race:
             from cmbench.run.race import race_suite
@@ -149,9 +149,9 @@ def plan(
     from cmbench.run.estimate import estimate_plan
     from cmbench.run.plan_table import plan_as_json, print_plan
 
-    planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    planned, store, target = _planned(suite, data, device, retrain, tag)
     _tell_foreign(planned)
-    estimate = estimate_plan(planned, store, chosen)
+    estimate = estimate_plan(planned, store, target)
     if as_json:
         print_json(plan_as_json(planned, store, estimate))
     else:
@@ -186,7 +186,7 @@ def _planned(
     from cmbench.suite.planner import make_plan, plan_of_tag
     from cmbench.suite.spec import read_suite
 
-    chosen = pick_device(device)
+    target = pick_device(device)
     read, source = read_suite(suite)
     named = read.dataset if isinstance(read.dataset, str) else str(read.dataset.get("name"))
     lookup = DataLookup(data_paths(data or [], lambda: named))
@@ -199,7 +199,7 @@ def _planned(
         )
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
-    return planned, open_store(), chosen
+    return planned, open_store(), target
 
 
 def _tell_foreign(planned: Any) -> None:

@@ -91,13 +91,13 @@ class ArrayFile:
             raise self._broken(error) from None
 
     def _one_of(self, names: tuple[str, ...]) -> str | None:
-        held = [name for name in names if name in self._names]
-        if len(held) > 1:
+        present = [name for name in names if name in self._names]
+        if len(present) > 1:
             raise UserError(
-                f"{self.path} holds both {held[0]} and {held[1]}",
+                f"{self.path} holds both {present[0]} and {present[1]}",
                 expected="one array of images and one of labels",
             )
-        return held[0] if held else None
+        return present[0] if present else None
 
     @contextmanager
     def _opened(self, name: str | None) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
@@ -176,7 +176,7 @@ class ArrayFile:
             yield np.frombuffer(data, header.dtype).reshape(count, *header.shape[1:])
 
     def _no_images(self) -> UserError:
-        held = ", ".join(sorted(self._names)[:10]) or "nothing"
+        contents = ", ".join(sorted(self._names)[:10]) or "nothing"
         fix = ""
         if {"data", "labels"} <= self._names:
             fix = ("ImageNet's downsampled files keep rows: save data.reshape(-1, 3, side, side) "
@@ -184,7 +184,7 @@ class ArrayFile:
         elif {"mu", "sigma"} <= self._names:
             fix = "these are statistics of images, not images"
         return UserError(
-            f"{self.path} has no array of images; it has: {held}",
+            f"{self.path} has no array of images; it has: {contents}",
             expected="one of " + ", ".join(_IMAGES),
             fix=fix,
         )

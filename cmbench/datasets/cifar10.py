@@ -94,7 +94,7 @@ def read_cifar_batches(folder: Path, names: list[str]) -> Pictures:
         with parsing(file, "a CIFAR-10 batch"):
             batch = SafeUnpickler(io.BytesIO(data)).load()
             # Python 2 wrote the names as text, Python 3 as bytes.
-            held = {n.decode() if isinstance(n, bytes) else n: v for n, v in batch.items()}
-            pixels.append(np.asarray(held["data"], np.uint8).reshape(-1, 3, 32, 32))
-            labels.append(np.asarray(held["labels"], np.int64))
+            fields = {n.decode() if isinstance(n, bytes) else n: v for n, v in batch.items()}
+            pixels.append(np.asarray(fields["data"], np.uint8).reshape(-1, 3, 32, 32))
+            labels.append(np.asarray(fields["labels"], np.int64))
     return Pictures(np.concatenate(pixels), np.concatenate(labels))

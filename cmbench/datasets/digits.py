@@ -29,7 +29,7 @@ class Digits(Dataset):
         """Returns the images.
 
         Raises:
-            UserError: If a path is given: since the data is part of scikit-learn.
+            UserError: If a path is given: the data is part of scikit-learn.
         """
         if path is not None:
             raise UserError(f"data set {self.name} is embedded and takes no path ({path})")
@@ -39,5 +39,5 @@ class Digits(Dataset):
         pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = data.target.astype(np.int64)
         test = np.arange(len(pixels)) % 5 == 4
-        chosen = {"train": ~test, "test": test, "all": np.ones_like(test)}[self.split]
-        return ArrayImages(pixels[chosen], labels[chosen], classes=10)
+        mask = {"train": ~test, "test": test, "all": np.ones_like(test)}[self.split]
+        return ArrayImages(pixels[mask], labels[mask], classes=10)

@@ -1,4 +1,4 @@
-"""Whether a model's fields make a network: tried without memory, before anything runs."""
+"""Tests whether a model's fields form a valid network, without memory and before anything runs."""
 
 import json
 from functools import lru_cache

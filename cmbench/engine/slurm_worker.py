@@ -177,19 +177,19 @@ class _Worker:
         self.schedule = Schedule(ordered, ordered)
 
     def work(self) -> None:
-        held: list[Job] = []
+        waiting: list[Job] = []
         pause = _SHORTEST
         while len(self.schedule) and not self.stop.asked:
             job = self.schedule.take()
             if job is None:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
-                while held:
-                    self.schedule.again(held.pop().address)
+                while waiting:
+                    self.schedule.again(waiting.pop().address)
                 continue
             match self._outcome(job):
                 case "held":
-                    held.append(job)
+                    waiting.append(job)
                 case "failed":
                     self.schedule.failed(job.address)
                 case "done":

@@ -171,16 +171,16 @@ def _drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
 def _shown(
     source: ImageSet, order: NDArray[np.int64], images: int, seed: int
 ) -> NDArray[np.uint8]:
-    chosen = order[_drawn(len(order), min(images, len(order)), seed)]
-    return source.pixels(chosen).transpose(0, 2, 3, 1)
+    indices = order[_drawn(len(order), min(images, len(order)), seed)]
+    return source.pixels(indices).transpose(0, 2, 3, 1)
 
 
 def _blocks(
     source: ImageSet, order: NDArray[np.int64], batch: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for first in range(0, len(order), batch):
-        chosen = order[first : first + batch]
-        yield first + len(chosen), source.pixels(chosen)
+        indices = order[first : first + batch]
+        yield first + len(indices), source.pixels(indices)
 
 
 class _Torch:

@@ -131,5 +131,5 @@ def scores_by_class(
     return result
 
 
-def _of(features: Features, chosen: NDArray[np.bool_]) -> Features:
-    return Features({name: rows[chosen] for name, rows in features.layers.items()})
+def _of(features: Features, mask: NDArray[np.bool_]) -> Features:
+    return Features({name: rows[mask] for name, rows in features.layers.items()})

@@ -62,7 +62,7 @@ class ImageStream:
         self._container = open_container(self.path, expected=(self.channels, height, width))
         self.ignored = self._container.ignored
         self._fill_in(self._container)
-        held: list[NDArray[np.uint8]] = []
+        block: list[NDArray[np.uint8]] = []
         for name, pixels in self._container.images():
             self.total += 1
             fault = pixels if isinstance(pixels, BadImage) else self._misfit(name, pixels)
@@ -75,12 +75,12 @@ class ImageStream:
                 self.bad.append(fault)
             elif not isinstance(pixels, BadImage):
                 self._note(pixels)
-                held.append(pixels)
-            if len(held) == batch:
-                yield np.stack(held)
-                held.clear()
-        if held:
-            yield np.stack(held)
+                block.append(pixels)
+            if len(block) == batch:
+                yield np.stack(block)
+                block.clear()
+        if block:
+            yield np.stack(block)
 
     def labels(self) -> Labels | None:
         """Returns the labels of the images that were read, or None if the container has none.

@@ -50,7 +50,7 @@ def score_pixels(
     """
     pixels = _checked(images)
     extractor: FeatureExtractor = create("features", features)
-    chosen = metrics_for([(spec, None) for spec in metrics], [extractor])
+    pairs = metrics_for([(spec, None) for spec in metrics], [extractor])
     built = context.extractor(extractor.spec())
 
     def extract(block: NDArray[np.uint8]) -> Features:
@@ -60,7 +60,7 @@ def score_pixels(
     _require_shape(pixels, shape, size)
     generated, target = extract(pixels), make(extract)
     rows = []
-    for metric, _ in chosen:
+    for metric, _ in pairs:
         for name, score in metric.scores(generated, target).items():
             low, high = score.interval or (None, None)
             rows.append({"metric": metric.title_of(name, extractor), "value": score.value,

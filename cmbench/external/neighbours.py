@@ -138,18 +138,18 @@ def nearest_training_images(
     order = sorted(
         range(len(neighbours)), key=lambda i: (neighbours[i].ratio, neighbours[i].distances[0], i)
     )
-    chosen = [neighbours[i] for i in order[:show]]
-    samples = _chosen_pixels(images, target, [n.sample for n in chosen], batch)
+    worst = [neighbours[i] for i in order[:show]]
+    samples = _chosen_pixels(images, target, [n.sample for n in worst], batch)
     training = target.dataset.open(data)
-    sets = [training.pixels(n.nearest) for n in chosen]
-    chosen = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(chosen, sets, strict=True)]
+    sets = [training.pixels(n.nearest) for n in worst]
+    worst = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(worst, sets, strict=True)]
     if out is not None:
-        rows_shown = [(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]
+        rows_shown = [(n, samples[n.sample], s) for n, s in zip(worst, sets, strict=True)]
         with atomic_file(out) as file:
             _sheet(rows_shown).save(file, format=form)
     return NeighbourReport(
         len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in neighbours),
-        sum(n.levels == 0 for n in chosen), chosen,
+        sum(n.levels == 0 for n in worst), worst,
     )  # fmt: skip
 
 
@@ -186,10 +186,10 @@ def _neighbours(
 
 
 def _chosen_pixels(
-    images: Path, target: DataTarget, chosen: Sequence[int], batch: int
+    images: Path, target: DataTarget, indices: Sequence[int], batch: int
 ) -> dict[int, NDArray[np.uint8]]:
     """Reads the pixels of a few samples in a second pass over the container."""
-    wanted, pixels, first = set(chosen), {}, 0
+    wanted, pixels, first = set(indices), {}, 0
     for block in ImageStream(images, target.shape[1:], target.shape[0]).batches(batch):
         for i in wanted & set(range(first, first + len(block))):
             pixels[i] = block[i - first].copy()

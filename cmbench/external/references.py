@@ -74,10 +74,10 @@ class FileTarget:
     @property
     def shape(self) -> tuple[int, int, int] | None:
         """Shape (C, H, W) of the images inside the file, if it holds images."""
-        held = self.held.images
-        if held is None or len(held) != 4 or held[3] not in (1, 3):
+        shape = self.held.images
+        if shape is None or len(shape) != 4 or shape[3] not in (1, 3):
             return None
-        return held[3], held[1], held[2]
+        return shape[3], shape[1], shape[2]
 
     @property
     def words(self) -> str:
@@ -112,8 +112,8 @@ class FileTarget:
         built = {extractor.name: context.extractor(extractor.spec())}
         parts = features_of(stream, built, context, batch, False, None)[extractor.name]
         features = Features({k: np.concatenate(v) for k, v in parts.items()})
-        held = self.held.reference
-        return Reference(held.digest, features, dict(held.moments))
+        reference = self.held.reference
+        return Reference(reference.digest, features, dict(reference.moments))
 
 
 def dataset_of(text: str) -> Dataset:

@@ -126,7 +126,7 @@ def score_images(
         Pending: If data or weights are not on this machine.
     """
     extractors: list[FeatureExtractor] = [create("features", spec) for spec in features]
-    chosen = metrics_for(metrics, extractors)
+    pairs = metrics_for(metrics, extractors)
     target = find_target(reference, data)
     own = target.shape
     stream = ImageStream(images, size or (own[1:] if own else None), own[0] if own else None)
@@ -141,7 +141,7 @@ def score_images(
     scores, skipped, classes = [], _without_images(labels), dict[int, list[ScoreRecord]]()
     for extractor in extractors:
         generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
-        mine = [m for m, name in chosen if name == extractor.name]
+        mine = [m for m, name in pairs if name == extractor.name]
         needed = any(metric.needs_reference for metric in mine)
         other = target.reference(extractor, context, batch) if needed else None
         for metric in mine:

@@ -76,8 +76,8 @@ def estimate_plan(plan: Plan, store: Store, device: torch.device) -> PlanCost:
 
 
 def _saved(missing: list[Job]) -> float:
-    kept = sum(j.cost.evaluations for j in missing if j.address.kind == "prefix")
-    return sum(j.cost.spared for j in missing) - kept
+    prefixes = sum(j.cost.evaluations for j in missing if j.address.kind == "prefix")
+    return sum(j.cost.spared for j in missing) - prefixes
 
 
 def _kind(
