@@ -1,8 +1,12 @@
 """Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
 
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cmbench.assets.download import asset_path
 from cmbench.cards.cards import PlacedCard, find_card
@@ -13,10 +17,12 @@ from cmbench.core.loader import create
 from cmbench.core.paths import user_path
 from cmbench.core.yaml_source import Source
 from cmbench.datasets.base import Dataset
+from cmbench.denoise.model import Model
 from cmbench.store.jobs import Cost, make_job
 from cmbench.suite.axes import axis_points
 from cmbench.suite.spec import RunEntry
 from cmbench.train.recipe import Recipe, read_recipe
+from cmbench.train.suitability import require_images
 
 __all__ = ["DataLookup", "beside", "networks_of_run"]
 
@@ -36,7 +42,7 @@ class DataLookup:
     def __init__(self, paths: dict[str, Path]) -> None:
         self.paths = paths
         self.asked: set[str] = set()
-        self._known: dict[str, tuple[str, int, tuple[int, int, int]]] = {}
+        self._known: dict[str, _Known] = {}
 
     def path(self, dataset: Dataset) -> Path | None:
         """The path given for this data set, if any."""
@@ -49,7 +55,7 @@ class DataLookup:
         Raises:
             Pending: If the data is not there.
         """
-        return self._look(dataset)[0]
+        return self._look(dataset).fingerprint
 
     def count(self, dataset: Dataset) -> int:
         """Images in the data set.
@@ -57,7 +63,7 @@ class DataLookup:
         Raises:
             Pending: If the data is not there.
         """
-        return self._look(dataset)[1]
+        return self._look(dataset).count
 
     def shape(self, dataset: Dataset) -> tuple[int, int, int]:
         """Shape (C, H, W) of its images.
@@ -65,14 +71,37 @@ class DataLookup:
         Raises:
             Pending: If the data is not there.
         """
-        return self._look(dataset)[2]
+        return self._look(dataset).shape
 
-    def _look(self, dataset: Dataset) -> tuple[str, int, tuple[int, int, int]]:
+    def require_trainable(self, dataset: Dataset, recipe: Recipe, model: Model) -> None:
+        """Refuses a data set whose images or labels do not suit the model that is to be trained.
+
+        Raises:
+            UserError: If their shape or classes differ.
+            Pending: If the data is not there.
+        """
+        known, classes = self._look(dataset), int(getattr(model, "classes", 0))
+        shape = getattr(model, "shape", None)
+        require_images(recipe.recipe, shape, classes, held=known.shape, labels=known.labels)
+
+    def _look(self, dataset: Dataset) -> "_Known":
         key = str(dataset.spec())
         if key not in self._known:
             images = dataset.open(self.path(dataset))
-            self._known[key] = (images.fingerprint(), len(images), images.shape)
+            self._known[key] = _Known(
+                images.fingerprint(), len(images), images.shape, images.labels()
+            )
         return self._known[key]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a plan needs of a data set, without its pixels."""
+
+    fingerprint: str
+    count: int
+    shape: tuple[int, int, int]
+    labels: NDArray[np.int64] | None
 
 
 def networks_of_run(
@@ -161,6 +190,11 @@ def _train(
     where: str,
 ) -> SourcedModel:
     dataset = create("dataset", recipe.dataset, where=where)
+    model = create("model", recipe.model, where=where)
+    try:
+        data.require_trainable(dataset, recipe, model)
+    except UserError as error:
+        raise error.at(error.where or where) from None
     teacher = _parent(recipe.teacher, data, retrain, where)
     start = _parent(recipe.start, data, retrain, where)
     spec = {
@@ -186,7 +220,6 @@ def _train(
         transport=transport,
         cost=Cost(training=recipe.forward_equivalents(), network=placed.full_name),
     )
-    model = create("model", recipe.model, where=where)
     jobs = (*(earlier for network in parents for earlier in network.jobs), job)
     return SourcedModel(placed, model, {"train": job.address.key}, None, jobs, axes, recipe)
 

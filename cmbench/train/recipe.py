@@ -176,9 +176,9 @@ def _require_parts(recipe: Recipe, where: Callable[[Place], str]) -> None:
     Raises:
         UserError: For an unknown name, an impossible parameter, or a part that is missing.
     """
-    objective: Objective = create("objective", recipe.objective, where=where(("objective",)))
+    objective: Objective = _part("objective", recipe.objective, where, ("objective",))
     if recipe.distance is not None:
-        create("distance", recipe.distance, where=where(("distance",)))
+        _part("distance", recipe.distance, where, ("distance",))
     if objective.needs_distance and recipe.distance is None:
         raise UserError(
             f"objective '{objective.name}' needs a distance",
@@ -191,10 +191,28 @@ def _require_parts(recipe: Recipe, where: Callable[[Place], str]) -> None:
             where=where(("objective",)),
             expected="teacher: family/card",
         )
-    create("dataset", recipe.dataset, where=where(("dataset",)))
-    model: Model = create("model", recipe.model, where=where(("model",)))
+    _part("dataset", recipe.dataset, where, ("dataset",))
+    model: Model = _part("model", recipe.model, where, ("model",))
+    for kind in ("network", "degradation"):
+        if isinstance(recipe.model.get(kind), dict):
+            _part(kind, recipe.model[kind], where, ("model", kind))
     network = "network" if isinstance(recipe.model.get("network"), dict) else "name"
     require_buildable(model, where(("model", network)))
+
+
+def _part(kind: str, spec: ComponentSpec, where: Callable[[Place], str], place: Place) -> Any:
+    """Creates a component; an impossible parameter is reported at its own line.
+
+    Raises:
+        UserError: For an unknown name or an impossible parameter.
+    """
+    try:
+        return create(kind, spec, where=where(place))
+    except UserError as error:
+        fault = error.__context__
+        if isinstance(fault, ValidationError):
+            raise error.at(where((*place, *fault.errors()[0]["loc"]))) from None
+        raise
 
 
 _ALIKE = ("teacher", "dataset", "model", "batch", "seed", "flip", "precision")

@@ -169,8 +169,8 @@ images: 64
     for value, message in (
         ("unshuffle: 2", r":5: model\.network: .*image side 8 is not divisible by 16"),
         ("embedding: .inf", r":2: model: .*network holds a number that is not finite"),
-        ("widht: 3", r":5: model\.network: .*unknown key 'widht'"),
-        ("blocks: 100000", r":5: model\.network: .*less than or equal to 256"),
+        ("widht: 3", r":5: model\.network\.widht: .*unknown key 'widht'"),
+        ("blocks: 100000", r":5: model\.network\.blocks: .*less than or equal to 256"),
     ):
         path = tmp_path / "recipe.yaml"
         path.write_text(recipe.replace("VALUE", value))
