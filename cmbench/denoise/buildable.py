@@ -63,7 +63,7 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         tensor = args[0] if args else given.get("tensor")
-        fills = getattr(func, "__name__", "") in _FILLING and isinstance(tensor, torch.Tensor)
-        if fills and tensor.numel() > _SMALL:
+        fills = getattr(func, "__name__", "") in _FILLING
+        if fills and isinstance(tensor, torch.Tensor) and tensor.numel() > _SMALL:
             return tensor
         return func(*args, **given)
