@@ -1,8 +1,9 @@
-"""Two results folders side by side: what may be compared, why not, and by how much it differs.
+"""Compares two results folders: which numbers are comparable, why not, and how they differ.
 
-Numbers with one protocol fingerprint are comparable. Their difference is paired where both cells
-drew the same noise (seed, count) and their features are still in the cache: what the noise does to
-both cancels (`cmbench.stats.paired`). All p-values of one comparison are corrected by Holm.
+Numbers with the same protocol fingerprint are comparable. Their difference is paired where both
+cells drew the same noise (seed, count) and their features are still in the cache: the effect of
+the noise on both cancels (`cmbench.stats.paired`). All p-values of a comparison are
+Holm-corrected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ __all__ = ["Comparison", "Row", "compare_runs"]
 
 @dataclass(frozen=True)
 class Row:
-    """One score of two cells; `difference` is A - B, None where they are not comparable."""
+    """A score of two cells; `difference` is A - B, None where they are not comparable."""
 
     label: str
     nfe: float | None
@@ -47,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and the cells that only one side has."""
+    """All compared scores, and the cells that only one folder has."""
 
     rows: list[Row]
     only_a: list[str]
@@ -55,18 +56,19 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        """Whether every score that both have stands under one protocol."""
+        """Whether every score that both have was computed under the same protocol."""
         return bool(self.rows) and all(row.comparable for row in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the comparison as JSON-compatible values."""
         return {"comparable": self.comparable, **asdict(self)}
 
 
 def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
-    """Compares the cells of two results folders that bear the same label, NFE and seed.
+    """Compares the cells of two results folders that share label, NFE and seed.
 
-    Where labels differ, the same model at the same NFE and seed; else a single cell of each.
+    Cells without such a partner are matched by model, NFE and seed; two folders of a single cell
+    each are compared in any case.
 
     Raises:
         UserError: If a folder holds no results, or the two have no cell in common.
@@ -95,19 +97,19 @@ def _done(folder: Path) -> list[Record]:
 
 def _matched(one: Sequence[Record], two: Sequence[Record]) -> list[tuple[Record, Record]]:
     pairs: list[tuple[Record, Record]] = []
-    left, right = list(one), list(two)
+    first, second = list(one), list(two)
     keys: list[Callable[[Record], tuple[Any, ...]]] = [
         lambda r: (r.label, r.nfe, r.seed),
         lambda r: (r.model, r.nfe, r.seed),
     ]
     for key in keys:
-        named = {key(r): r for r in reversed(right)}
-        for record in list(left):
+        named = {key(r): r for r in reversed(second)}
+        for record in list(first):
             other = named.pop(key(record), None)
             if other is not None:
                 pairs.append((record, other))
-                left.remove(record)
-                right.remove(other)
+                first.remove(record)
+                second.remove(other)
     if not pairs and len(one) == len(two) == 1:
         return [(one[0], two[0])]
     return pairs
@@ -139,13 +141,13 @@ def _with_difference(
     mine, other = one[1], two[1]
     terms, why = _paired_terms(one, two, context)
     if terms is not None:
-        found = paired_difference(mine.value, terms[0], other.value, terms[1])
-        return replace(row, difference=found.value, error=found.error, interval=found.interval,
-                       p=found.p, paired=True)  # fmt: skip
+        paired = paired_difference(mine.value, terms[0], other.value, terms[1])
+        return replace(row, difference=paired.value, error=paired.error, interval=paired.interval,
+                       p=paired.p, paired=True)  # fmt: skip
     value = mine.value - other.value
     if mine.error is None or other.error is None:
         return replace(row, difference=value, why_unpaired=why)
-    # Independent errors: too wide for cells that share noise, never too narrow for them.
+    # Independent errors are too wide for cells that share noise, never too narrow.
     error = float(np.hypot(mine.error, other.error))
     p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
     interval = (value - 1.96 * error, value + 1.96 * error)
@@ -160,18 +162,18 @@ def _paired_terms(
         return None, "other noise: the seeds or counts differ"
     terms = []
     for score in (mine, other):
-        held = cached_samples(score, context)
-        if held is None:
+        samples = cached_samples(score, context)
+        if samples is None:
             return None, "the cache no longer has the features"
         try:
-            found = held.metric.terms(held.features, held.reference, score.name)
+            influence = samples.metric.terms(samples.features, samples.reference, score.name)
         except MetricError as error:
             return None, str(error)
-        if score.name in held.metric.by_reference:
+        if score.name in samples.metric.by_reference:
             return None, "this score's terms belong to reference images"
-        if found is None:
-            return None, "the metric has no terms by image"
-        terms.append(found)
+        if influence is None:
+            return None, "the metric has no terms per image"
+        terms.append(influence)
     return (terms[0], terms[1]), ""
 
 

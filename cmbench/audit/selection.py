@@ -1,11 +1,11 @@
-"""How many configurations were scored before the one that a board shows.
+"""Counts the configurations that were scored before the one on a leaderboard.
 
-The store knows: every score it holds names its features, those their samples, and those the
-weights, sampler and seed. Scores of one model (its network and objective) in one metric, extractor
-and number of evaluations are counted by weights (checkpoints, EMA rates, training lengths), by
-sampler (time points, guidance, stochasticity) and by seed. A choice that was made on other seeds
-than the reported one's leaves the reported number unbiased. Searches of time points leave a file
-in `<cache>/searches`.
+The store knows them: each of its scores names its features, these name their samples, and those
+name weights, sampler and seed. Scores of one model (its network and objective) with one metric,
+extractor and number of evaluations are counted by weights (checkpoints, EMA rates, training
+lengths), by sampler (time points, guidance, stochasticity) and by seed. A choice made on other
+seeds than the reported one leaves the reported number unbiased. Each search of time points is
+recorded in a file in `<cache>/searches`.
 """
 
 import json
@@ -27,22 +27,23 @@ __all__ = ["Selection", "keep_search", "selections"]
 
 @dataclass(frozen=True)
 class Selection:
-    """What was scored beside a cell, for one score.
+    """Configurations that were scored besides a cell's own, for one score.
 
     Args:
         cell: The cell's id.
-        label: Its label.
-        nfe: Evaluations an image.
+        label: The cell's label.
+        nfe: Network evaluations per image.
         score: Title of the score.
-        tried: Configurations of this model scored at this NFE, this one included: "best of k".
-        weights: Different weights among them.
-        samplers: Different samplers, with their parameters, among them.
-        same_seeds: Configurations scored on the reported seed itself.
-        other_seeds: Seeds that only others, or other scores of this one, were made on.
-        searched: Time points tried by a search that ended at this cell's.
+        tried: Number of this model's configurations scored at this NFE, with this one: "best of
+            k".
+        weights: Number of different weights among them.
+        samplers: Number of different samplers, with their parameters, among them.
+        same_seeds: Number of configurations scored on the reported seed itself.
+        other_seeds: Seeds other than the reported one on which scores were made.
+        searched: Number of time points tried by the search that chose this cell's.
         held_out: Whether no other configuration was scored on the reported seed.
-        gain: Standard errors by which the best of those on the reported seed looks better, if
-            they were all equally good.
+        gain: Standard errors by which the best of those on the reported seed would look better if
+            all were equally good.
     """
 
     cell: str
@@ -59,13 +60,13 @@ class Selection:
     gain: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the selection as JSON-compatible values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """One score in the store."""
+    """A score in the store."""
 
     line: str
     protocol: str
@@ -77,33 +78,33 @@ class _Scored:
 
 @dataclass
 class _Kept:
-    """All scores in the store, and the searches beside it."""
+    """All scores in the store, and the searches of time points."""
 
     scored: list[_Scored] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
 
 
 def selections(records: Sequence[Record], context: JobContext) -> list[Selection]:
-    """For the first score of each finished cell that was chosen from a store like this one.
+    """Counts the alternatives to each finished cell, by its first score.
 
-    Cells whose score the store no longer has are left out: nothing is known of them.
+    Cells whose score is no longer in the store are omitted: nothing is known about them.
     """
     kept = _Kept(list(_all_scored(context)), list(_searches(context.store.root)))
-    found = []
+    rows = []
     for record in records:
         if record.status != "done" or not record.scores or record.nfe is None:
             continue
         own = _scored(context, record.scores[0].key)
         if own is not None:
-            found.append(_selection(record, record.scores[0], own, kept))
-    return found
+            rows.append(_selection(record, record.scores[0], own, kept))
+    return rows
 
 
-def keep_search(root: Path, told: dict[str, Any]) -> Path:
-    """Keeps what a search of time points tried: `indices`, `grid`, `tried`, `seed` and others."""
-    path = root / "searches" / f"{digest(told)[:16]}.json"
+def keep_search(root: Path, search: dict[str, Any]) -> Path:
+    """Records a search of time points: `indices`, `grid`, `tried`, `seed` and others."""
+    path = root / "searches" / f"{digest(search)[:16]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, told)
+    write_json(path, search)
     return path
 
 
@@ -140,9 +141,9 @@ def _searches(root: Path) -> Iterator[dict[str, Any]]:
 
 def _all_scored(context: JobContext) -> Iterator[_Scored]:
     for path in sorted((context.store.root / "objects" / "score").glob("*/*/manifest.json")):
-        found = _scored(context, path.parent.name)
-        if found is not None:
-            yield found
+        scored = _scored(context, path.parent.name)
+        if scored is not None:
+            yield scored
 
 
 def _scored(context: JobContext, key: str) -> _Scored | None:
@@ -171,7 +172,7 @@ def _scored(context: JobContext, key: str) -> _Scored | None:
 
 
 def _objective(context: JobContext, weights: dict[str, Any]) -> Any:
-    """Name of the objective and the distance that trained the weights, where they were trained."""
+    """Objective and distance that the weights were trained with; None for other weights."""
     spec = (
         manifest_spec(context, Address("train", weights["train"])) if "train" in weights else None
     )
