@@ -205,8 +205,8 @@ def main() -> None:
     torch.set_num_threads(1)
     METRICS["kid"] = {"subsets": given.subsets, "subset_size": given.subset_size}
     populations = _populations(given)
-    head = ("features", "n", "score", "mean", "true sd", "stated / true", "coverage", "bias told",
-            "bias measured")  # fmt: skip
+    head = ("features", "n", "score", "mean", "true sd", "stated / true", "coverage",
+            "bias stated", "bias measured")  # fmt: skip
     print("| " + " | ".join(head) + " |\n|---|---|---|" + "---:|" * 6)
     for make in populations:
         population = make()

@@ -1,1 +1,1 @@
-"""Whether a number can be trusted: compare, explain, verify, disclose."""
+"""Checks whether a number can be trusted: compare, explain, verify, disclose."""

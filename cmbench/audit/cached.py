@@ -1,4 +1,4 @@
-"""Features of a cell's samples that are still in the cache, and how protocols differ."""
+"""Cached features behind a score, and differences between protocols."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ __all__ = ["CachedSamples", "cached_samples", "differing_fields", "manifest_spec
 
 @dataclass(frozen=True)
 class CachedSamples:
-    """What the cache still has of a score: how it was specified, its features and reference."""
+    """Cached inputs of a score: its metric, features and reference."""
 
     metric: Metric
     features: Features
@@ -24,18 +24,18 @@ class CachedSamples:
 
 
 def differing_fields(a: Any, b: Any, place: str = "") -> dict[str, tuple[Any, Any]]:
-    """Places (dotted) at which two JSON values differ, with what stands there on each side."""
+    """Dotted paths at which two JSON values differ, with the value on each side."""
     if isinstance(a, dict) and isinstance(b, dict):
-        found: dict[str, tuple[Any, Any]] = {}
+        differences: dict[str, tuple[Any, Any]] = {}
         for key in sorted({*a, *b}):
             inner = f"{place}.{key}" if place else str(key)
-            found |= differing_fields(a.get(key), b.get(key), inner)
-        return found
+            differences |= differing_fields(a.get(key), b.get(key), inner)
+        return differences
     return {} if a == b else {place: (a, b)}
 
 
 def cached_samples(score: ScoreRecord, context: JobContext) -> CachedSamples | None:
-    """Features and reference behind a score, if the cache still has all of them, whole."""
+    """Loads the inputs of a score; None unless all are in the cache and intact."""
     store = context.store
     spec = manifest_spec(context, Address("score", score.key)) if score.key else None
     if spec is None:
@@ -51,7 +51,7 @@ def cached_samples(score: ScoreRecord, context: JobContext) -> CachedSamples | N
 
 
 def manifest_spec(context: JobContext, address: Address) -> dict[str, Any] | None:
-    """The specification of an output in the cache, or None if it is not there."""
+    """Reads the specification of an output in the cache; None if it is not there."""
     path = context.store.folder(address) / "manifest.json"
     try:
         spec: dict[str, Any] = json.loads(path.read_text("utf-8"))["spec"]

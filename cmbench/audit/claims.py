@@ -1,4 +1,4 @@
-"""What `cmbench verify` finds: claims held against each other, and numbers against new ones."""
+"""Checks of `cmbench verify`: claims against each other, and numbers against recomputed ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from cmbench.core.digests import digest
 from cmbench.record.schema import Record, ScoreRecord
 
 __all__ = [
-    "Finding",
+    "Check",
     "Options",
     "close",
     "compared",
     "contradictions",
     "differences",
-    "field_findings",
+    "field_checks",
 ]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is checked and how strictly.
+    """Options of `cmbench verify`: what is checked, and how strictly.
 
     Args:
-        fraction: Share of the claimed shards that is sampled again, at least one.
-        seed: Of the choice of shards.
-        levels: Grey levels by which pixels may differ (0: to the bit). For another device.
-        relative: Relative difference that scores may show (rounding of another machine).
-        of_error: Also allowed, as a share of the score's standard error.
-        retrain: Train again what is not in the cache.
+        fraction: Share of the claimed shards that is sampled again, at least one shard.
+        seed: Seed of the random choice of shards.
+        levels: Grey levels by which pixels may differ on another device; 0: bit-identical.
+        relative: Allowed relative difference of scores, for rounding on another machine.
+        of_error: Also allowed difference, as a share of the score's standard error.
+        retrain: Whether to retrain models that are not in the cache.
     """
 
     fraction: float = 0.1
@@ -40,15 +40,15 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
+class Check:
+    """The result of checking one claim.
 
     Args:
         verdict: The claim holds; it does not; it can't be checked here, though it could be
             elsewhere; or nobody could check it afterwards (a time, a machine's name).
-        cell: The cell's id; empty for what is no cell's.
-        what: What was looked at.
-        detail: What was found.
+        cell: The cell's id; empty for a claim about no cell.
+        what: What was checked.
+        detail: The outcome in words.
     """
 
     verdict: Literal["confirmed", "differs", "unchecked", "on trust"]
@@ -58,9 +58,9 @@ class Finding:
 
 
 def differences(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields the places (dotted) at which two JSON values differ, with both values there.
+    """Yields the dotted paths at which two JSON values differ, with both values.
 
-    True is not 1, and NaN differs from everything.
+    True differs from 1, and NaN differs from everything.
     """
     if isinstance(one, dict) and isinstance(two, dict):
         for key in sorted({*one, *two}):
@@ -76,20 +76,20 @@ def differences(one: Any, two: Any, place: str = "") -> Iterator[tuple[str, Any,
 _ABSENT = "(absent)"
 
 
-def field_findings(
+def field_checks(
     cell: str, what: str, claimed: dict[str, Any], expected: dict[str, Any]
-) -> Iterator[Finding]:
-    """Yields a finding for each field that is not as expected."""
+) -> Iterator[Check]:
+    """Yields a check for each field that is not as expected."""
     for place, one, two in differences(claimed, expected):
         name = f"{what}: {place}" if what else place
-        yield Finding("differs", cell, name, f"{_brief(one)} claimed, {_brief(two)} expected")
+        yield Check("differs", cell, name, f"{_brief(one)} claimed, {_brief(two)} expected")
 
 
-def contradictions(record: Record) -> Iterator[Finding]:
-    """Claims of a record that contradict each other."""
+def contradictions(record: Record) -> Iterator[Check]:
+    """Yields the claims of a record that contradict each other."""
 
-    def differs(what: str, detail: str) -> Finding:
-        return Finding("differs", record.cell, what, detail)
+    def differs(what: str, detail: str) -> Check:
+        return Check("differs", record.cell, what, detail)
 
     if digest(record.identity)[:16] != record.cell:
         yield differs("identity", "the cell's id is not the hash of its identity")
@@ -106,16 +106,15 @@ def contradictions(record: Record) -> Iterator[Finding]:
             )
 
 
-def compared(record: Record, claimed: ScoreRecord, ours: ScoreRecord, options: Options) -> Finding:
-    """Holds a score of the cell against the one made again, number by number.
+def compared(record: Record, claimed: ScoreRecord, ours: ScoreRecord, options: Options) -> Check:
+    """Compares a claimed score with the recomputed one, number by number.
 
     Args:
-        record: The cell.
-        claimed: What it claims.
-        ours: What was made again. Where its key is another than the claimed one's, for the same
-            samples, another version of the metric's code made it: then interval and details
-            can't be held against ours.
-        options: How strictly.
+        record: The cell's record.
+        claimed: The score that it claims.
+        ours: The recomputed score. If its key differs for the same samples, the claimed one comes
+            from another version of the metric's code, and interval and details are not compared.
+        options: How strictly to compare.
     """
     room = options.of_error * (ours.error or 0.0)
     same_code = claimed.key == ours.key
@@ -127,19 +126,19 @@ def compared(record: Record, claimed: ScoreRecord, ours: ScoreRecord, options: O
         if name not in ("value", "error") and not same_code:
             continue
         shown = [f"{x:.8g}" if isinstance(x, float) else "nothing" for x in (one, two)]
-        return Finding("differs", record.cell, claimed.title,
-                       f"{name}: {shown[0]} claimed, {shown[1]} made again")  # fmt: skip
+        return Check("differs", record.cell, claimed.title,
+                       f"{name}: {shown[0]} claimed, {shown[1]} recomputed")  # fmt: skip
     if claimed.count != ours.count:
-        return Finding("differs", record.cell, claimed.title,
-                       f"{claimed.count} images claimed, {ours.count} made again")  # fmt: skip
+        return Check("differs", record.cell, claimed.title,
+                       f"{claimed.count} images claimed, {ours.count} recomputed")  # fmt: skip
     gap = abs(claimed.value - ours.value)
     detail = "to the last digit" if gap == 0 else f"within {gap:.1g}"
     detail += "" if same_code else "; interval and details not compared"
-    return Finding("confirmed", record.cell, claimed.title, f"{claimed.value:.6g} {detail}")
+    return Check("confirmed", record.cell, claimed.title, f"{claimed.value:.6g} {detail}")
 
 
 def close(one: float, two: float, relative: float, room: float = 0.0) -> bool:
-    """Whether two numbers agree; NaN agrees with nothing."""
+    """Whether two numbers agree within a relative or absolute tolerance; NaN never does."""
     return abs(one - two) <= max(relative * abs(two), room)
 
 

@@ -1,8 +1,8 @@
-"""Why two numbers differ: the fields in which they do, and the shift that each of them makes.
+"""Explains why two numbers differ: the differing fields, and the shift that each causes.
 
-Each field that belongs to the protocol is changed alone, on the samples of the first cell as the
-cache has them; what is left of the difference is the samples' own (model, weights, sampler, seed)
-and the interplay of fields.
+Each group of protocol fields is changed alone, on the first cell's cached samples. The remaining
+difference is that of the samples themselves (model, weights, sampler, seed) and the interaction of
+fields.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -27,12 +27,12 @@ __all__ = ["Explanation", "Shift", "explain", "find_cell", "folder_of"]
 
 @dataclass(frozen=True)
 class Shift:
-    """What one group of fields does to the first number when the second's value is put in.
+    """Change of the first number when one group of fields takes the second's values.
 
     Args:
-        group: images, quantisation, extractor, reference, or metric.
-        fields: The fields in it, with both values.
-        shift: Change of the value; None where it can't be measured.
+        group: Name of the group: images, quantisation, extractor, reference, or metric.
+        fields: The differing fields of the group, with both values.
+        shift: Change of the number; None where it can't be measured.
         interval: 95% interval of the change.
         note: How it was measured, or why it was not.
     """
@@ -46,7 +46,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Two numbers, what differs, and what each difference makes."""
+    """Two numbers, the fields in which they differ, and the shift that each causes."""
 
     score: str
     a: float
@@ -56,21 +56,21 @@ class Explanation:
     rest: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the explanation as JSON-compatible values."""
         return asdict(self)
 
 
 def find_cell(text: str) -> Record:
-    """A cell as typed: `results/x:CELL` (its first digits do) or a record's file.
+    """Finds the cell that a command names: `results/x:CELL` (first digits do) or a record file.
 
     Raises:
-        UserError: If there is no such cell, or several.
+        UserError: If there is no such cell, or more than one.
     """
     folder, cell = _place_of(text)
-    every = read_results(folder)
-    records = [r for r in every if r.status == "done" and r.cell.startswith(cell)]
+    everything = read_results(folder)
+    records = [r for r in everything if r.status == "done" and r.cell.startswith(cell)]
     if len(records) != 1:
-        known = ", ".join(f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in every[:8] if r.nfe)
+        known = ", ".join(f"{r.cell} ({r.label}, {r.nfe:g} NFE)" for r in everything[:8] if r.nfe)
         raise UserError(
             f"{text} names {len(records)} cells", expected=f"FOLDER:CELL; there are: {known}"
         )
@@ -95,9 +95,9 @@ def explain(a: Record, b: Record, name: str, context: JobContext) -> Explanation
 
     Args:
         a: The first cell; shifts are measured on its samples.
-        b: The second.
-        name: Name of the score, `frechet_distance`, or its title.
-        context: Store with the cached samples, and a device.
+        b: The second cell.
+        name: Name of the score, such as `frechet_distance`, or its title.
+        context: The store with cached samples, and the device.
 
     Raises:
         UserError: If a cell lacks the score.
@@ -117,13 +117,13 @@ def explain(a: Record, b: Record, name: str, context: JobContext) -> Explanation
 
 
 def _score(record: Record, name: str) -> ScoreRecord:
-    found = [s for s in record.scores if name in (s.name, s.title)]
-    if not found:
+    scores = [s for s in record.scores if name in (s.name, s.title)]
+    if not scores:
         raise UserError(
             f"cell {record.cell} has no score '{name}'",
             expected=", ".join(s.title for s in record.scores),
         )
-    return found[0]
+    return scores[0]
 
 
 def _own(record: Record) -> dict[str, Any]:
@@ -133,18 +133,20 @@ def _own(record: Record) -> dict[str, Any]:
 
 def _group(place: str) -> str:
     head = place.partition(".")[0]
-    # The reference was made by the extractor: its fields change with it.
+    # The extractor made the reference, so that its fields change with it.
     return "extractor" if head in ("weights", "extractor") else head
 
 
 class _Measure:
+    """Measures shifts of the first score on its cached samples."""
+
     def __init__(self, one: ScoreRecord, two: ScoreRecord, context: JobContext) -> None:
         self.one, self.two, self.context = one, two, context
-        self.held, self.other = cached_samples(one, context), cached_samples(two, context)
+        self.samples, self.other = cached_samples(one, context), cached_samples(two, context)
 
     def shift(self, group: str, fields: dict[str, tuple[Any, Any]]) -> Shift:
-        """One group's shift, measured if it can be."""
-        if self.held is None:
+        """Measures the shift of one group of fields, if that is possible."""
+        if self.samples is None:
             return Shift(group, fields, None, None, "the cache no longer has the first's features")
         if group == "reference" and self._same_space() is False:
             return Shift(group, fields, 0.0, (0.0, 0.0), "goes with the extractor")
@@ -154,7 +156,7 @@ class _Measure:
         if group not in ways:
             return Shift(group, fields, None, None, "no way to measure it")
         try:
-            value, interval, note = ways[group](self.held)
+            value, interval, note = ways[group](self.samples)
         except CmbenchError as error:
             return Shift(group, fields, None, None, str(error).splitlines()[0])
         return Shift(group, fields, value, interval, note)
@@ -163,59 +165,61 @@ class _Measure:
         pair = (self.one.protocol, self.two.protocol)
         return bool(pair[0]["extractor"] == pair[1]["extractor"])
 
-    def _images(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
+    def _images(self, samples: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         fewer = min(self.one.count, self.two.count)
         grows = self.two.count > self.one.count
-        source = self.other if grows else held
+        source = self.other if grows else samples
         if source is None:
             raise CmbenchError("the cache no longer has the second's features")
         part = Features({k: v[:fewer] for k, v in source.features.layers.items()})
-        whole = self._terms(source.metric, source.features, source.reference)
+        full = self._terms(source.metric, source.features, source.reference)
         some = self._terms(source.metric, part, source.reference)
         sign = 1 if grows else -1
-        change = sign * (whole[0] - some[0])
+        change = sign * (full[0] - some[0])
         interval = None
-        if whole[1] is not None and some[1] is not None:
-            weights = whole[1] / len(whole[1])
+        if full[1] is not None and some[1] is not None:
+            weights = full[1] / len(full[1])
             weights[:fewer] -= some[1] / fewer
             interval = _around(change, float(np.sqrt((weights**2).sum())))
         return change, interval, f"the first {fewer} of {max(self.one.count, self.two.count)}"
 
-    def _metric(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
+    def _metric(self, samples: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         metric: Metric = create("metric", self.two.protocol["metric"])
-        return self._against(held, metric, held.features, held.reference, "same features")
+        return self._against(samples, metric, samples.features, samples.reference, "same features")
 
-    def _reference(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
+    def _reference(self, samples: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         if self.other is None:
             raise CmbenchError("the cache no longer has the second's reference")
         return self._against(
-            held, held.metric, held.features, self.other.reference, "same features"
+            samples, samples.metric, samples.features, self.other.reference, "same features"
         )
 
-    def _extractor(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
+    def _extractor(self, samples: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
         if self.other is None:
             raise CmbenchError("the cache no longer has the second's reference")
-        features = self._again(self._pixels(held), self.two.protocol["extractor"])
+        features = self._again(self._pixels(samples), self.two.protocol["extractor"])
         return self._against(
-            held, held.metric, features, self.other.reference,
+            samples, samples.metric, features, self.other.reference,
             "same pixels, and the second's reference in its features",
         )  # fmt: skip
 
-    def _quantisation(self, held: CachedSamples) -> tuple[float, tuple[float, float] | None, str]:
+    def _quantisation(
+        self, samples: CachedSamples
+    ) -> tuple[float, tuple[float, float] | None, str]:
         rule = self.two.protocol["quantisation"]
-        pixels, note = self._requantised(held, rule)
+        pixels, note = self._requantised(samples, rule)
         features = self._again(pixels, self.one.protocol["extractor"])
-        return self._against(held, held.metric, features, held.reference, note)
+        return self._against(samples, samples.metric, features, samples.reference, note)
 
     def _against(
         self,
-        held: CachedSamples,
+        samples: CachedSamples,
         metric: Metric,
         features: Features,
         reference: Reference | None,
         note: str,
     ) -> tuple[float, tuple[float, float] | None, str]:
-        before = self._terms(held.metric, held.features, held.reference)
+        before = self._terms(samples.metric, samples.features, samples.reference)
         after = self._terms(metric, features, reference)
         change = after[0] - before[0]
         interval = None
@@ -230,19 +234,19 @@ class _Measure:
         score: Score = metric.scores(features, reference)[self.one.name]
         return score.value, metric.terms(features, reference, self.one.name)
 
-    def _shards(self, held: CachedSamples) -> list[dict[str, Any]]:
-        """Specifications of the sampling jobs behind the first's features."""
-        found = []
-        for key in held.feature_keys:
+    def _shards(self, samples: CachedSamples) -> list[dict[str, Any]]:
+        """Specifications of the sampling jobs behind the first score's features."""
+        shards = []
+        for key in samples.feature_keys:
             spec = manifest_spec(self.context, Address("features", key))
             pixels = spec and manifest_spec(self.context, Address("sample", spec["pixels"]))
             if not spec or not pixels:
                 raise CmbenchError("the cache no longer has the first's pixels")
-            found.append({"key": spec["pixels"], "spec": pixels})
-        return found
+            shards.append({"key": spec["pixels"], "spec": pixels})
+        return shards
 
-    def _pixels(self, held: CachedSamples) -> NDArray[np.uint8]:
-        return self._load([shard["key"] for shard in self._shards(held)])
+    def _pixels(self, samples: CachedSamples) -> NDArray[np.uint8]:
+        return self._load([shard["key"] for shard in self._shards(samples)])
 
     def _load(self, keys: list[str]) -> NDArray[np.uint8]:
         parts = []
@@ -254,21 +258,21 @@ class _Measure:
             parts.append(np.load(path, allow_pickle=False))
         return np.concatenate(parts)
 
-    def _requantised(self, held: CachedSamples, rule: str) -> tuple[NDArray[np.uint8], str]:
-        shards = self._shards(held)
+    def _requantised(self, samples: CachedSamples, rule: str) -> tuple[NDArray[np.uint8], str]:
+        shards = self._shards(samples)
         keys = []
         for shard in shards:
             spec = {k: v for k, v in shard["spec"].items() if k not in ("kind", "version")}
             keys.append(make_job("sample", {**spec, "quantisation": rule}).address.key)
         if all(self.context.store.has(Address("sample", key)) for key in keys):
             return self._load(keys), f"the same samples, sampled with '{rule}'"
-        # Rounding gives the level above truncation's for half of all values between two levels.
+        # Rounding gives one level more than truncation for half of all values between two levels.
         pixels = self._load([shard["key"] for shard in shards])
         half = np.random.default_rng(0).random(pixels.shape) < 0.5
         inner = (pixels > 0) & (pixels < 255) & half
         step = -1 if rule == "truncate" else 1
-        moved = (pixels.astype(np.int16) + step * inner).astype(np.uint8)
-        return moved, "emulated: half of the inner pixels moved by one level"
+        shifted = (pixels.astype(np.int16) + step * inner).astype(np.uint8)
+        return shifted, "emulated: half of the inner pixels moved by one level"
 
     def _again(self, pixels: NDArray[np.uint8], spec: dict[str, Any]) -> Features:
         batches = (pixels[first : first + 64] for first in range(0, len(pixels), 64))

@@ -1,61 +1,61 @@
-"""Records held against the suite's plan: all fields that it decides, and no cell left out."""
+"""Checks records against the suite's plan: every field that it determines, and no cell missing."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cmbench.audit.cached import differing_fields
-from cmbench.audit.claims import Finding, field_findings
+from cmbench.audit.claims import Check, field_checks
 from cmbench.core.digests import digest
 from cmbench.engine.cell_results import pending_scores, planned_record
 from cmbench.record.schema import PendingScore, Record, ScoreRecord
 from cmbench.suite.planner import Cell, Plan, PlannedScore, plan_of_tag
 
-__all__ = ["left_out", "planned_findings"]
+__all__ = ["left_out", "planned_checks"]
 
 _COMPUTED = ("nfe", "parameters", "flops_per_image", "shape", "shards", "scores", "pending_scores")
-"""Fields of a finished record that need the cell's outputs."""
+"""Fields of a finished record that depend on the cell's outputs."""
 
 
-def planned_findings(plan: Plan, record: Record, cell: Cell | None) -> Iterator[Finding]:
-    """Yields what of a record is not as the plan says; nothing where all is."""
+def planned_checks(plan: Plan, record: Record, cell: Cell | None) -> Iterator[Check]:
+    """Yields a check for each difference of a record from the plan."""
     if cell is None:
         yield _unplanned(plan, record)
         return
     yield from _decided(plan, record, cell)
     if record.status == "done":
-        yield from _score_findings(record, cell)
+        yield from _score_checks(record, cell)
     else:
-        yield from _waiting_findings(record, cell)
+        yield from _waiting_checks(record, cell)
 
 
-def left_out(plan: Plan, records: Sequence[Record]) -> Iterator[Finding]:
-    """Yields the cells of the plan that the folder has no record of."""
+def left_out(plan: Plan, records: Sequence[Record]) -> Iterator[Check]:
+    """Yields a check for each planned cell that has no record in the folder."""
     known = {record.cell for record in records}
     missing = [c for c in plan.cells if c.id not in known and not _stands_for(c, records)]
     tag = _explaining_tag(plan, {cell.id for cell in missing}) if missing else None
     for cell in missing:
         if tag is not None:
-            yield Finding(
+            yield Check(
                 "unchecked",
                 cell.id,
                 cell.label,
-                f"the folder holds the cells tagged '{tag}' alone",
+                f"the folder holds the cells tagged '{tag}' only",
             )
         else:
-            yield Finding(
+            yield Check(
                 "differs",
                 cell.id,
                 cell.label,
-                "the suite plans this cell, the folder has no record of it",
+                "the suite plans this cell, but the folder has no record of it",
             )
 
 
-def _unplanned(plan: Plan, record: Record) -> Finding:
+def _unplanned(plan: Plan, record: Record) -> Check:
     pending = next((c for c in plan.cells if _is_like(c, record)), None)
     if pending is not None and pending.pending is not None:
-        return Finding("unchecked", record.cell, record.label, str(pending.pending.reason))
-    return Finding(
+        return Check("unchecked", record.cell, record.label, str(pending.pending.reason))
+    return Check(
         "differs",
         record.cell,
         record.label,
@@ -64,7 +64,7 @@ def _unplanned(plan: Plan, record: Record) -> Finding:
 
 
 def _is_like(cell: Cell, record: Record) -> bool:
-    """Whether a cell that waits here, and so has no weights in its id, may be the record's."""
+    """Whether a cell that is pending here, so without weights in its id, may be the record's."""
     sampler = cell.sampler.spec() if cell.sampler else {}
     return cell.pending is not None and (cell.card.full_name, sampler, cell.seed) == (
         record.model,
@@ -78,44 +78,44 @@ def _stands_for(cell: Cell, records: Sequence[Record]) -> bool:
 
 
 def _explaining_tag(plan: Plan, missing: set[str]) -> str | None:
-    """The tag whose cells alone were run, if one leaves out exactly what is missing."""
+    """Finds the tag whose run leaves out exactly the missing cells; None if there is none."""
     for tag in sorted({t for run in plan.suite.runs for t in run.tags}):
         if plan_of_tag(plan, tag).left_out == missing:
             return tag
     return None
 
 
-def _decided(plan: Plan, record: Record, cell: Cell) -> Iterator[Finding]:
+def _decided(plan: Plan, record: Record, cell: Cell) -> Iterator[Check]:
     expected = planned_record(
         plan, cell, record.status, reason=record.reason, command=record.command
     )
     if record.status == "done":
         expected = expected.model_copy(update={"reason": "", "command": ""})
-    left = set(_COMPUTED) if record.status == "done" else set()
-    yield from field_findings(record.cell, "", _as_json(record, left), _as_json(expected, left))
+    skip = set(_COMPUTED) if record.status == "done" else set()
+    yield from field_checks(record.cell, "", _as_json(record, skip), _as_json(expected, skip))
 
 
 def _as_json(record: Record, without: set[str]) -> dict[str, Any]:
-    # Through text, as a record is written and read: tuples become lists.
+    # A round trip through text turns tuples into lists, as in a record file.
     copy = Record.model_validate_json(record.model_dump_json())
     return copy.model_dump(mode="json", exclude=without)
 
 
-def _waiting_findings(record: Record, cell: Cell) -> Iterator[Finding]:
-    told = f"{record.status}: {record.reason or 'no reason'}"
+def _waiting_checks(record: Record, cell: Cell) -> Iterator[Check]:
+    status = f"{record.status}: {record.reason or 'no reason'}"
     if cell.pending is None:
-        yield Finding("unchecked", record.cell, record.label, f"{told}; here it can be made")
+        yield Check("unchecked", record.cell, record.label, f"{status}; here it can be computed")
     elif (record.reason, record.command) != (cell.pending.reason, cell.pending.command):
-        yield Finding(
+        yield Check(
             "unchecked",
             record.cell,
             record.label,
-            f"{told}, by `{record.command}`; here it waits because "
+            f"{status}, by `{record.command}`; here it is pending because "
             f"{cell.pending.reason}, by `{cell.pending.command}`",
         )
 
 
-def _score_findings(record: Record, cell: Cell) -> Iterator[Finding]:
+def _score_checks(record: Record, cell: Cell) -> Iterator[Check]:
     planned = {
         (name, digest(score.protocol)): score
         for score in cell.scores
@@ -128,30 +128,30 @@ def _score_findings(record: Record, cell: Cell) -> Iterator[Finding]:
         if place not in planned:
             yield _other_score(record, score, cell)
         elif counts[place] > 1:
-            yield Finding("differs", record.cell, score.title, "stands there more than once")
+            yield Check("differs", record.cell, score.title, "it is listed more than once")
         else:
             yield from _decided_of_score(record, score, planned[place])
     for name, fingerprint in planned.keys() - counts.keys():
-        yield Finding(
+        yield Check(
             "differs",
             record.cell,
             name,
-            f"the suite plans this score ({fingerprint[:12]}), the record has none",
+            f"the suite plans this score ({fingerprint[:12]}), the record lacks it",
         )
-    yield from _pending_findings(record, cell)
+    yield from _pending_checks(record, cell)
 
 
 def _decided_of_score(
     record: Record, score: ScoreRecord, planned: PlannedScore
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     claimed = {"title": score.title, "higher_is_better": score.higher_is_better}
     expected = {
         "title": planned.metric.title_of(score.name, planned.extractor),
         "higher_is_better": planned.metric.higher_is_better,
     }
-    yield from field_findings(record.cell, f"scores.{score.name}", claimed, expected)
+    yield from field_checks(record.cell, f"scores.{score.name}", claimed, expected)
     if planned.job is not None and score.key != planned.job.key:
-        yield Finding(
+        yield Check(
             "unchecked",
             record.cell,
             f"{score.title}: key",
@@ -159,13 +159,13 @@ def _decided_of_score(
         )
 
 
-def _other_score(record: Record, score: ScoreRecord, cell: Cell) -> Finding:
+def _other_score(record: Record, score: ScoreRecord, cell: Cell) -> Check:
     near = [s for s in cell.scores if s.metric.spec() == score.protocol.get("metric")]
     for planned in near:
         if planned.pending and planned.extractor.spec() == score.protocol.get("extractor"):
-            return Finding("unchecked", record.cell, score.title, planned.pending.reason)
+            return Check("unchecked", record.cell, score.title, planned.pending.reason)
     fields = list(differing_fields(score.protocol, near[0].protocol)) if near else ["metric"]
-    return Finding(
+    return Check(
         "differs",
         record.cell,
         score.title,
@@ -173,36 +173,36 @@ def _other_score(record: Record, score: ScoreRecord, cell: Cell) -> Finding:
     )
 
 
-def _pending_findings(record: Record, cell: Cell) -> Iterator[Finding]:
+def _pending_checks(record: Record, cell: Cell) -> Iterator[Check]:
     expected = {(p.name, p.title): p for p in pending_scores(cell.scores)}
     claimed = {(p.name, p.title): p for p in record.pending_scores}
     titles = {s.title for s in record.scores}
     for place, score in claimed.items():
         if place not in expected:
-            yield Finding(
+            yield Check(
                 "differs",
                 record.cell,
                 score.title,
-                "said to wait, but the suite plans no such score or it can be made",
+                "claimed to be pending, but the suite plans no such score or it can be computed",
             )
         elif score != expected[place]:
-            yield Finding(
+            yield Check(
                 "unchecked", record.cell, score.title, _other_reason(score, expected[place])
             )
     if len(record.pending_scores) != len(claimed):
-        yield Finding("differs", record.cell, "pending_scores", "one stands there twice")
+        yield Check("differs", record.cell, "pending_scores", "a score is listed twice")
     for place in expected.keys() - claimed.keys():
         if place[1] not in titles:
-            yield Finding(
+            yield Check(
                 "differs",
                 record.cell,
                 place[1],
-                "the suite plans this score, the record leaves it out",
+                "the suite plans this score, but the record lacks it",
             )
 
 
 def _other_reason(claimed: PendingScore, expected: PendingScore) -> str:
     return (
-        f"said to wait: {claimed.reason}, by `{claimed.command}`; here it waits: "
+        f"claimed to be pending: {claimed.reason}, by `{claimed.command}`; here it is pending: "
         f"{expected.reason}, by `{expected.command}`"
     )

@@ -1,6 +1,6 @@
-"""The report in a results folder held against the report that its records give.
+"""Checks the report in a results folder against the report that its records give.
 
-A report is a pure function of the records and what stands beside them, to the byte: it is written
+A report is a pure function of the records and the files beside them, to the byte: it is rendered
 again elsewhere and compared file by file.
 """
 
@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 
 from cmbench import __version__
-from cmbench.audit.claims import Finding
+from cmbench.audit.claims import Check
 from cmbench.core.environment import package_versions
 from cmbench.core.errors import CmbenchError, UserError
 from cmbench.core.files import read_regular
 from cmbench.record.folder import read_provenance
 from cmbench.report.write import write_report
 
-__all__ = ["rendered_findings"]
+__all__ = ["rendered_checks"]
 
 _SOURCES = ("records", "samples", "training")
 _BESIDE = ("speed.json", "provenance.json", "suite.yaml", "selection.json")
@@ -33,38 +33,38 @@ _DRAWN = ("matplotlib", "pillow")
 _FIX = "`cmbench report` writes it anew"
 
 
-def rendered_findings(folder: Path, scratch: Path) -> Iterator[Finding]:
-    """Yields a finding for each file of the report in `folder`.
+def rendered_checks(folder: Path, scratch: Path) -> Iterator[Check]:
+    """Yields a check for each file of the report in `folder`.
 
     Args:
-        folder: The results folder; without a report there is nothing to find.
-        scratch: An empty folder, where the report is written again.
+        folder: The results folder; without a report there is nothing to check.
+        scratch: An empty folder, where the report is rendered again.
     """
-    there = {p.relative_to(folder) for pattern in _RENDERED for p in folder.glob(pattern)}
-    there = {name for name in there if not name.name.startswith(".")}
-    if not there:
+    present = {p.relative_to(folder) for pattern in _RENDERED for p in folder.glob(pattern)}
+    present = {name for name in present if not name.name.startswith(".")}
+    if not present:
         return
     try:
         _copy_sources(folder, scratch)
-        with contextlib.redirect_stderr(io.StringIO()):  # what is skipped has been told
-            write_report(scratch, plots=any(name.parent.name == "plots" for name in there))
+        with contextlib.redirect_stderr(io.StringIO()):  # skipped files were named before
+            write_report(scratch, plots=any(name.parent.name == "plots" for name in present))
     except (CmbenchError, OSError, ValueError, Image.DecompressionBombError) as error:
-        yield Finding("differs", "", "the report", f"it can't be made of these records: {error}")
+        yield Check("differs", "", "the report", f"these records can't be rendered: {error}")
         return
     expected = {p.relative_to(scratch) for pattern in _RENDERED for p in scratch.glob(pattern)}
     verdict = _Strictness(folder)
-    for name in sorted(there & expected):
+    for name in sorted(present & expected):
         fault = _fault(folder / name, scratch / name)
         if fault is None:
-            yield Finding("confirmed", "", str(name), "as the records give it")
+            yield Check("confirmed", "", str(name), "as the records give it")
         else:
-            yield Finding(verdict.of(name), "", str(name), f"{fault}; {_FIX}")
-    for name in sorted(there - expected):
-        yield Finding("unchecked", "", str(name), "no report of these records has this file")
+            yield Check(verdict.of(name), "", str(name), f"{fault}; {_FIX}")
+    for name in sorted(present - expected):
+        yield Check("unchecked", "", str(name), "no report of these records has this file")
 
 
 def _copy_sources(folder: Path, scratch: Path) -> None:
-    """Copies regular files alone: a link or a pipe in somebody's folder leads elsewhere."""
+    """Copies regular files only: a link or a pipe in a foreign folder leads elsewhere."""
     for sub in _SOURCES:
         (scratch / sub).mkdir()
         for file in sorted((folder / sub).glob("*")):
@@ -83,16 +83,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 class _Strictness:
-    """A report of another version of cmbench, or pictures of other libraries, may differ."""
+    """Strictness of comparison: other versions of cmbench or drawing libraries may differ."""
 
     def __init__(self, folder: Path) -> None:
-        told = read_provenance(folder, tell=lambda line: None)
+        provenance = read_provenance(folder, tell=lambda line: None)
         ours = package_versions()
-        self.ours = told is not None and told.cmbench == __version__
+        self.ours = provenance is not None and provenance.cmbench == __version__
         self.drawn_alike = (
             self.ours
-            and told is not None
-            and all(told.packages.get(name) == ours.get(name) for name in _DRAWN)
+            and provenance is not None
+            and all(provenance.packages.get(name) == ours.get(name) for name in _DRAWN)
         )
 
     def of(self, name: Path) -> Literal["differs", "unchecked"]:
@@ -101,7 +101,7 @@ class _Strictness:
 
 
 def _fault(claimed: Path, expected: Path) -> str | None:
-    """What differs between two files of a report; None where nothing does."""
+    """Describes the difference between two files of a report; None if there is none."""
     try:
         one, two = read_regular(claimed), expected.read_bytes()
     except UserError as error:

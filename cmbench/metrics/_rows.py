@@ -1,4 +1,4 @@
-"""Feature rows that a metric may use: present, enough, finite, of the reference's width."""
+"""Checked feature rows: present, enough of them, finite, and of the reference's width."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ __all__ = ["feature_rows", "reference_features", "reference_rows"]
 def feature_rows(
     features: Features, layer: str, *, least: int, owner: str = "generated"
 ) -> NDArray[np.float32]:
-    """The layer's features (N, d) of `owner`, checked.
+    """Returns the layer's features (N, d) of `owner`, checked.
 
     Raises:
         MetricError: If the layer is absent, has fewer than `least` rows, or a row is not finite.
@@ -34,7 +34,7 @@ def feature_rows(
 
 
 def reference_features(reference: Reference | None) -> Features:
-    """The features kept with the reference.
+    """Returns the features stored with the reference.
 
     Raises:
         MetricError: If there is no reference, or it holds moments only.
@@ -49,10 +49,10 @@ def reference_features(reference: Reference | None) -> Features:
 def reference_rows(
     reference: Reference | None, layer: str, *, least: int, width: int
 ) -> NDArray[np.float32]:
-    """The layer's features (M, width) of the reference, checked.
+    """Returns the layer's features (M, width) of the reference, checked.
 
     Raises:
-        MetricError: As `feature_rows`, and for a reference of another width.
+        MetricError: For the same reasons as `feature_rows`, or for another width.
     """
     rows = feature_rows(reference_features(reference), layer, least=least, owner="reference")
     if rows.shape[1] != width:

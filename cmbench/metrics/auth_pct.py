@@ -1,8 +1,8 @@
-"""AuthPct: the share of generated images that are not near copies (Alaa et al., 2022).
+"""AuthPct: the percentage of generated images that are not near-copies (Alaa et al., 2022).
 
-A generated row g is authentic if it is farther from its nearest reference row t than t is from
-its own nearest other reference row (https://arxiv.org/abs/2102.08921). The reference is the
-training set.
+A generated image is authentic if it is farther from its nearest training image t than t is from
+its own nearest neighbour in the training set (https://arxiv.org/abs/2102.08921). The reference is
+the training set.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ __all__ = ["AuthPct"]
 
 
 class AuthPct(Metric):
-    """100 x share of authentic generated rows."""
+    """Percentage of generated images that are authentic."""
 
     title: ClassVar[str] = "AuthPct"
     aliases: ClassVar[tuple[str, ...]] = ("authpct", "authenticity")
@@ -27,12 +27,12 @@ class AuthPct(Metric):
     least: ClassVar[int] = 1
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The percentage with Wilson's interval."""
+        """Returns the percentage with Wilson's interval."""
         rows = feature_rows(generated, "pool", least=1)
         other = reference_rows(reference, "pool", least=2, width=rows.shape[1])
-        gaps = radii_of(reference_features(reference), other, "pool", 1)
+        spacing = radii_of(reference_features(reference), other, "pool", 1)
         distances, index = nearest(rows, other)
-        hits = int((distances > gaps[index]).sum())
+        hits = int((distances > spacing[index]).sum())
         n = len(rows)
         share = share_score(hits, n, count=n, details={"reference_count": float(len(other))})
         low, high = share.interval or (0.0, 1.0)

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class MetricError(CmbenchError):
-    """Features that a metric can't score: too few, not finite, of another width."""
+    """Raised for features that a metric can't score: too few, not finite, or of another width."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Moments:
     count: int
 
     def reduced(self, exponent: int) -> "Moments":
-        """Of the rows over 2^exponent."""
+        """Returns the moments of the rows divided by 2^exponent."""
         if not exponent:
             return self
         mean, covariance = np.ldexp(self.mean, -exponent), np.ldexp(self.covariance, -2 * exponent)
@@ -55,7 +55,7 @@ class Features:
     layers: dict[str, NDArray[np.float32]]
     labels: NDArray[np.int64] | None = None
     cache: dict[str, object] = field(default_factory=dict, repr=False)
-    """Results that several metrics share (moments, radii), by a key of their own."""
+    """Results that several metrics share (moments, radii), each under its own key."""
 
     def __len__(self) -> int:
         return len(next(iter(self.layers.values())))
@@ -63,19 +63,19 @@ class Features:
 
 @dataclass
 class Reference:
-    """What generated images are compared with: features, or only their moments, by layer.
+    """The images that generated ones are compared with: features, or only moments, by layer.
 
     Args:
-        digest: SHA-256 of what it was made from; part of the protocol fingerprint.
-        features: Features of (a part of) the data set, where they are kept.
-        moments: Layer name to moments of the whole data set.
+        digest: SHA-256 of its source data; part of the protocol fingerprint.
+        features: Features of the data set, or of part of it, where they are stored.
+        moments: Layer name to moments of the full data set.
     """
 
     digest: str
     features: Features | None = None
     moments: dict[str, Moments] = field(default_factory=dict)
     cache: dict[str, object] = field(default_factory=dict, repr=False)
-    """Roots and radii made once and shared by every cell compared with it."""
+    """Roots and radii, computed once and shared by every cell compared with it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Score:
         value: The number.
         error: Standard error from the sampling of the generated images; None if unknown.
         interval: 95% confidence interval.
-        count: Generated images used.
-        details: Other numbers that belong to it (the bias at this count, the reference's count).
+        count: Number of generated images used.
+        details: Related numbers, such as the bias at this count or the reference's count.
     """
 
     value: float
@@ -102,31 +102,33 @@ Influence = dict[str, NDArray[np.float64]]
 
 
 class Metric(Component, ABC):
-    """Scores generated images by their features. All that boards and tests must know of a metric
-    is stated here, so that one file makes a metric.
+    """Scores generated images by their features.
+
+    Everything that leaderboards and tests need to know about a metric is stated here, so that a
+    metric is one file.
     """
 
     kind: ClassVar[str] = "metric"
     higher_is_better: ClassVar[bool] = False
     title: ClassVar[str] = ""
-    """How tables call its score, if not by the score's name with spaces."""
+    """Title of its score in tables; empty: the score's name with spaces."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Other names of the field, in lower case, which an error answers with this metric's name."""
+    """Other names in common use, in lower case; an error message suggests this metric for them."""
     bounds: ClassVar[Bounds] = (None, None)
-    """Least and greatest value that there can be, where there are such."""
+    """Least and greatest possible value; None where there is no such bound."""
     outputs: ClassVar[tuple[str, ...]] = ()
-    """Names of the scores; one metric may give several (precision and recall)."""
+    """Names of the scores; one metric may return several (precision and recall)."""
     layers: ClassVar[tuple[str, ...]] = ("pool",)
-    """Extractor layers it reads."""
+    """Extractor layers that it reads."""
     needs_reference: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = True
-    """Whether it reads the reference's rows: moments alone do not suffice."""
+    """Whether it needs the reference's feature rows: moments alone do not suffice."""
     by_reference: ClassVar[tuple[str, ...]] = ()
-    """Scores whose terms belong to reference images: pairing by noise says nothing of them."""
+    """Scores whose terms belong to reference images, so that pairing by noise does not apply."""
     revision: ClassVar[int] = 1
-    """Raised when the same features get other numbers; scores of earlier ones are made again."""
+    """Raised when the numbers for the same features change; older scores are recomputed."""
     least: ClassVar[int] = 2
-    """Fewest generated images that it accepts, whatever its parameters."""
+    """Smallest number of generated images that it accepts, whatever its parameters."""
 
     def fewest(self) -> int:
         """Fewest generated images that it accepts with these parameters."""
@@ -137,41 +139,41 @@ class Metric(Component, ABC):
         return 2
 
     def version(self) -> int:
-        """The revision of the numbers that these settings give: `revision`, or a later one."""
+        """Returns the revision of these settings' numbers: `revision`, or a later one."""
         return self.revision
 
     @abstractmethod
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """One Score for each name in `outputs`.
+        """Computes one Score for each name in `outputs`.
 
         Raises:
-            MetricError: For too few samples, features that are not finite (naming the sample),
-                or a reference of another width.
+            MetricError: If there are too few samples, a feature is not finite (naming the
+                sample), or the reference has another width.
         """
 
     def influence(self, generated: Features, reference: Reference | None) -> Influence | None:
-        """First-order terms (N,) of each score by generated image, mean 0; None without such.
+        """First-order terms (N,) of each score per generated image, mean 0; None if it has none.
 
-        Two cells at the same noise are compared by the difference of their terms.
+        Two cells that share their noise are compared by the difference of their terms.
         """
         return None
 
     def bounds_of(self, output: str) -> Bounds:
-        """Bounds of one score."""
+        """Returns the bounds of one score."""
         return self.bounds
 
     def title_of(self, output: str, extractor: FeatureExtractor) -> str:
-        """How tables call a score in a feature space; other spaces than the usual are named."""
+        """Title of a score in tables; an unusual feature space is named."""
         name = self.title or output.replace("_", " ")
         return name if extractor.plain_titles else f"{name} ({extractor.distance_name})"
 
     def has_terms(self, output: str) -> bool:
-        """Whether a score has terms by generated image."""
+        """Whether a score has terms per generated image."""
         return type(self).influence is not Metric.influence and output not in self.by_reference
 
     def terms(self, generated: Features, reference: Reference | None, output: str) -> Any:
-        """Influence terms (N,) of one score, or None where it has none by generated image."""
+        """Influence (N,) of each generated image on one score, or None where it has none."""
         if not self.has_terms(output):
             return None
-        found = self.influence(generated, reference)
-        return None if found is None else found.get(output)
+        influence = self.influence(generated, reference)
+        return None if influence is None else influence.get(output)

@@ -1,9 +1,12 @@
 """CMMD: squared maximum mean discrepancy of unit vectors with a Gaussian kernel.
 
 Jayasumana et al. (2024, https://arxiv.org/abs/2401.09603): k(x, y) = exp(-|x - y|^2 / (2 s^2)),
-s = 10, of rows of length 1, times 1000. As in their code each set's own mean runs over all
-pairs, a row with itself too; `details.unbiased` leaves those out. It is called CMMD with the
-features `clip`.
+s = 10, on rows scaled to length 1,
+
+    CMMD = 1000 [mean_ij k(x_i, x_j) + mean_ij k(y_i, y_j) - 2 mean_ij k(x_i, y_j)]            (1)
+
+As in their code the means within a set include each row with itself; `details.unbiased` leaves
+those pairs out. With the features `clip` the score is CMMD.
 """
 
 from typing import ClassVar
@@ -23,7 +26,7 @@ _BLOCK, _ROWS = 1024, 2048
 
 
 class CMMD(Metric):
-    """Squared maximum mean discrepancy with a Gaussian kernel, rows brought to length 1."""
+    """Squared maximum mean discrepancy with a Gaussian kernel on rows scaled to length 1."""
 
     title: ClassVar[str] = "CMMD"
     revision: ClassVar[int] = 2
@@ -33,7 +36,7 @@ class CMMD(Metric):
     scale: float = Field(1000.0, gt=0, description="factor of the result")
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The value with a U-statistic error; details: unbiased, reference_count.
+        """Returns the value with a U-statistic error; its details: unbiased, reference_count.
 
         Raises:
             MetricError: Also for a row of length 0, naming the sample.
@@ -41,8 +44,9 @@ class CMMD(Metric):
         rows, other = self._pair(generated, reference)
         within, across, own = self._means(rows, rows), self._means(rows, other), len(rows)
         theirs = self._means(other, other)
+        # Equation 1.
         value = self.scale * float(within.mean() + theirs.mean() - 2 * across.mean())
-        # A row's kernel with itself is 1.
+        # The kernel of a row with itself is 1.
         alone = [(v.mean() * n - 1) / (n - 1) for v, n in ((within, own), (theirs, len(other)))]
         terms = self._terms(within, across)
         linear = float(terms.var(ddof=1) / own)
@@ -59,7 +63,7 @@ class CMMD(Metric):
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """First-order term of each generated sample, (N,), mean 0."""
+        """Returns the influence of each generated image, (N,), mean 0."""
         rows, other = self._pair(generated, reference)
         return {"cmmd": self._terms(self._means(rows, rows), self._means(rows, other))}
 
@@ -85,7 +89,10 @@ class CMMD(Metric):
         return sums / len(y)
 
     def _second_order(self, rows: Array, terms: Array) -> tuple[float, float]:
-        """As KID's: variance of the degenerate part, and E[psi psi' 2 k~], from 2,048 rows."""
+        """Variance of the degenerate part and second-order term, from at most 2,048 rows.
+
+        They are equations 4 and 5 of `kernel/error.py`.
+        """
         some = slice(None, None, -(-len(rows) // _ROWS))
         values, own = self.scale * self._kernel(rows[some], rows[some]), terms[some]
         n, lines, own = len(values), values.mean(axis=1), own - own.mean()

@@ -1,7 +1,10 @@
 """Density and coverage (Naeem et al., 2020, https://arxiv.org/abs/2002.09797).
 
-density = mean over generated rows of (reference balls that hold it) / k, may exceed 1;
-coverage = share of reference balls that hold a generated row. A row on the rim is outside.
+A ball around each reference image y_j reaches to its k-th nearest other reference image, at
+distance r_j. With N generated images x_i and M reference images,
+
+    density = 1 / (k N) sum_ij [|x_i - y_j| < r_j], which may exceed 1                          (1)
+    coverage = 1 / M sum_j max_i [|x_i - y_j| < r_j]                                            (2)
 """
 
 from typing import ClassVar
@@ -19,7 +22,7 @@ __all__ = ["DensityCoverage"]
 
 
 class DensityCoverage(Metric):
-    """How often reference balls hold generated rows, and how many of them hold any."""
+    """Density of generated images in reference balls, and share of balls that contain any."""
 
     aliases: ClassVar[tuple[str, ...]] = ("prdc", "dc", "density", "coverage")
     by_reference: ClassVar[tuple[str, ...]] = ("coverage",)
@@ -34,9 +37,9 @@ class DensityCoverage(Metric):
         return self.k + 1
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """Density (error: spread over generated rows) and coverage (see `_occupancy`)."""
+        """Returns density, its error from the generated images' terms, and coverage."""
         balls = self._balls(generated, reference)
-        counts = balls.held_by / self.k
+        counts = balls.held_by / self.k  # Terms of equation 1.
         n, m = len(counts), len(balls.holds.counts)
         value, error = float(counts.mean()), float(counts.std(ddof=1) / np.sqrt(n))
         interval = (max(value - 1.96 * error, 0.0), value + 1.96 * error)
@@ -49,13 +52,13 @@ class DensityCoverage(Metric):
         }
 
     def bounds_of(self, output: str) -> Bounds:
-        """Coverage is a share; density has no upper bound."""
+        """Returns the bounds: coverage is a share, density has no upper bound."""
         return (0.0, 1.0) if output == "coverage" else self.bounds
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """Terms less their mean: by generated row for density, by reference row for coverage."""
+        """Terms less their mean: per generated image (density) or reference image (coverage)."""
         balls = self._balls(generated, reference)
         counts, holds = balls.held_by / self.k, (balls.holds.counts > 0).astype(np.float64)
         return {"density": counts - counts.mean(), "coverage": holds - holds.mean()}

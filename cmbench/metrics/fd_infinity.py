@@ -1,8 +1,15 @@
-"""Frechet distance at an infinite count, by the jackknife over shards.
+"""Frechet distance extrapolated to infinitely many images, by the jackknife over shards.
 
-With m shards, F the distance of all samples and F_(-i) without shard i: m F - (m - 1) mean F_(-i).
-It removes the bias in 1/N without random draws, where Chong and Forsyth (2020,
-https://arxiv.org/abs/1911.07023) draw a line through redrawn sizes.
+With m shards, F the distance of all images and F_(-i) that without shard i,
+
+    F_infinity = m F - (m - 1) mean_i F_(-i)                                                    (1)
+
+and its variance, before the quadratic part is removed (`frechet/error.py`, equation 3), is
+
+    (m - 1) / m sum_i (F_(-i) - mean F_(-i))^2                                                  (2)
+
+Equation 1 removes the bias in 1/N without random draws; Chong and Forsyth (2020,
+https://arxiv.org/abs/1911.07023) fit a line through distances of redrawn subsets instead.
 """
 
 from typing import ClassVar
@@ -29,17 +36,19 @@ class FrechetInfinity(Metric):
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
     least: ClassVar[int] = 4
-    shards: int = Field(20, ge=2, le=10_000, description="shards left out one at a time")
+    shards: int = Field(
+        20, ge=2, le=10_000, description="number of shards, left out one at a time"
+    )
 
     def fewest(self) -> int:
         """Two in each shard."""
         return 2 * self.shards
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The corrected distance; details: plain distance, shards.
+        """Returns the corrected distance; its details: frechet_distance, reference_count.
 
         Raises:
-            MetricError: If there are fewer than two samples a shard, or fewer than dimensions.
+            MetricError: If there are fewer than two samples per shard, or fewer than dimensions.
         """
         rows = feature_rows(generated, "pool", least=2)
         if len(rows) < 2 * self.shards:
@@ -60,16 +69,16 @@ class FrechetInfinity(Metric):
             total = total.merge(part)
         plain = moment_distance(total.moments(), other, target)
         quadratic = quadratic_variance(total.moments(), target)
-        left = np.array(
+        without = np.array(
             [moment_distance(total.without(p).moments(), other, target) for p in parts]
         )
         m = self.shards
-        value = float(m * plain - (m - 1) * left.mean())
-        spread = float((m - 1) / m * ((left - left.mean()) ** 2).sum())
-        # The jackknife holds the variance of the quadratic part twice.
+        value = float(m * plain - (m - 1) * without.mean())  # Equation 1.
+        spread = float((m - 1) / m * ((without - without.mean()) ** 2).sum())  # Equation 2.
+        # The jackknife counts the variance of the quadratic part twice.
         error = float(np.sqrt(max(spread - quadratic, spread / 2)))
         details = {"frechet_distance": plain, "reference_count": float(other.count)}
-        # The correction is nearly a constant: the draws are as skew as the distance's own.
+        # The correction is nearly constant, so the estimate is as skewed as the distance itself.
         own = frechet(generated, reference, "pool")
         interval, tail = tailed_interval(value, error, own.influence, own.second)
         details |= tail

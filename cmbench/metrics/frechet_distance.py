@@ -1,8 +1,8 @@
-"""Frechet distance of features from the reference's: FID on Inception's, FD-... on others.
+"""Frechet distance between generated and reference features: FID on Inception's, FD-* on others.
 
 d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), pool features (Heusel et al., 2017,
 https://arxiv.org/abs/1706.08500, equation 6). The interval covers the expected distance at this
-count: the distance is biased upward by about `details.bias`, so only equal counts compare.
+number of images: it is biased upward by about `details.bias`, so only equal counts compare.
 """
 
 from typing import ClassVar
@@ -27,15 +27,15 @@ class FrechetDistance(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("frechet_distance",)
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The distance; details: bias at this count, mean_term, reference_count."""
+        """Returns the distance; its details: bias at this count, mean_term, reference_count."""
         return {"frechet_distance": frechet_score(generated, reference, "pool")}
 
     def title_of(self, output: str, extractor: FeatureExtractor) -> str:
-        """The distance's own name in this space: only Inception's is FID."""
+        """Names the distance in this feature space: only Inception's is FID."""
         return extractor.distance_name
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """First-order term of each generated sample, (N,), mean 0."""
+        """Returns the influence of each generated image, (N,), mean 0."""
         return {"frechet_distance": frechet(generated, reference, "pool").influence}

@@ -1,8 +1,13 @@
 """Improved precision and recall (Kynkaanniemi et al., 2019, https://arxiv.org/abs/1904.06991).
 
-A ball around each row reaches to its k-th nearest neighbour. Precision: share of generated rows in
-some reference ball. Recall: share of reference rows in some generated ball. Both fall or rise with
-the two counts, which belong to the protocol.
+A ball around each image reaches to its k-th nearest neighbour in its own set, at distance r. With
+N generated images x_i and M reference images y_j,
+
+    precision = 1 / N sum_i max_j [|x_i - y_j| <= r(y_j)]                                       (1)
+    recall = 1 / M sum_j max_i [|x_i - y_j| <= r(x_i)]                                          (2)
+
+Both depend on N and M, which belong to the protocol. The error of precision is that of a share of
+N independent images; `neighbours/recall_error.py` has that of recall.
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -51,24 +56,25 @@ class PrecisionRecall(Metric):
         return self.k + 1
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """Precision (probes: generated rows) and recall (probes: reference rows)."""
-        found = self._hits(generated, reference)
-        n, m = len(found.inside), len(found.covered.counts)
+        """Returns precision with Wilson's interval, and recall with its jackknife error."""
+        hits = self._hits(generated, reference)
+        n, m = len(hits.inside), len(hits.covered.counts)
         details = {"reference_count": float(m)}
-        variance = recall_variance(found.close, found.near, found.covered, self.k)
+        variance = recall_variance(hits.close, hits.near, hits.covered, self.k)
         return {
-            "precision": share_score(int(found.inside.sum()), n, count=n, details=details),
-            "recall": reached_score(found.covered, variance, count=n, details=details),
+            # Equation 1, then equation 2.
+            "precision": share_score(int(hits.inside.sum()), n, count=n, details=details),
+            "recall": reached_score(hits.covered, variance, count=n, details=details),
         }
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """Hit or miss less its mean: by generated row (precision), by reference row (recall)."""
-        found = self._hits(generated, reference)
-        hits = found.inside.astype(np.float64)
-        reached = (found.covered.counts > 0).astype(np.float64)
-        return {"precision": hits - hits.mean(), "recall": reached - reached.mean()}
+        """Hit or miss less its mean: per generated (precision) or reference (recall) image."""
+        hits = self._hits(generated, reference)
+        inside = hits.inside.astype(np.float64)
+        covered = (hits.covered.counts > 0).astype(np.float64)
+        return {"precision": inside - inside.mean(), "recall": covered - covered.mean()}
 
     def _pair(
         self, generated: Features, reference: Reference | None
@@ -92,7 +98,7 @@ class PrecisionRecall(Metric):
 
 
 class _Hits(NamedTuple):
-    """Generated rows inside, holders of reference rows, and what recall's error is made of."""
+    """Generated rows inside, holders of reference rows, and the pairs for recall's error."""
 
     inside: NDArray[np.bool_]
     covered: Holders

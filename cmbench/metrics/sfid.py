@@ -1,6 +1,7 @@
 """sFID: the Frechet distance on a spatial layer (Nash et al., 2021, https://arxiv.org/abs/2103.03841).
 
-The first 7 channels of Inception's mixed_6/conv, 17 x 17, flattened in the order H, W, C: 2023.
+The layer is the first 7 channels of Inception's mixed_6/conv, 17 x 17, flattened in the order H,
+W, C: 2023 features.
 """
 
 from typing import ClassVar
@@ -25,11 +26,11 @@ class SpatialFrechetDistance(Metric):
     layers: ClassVar[tuple[str, ...]] = ("spatial",)
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The distance; details as of `frechet_distance`."""
+        """Returns the distance, with the details of `frechet_distance`."""
         return {"sfid": frechet_score(generated, reference, "spatial")}
 
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
-        """First-order term of each generated sample, (N,), mean 0."""
+        """Returns the influence of each generated image, (N,), mean 0."""
         return {"sfid": frechet(generated, reference, "spatial").influence}

@@ -1,14 +1,18 @@
 """Vendi score: the effective number of different images (Friedman and Dieng, 2023).
 
-exp of the entropy of the eigenvalues of X^T X / n with rows of length 1
-(https://arxiv.org/abs/2210.02410), from the smaller of the n x n and d x d sides.
+It is the exponential of the entropy of the eigenvalues of X^T X / n, the n rows of X scaled to
+length 1 (https://arxiv.org/abs/2210.02410). With a_k the eigenvalues of A = X^T X, whose sum is n,
 
-A row u that leaves or joins n rows with scatter A = sum a_k v_k v_k^T changes sum a log a by
+    Vendi = exp(log n - sum a_k log a_k / n)                                                    (1)
 
-    s + int_0^inf [s / (1 + t) - log(1 + s G(t))] dt,   G(t) = sum (v_k.u)^2 / (a_k + t),
+Removing a row u (s = -1) or adding one (s = 1) changes sum a log a by
 
-s = -1 or 1, since x log x = int x / (1 + t) - x / (x + t) dt: exact terms for all rows from one
-decomposition. The error is theirs, as `_shared_variance` has it.
+    s + int_0^inf [s / (1 + t) - log(1 + s G(t))] dt                                            (2)
+    G(t) = sum (v_k.u)^2 / (a_k + t)                                                            (3)
+
+with v_k the eigenvectors, since x log x = int_0^inf x / (1 + t) - x / (x + t) dt. So the exact
+influence of every row follows from one decomposition of the smaller of A and X X^T. The standard
+error is that of `intervals/leave_one_out.py`.
 """
 
 from dataclasses import dataclass
@@ -26,13 +30,13 @@ __all__ = ["Vendi"]
 
 Array = NDArray[np.float64]
 _GRID = np.exp(np.arange(-30.0, 16.0))
-"""t in units of the largest eigenvalue."""
+"""Values of t, in units of the largest eigenvalue."""
 _MANY = 4
-"""Times as many samples as dimensions: leaving rows out suffices."""
+"""From this many images per dimension the leave-one-out variance needs no correction."""
 
 
 class Vendi(Metric):
-    """exp(-sum l log l) over the spectrum of the cosine kernel of the generated features."""
+    """Exponential entropy of the spectrum of the generated features' cosine kernel."""
 
     title: ClassVar[str] = "Vendi"
     aliases: ClassVar[tuple[str, ...]] = ("vendi_score",)
@@ -43,7 +47,7 @@ class Vendi(Metric):
     needs_reference: ClassVar[bool] = False
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
-        """The score with the error of its rows left out.
+        """Returns the score with its leave-one-out error.
 
         Raises:
             MetricError: Also for a row of length 0, naming the sample.
@@ -54,7 +58,7 @@ class Vendi(Metric):
         return {"vendi": Score(value, error, interval, len(terms))}
 
     def influence(self, generated: Features, reference: Reference | None) -> dict[str, Array]:
-        """Term of each generated sample, (N,), mean 0; their variance / N is the score's."""
+        """Influence of each generated image, (N,), mean 0; its variance / N is the score's."""
         return {"vendi": self._value(generated)[1]}
 
     def _value(self, generated: Features) -> tuple[float, Array]:
@@ -63,27 +67,27 @@ class Vendi(Metric):
         if not norms.all():
             raise MetricError(f"generated sample {np.flatnonzero(norms == 0)[0]} has features 0")
         rows /= norms[:, None]
-        fit = _Fit.of(rows, np.arange(len(rows)))
-        terms = fit.left()
+        fit = _Spectrum.of(rows, np.arange(len(rows)))
+        terms = fit.leave_one_out()
         terms -= terms.mean()
         if len(rows) < _MANY * rows.shape[1]:
             linear = float(terms.var(ddof=1) / len(rows))
             variance = shared_variance(
-                terms, lambda index: _Fit.of(rows, index), width=rows.shape[1]
+                terms, lambda index: _Spectrum.of(rows, index), width=rows.shape[1]
             )
             terms *= np.sqrt(variance / linear) if linear else 1.0
         return fit.value(), terms
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """The scatter A of some of the unit rows.
+class _Spectrum:
+    """Spectrum of the scatter A of some of the unit rows.
 
     Args:
         rows: All rows, (N, d).
-        index: Which of them, n.
-        values: Eigenvalues of A above 0.
-        basis: From a row to its coordinates v_k.u, (d, k).
+        index: The n rows that A is made of.
+        values: Eigenvalues a_k of A above 0, (k,).
+        basis: Eigenvectors v_k, (d, k).
     """
 
     rows: Array
@@ -92,11 +96,11 @@ class _Fit:
     basis: Array
 
     @classmethod
-    def of(cls, rows: Array, index: NDArray[np.int64]) -> "_Fit":
+    def of(cls, rows: Array, index: NDArray[np.int64]) -> "_Spectrum":
         own = torch.from_numpy(rows[index])
         small = len(index) < rows.shape[1]
-        found, turned = torch.linalg.eigh(own @ own.T if small else own.T @ own)
-        values, vectors = found.numpy(), turned.numpy()
+        pair = torch.linalg.eigh(own @ own.T if small else own.T @ own)
+        values, vectors = pair[0].numpy(), pair[1].numpy()
         kept = values > values.max() * len(values) * np.finfo(np.float64).eps
         values, vectors = values[kept], vectors[:, kept]
         if small:
@@ -104,29 +108,30 @@ class _Fit:
         return cls(rows, index, values, vectors)
 
     def value(self) -> float:
-        # Rounding alone brings it below 1.
+        """Evaluates equation 1; only rounding could bring it below 1."""
         return max(float(np.exp(self._entropies(len(self.index), np.zeros(1))[0])), 1.0)
 
-    def left(self) -> Array:
-        """The fall, times n - 1, of the score when each own row leaves, (n,)."""
+    def leave_one_out(self) -> Array:
+        """Leave-one-out influence (n,): (n - 1) (score - score without row i)."""
         count = len(self.index)
         return (count - 1) * (self.value() - self._changed(self.index, -1))
 
-    def joined(self, index: NDArray[np.int64]) -> Array:
-        """The rise, times n + 1, of the score when each of other rows joins."""
+    def add_one(self, index: NDArray[np.int64]) -> Array:
+        """Add-one influence of other rows: (n + 1) (score with row i - score)."""
         return (len(self.index) + 1) * (self._changed(index, 1) - self.value())
 
     def _changed(self, index: NDArray[np.int64], sign: int) -> Array:
-        """The score once each row has come (1) or gone (-1), one at a time."""
+        """Score with one row added (+1) or removed (-1), for each row at `index`."""
         squares = (self.rows[index] @ self.basis) ** 2
         outside = np.maximum(1 - squares.sum(axis=1), 0.0) if sign > 0 else np.zeros(len(index))
         t = _GRID * self.values.max()
+        # Equation 3, then 2 by t = e^v.
         spread = squares @ (1 / (self.values[:, None] + t)) + outside[:, None] / t
         logs = np.log(np.maximum(1 + sign * spread, np.finfo(np.float64).tiny))
         change = sign + (sign / (1 + t) - logs) @ t
         return np.exp(self._entropies(len(self.index) + sign, change))
 
     def _entropies(self, count: int, change: Array) -> Array:
-        """Entropy log n - sum a log a / n, the sum changed."""
-        whole = float((self.values * np.log(self.values)).sum())
-        return np.asarray(np.log(count) - (whole + change) / count)
+        """Entropies log n - sum a log a / n, for each change of the sum."""
+        total = float((self.values * np.log(self.values)).sum())
+        return np.asarray(np.log(count) - (total + change) / count)

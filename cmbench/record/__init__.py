@@ -1,1 +1,1 @@
-"""Records: one JSON file per cell, with all that is needed to trust and repeat it."""
+"""Records: one JSON file per cell, with everything needed to trust and repeat it."""

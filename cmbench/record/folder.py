@@ -1,8 +1,8 @@
-"""A suite's results folder, read back: every file is validated once, here.
+"""Reads a suite's results folder; every file is validated once, here.
 
-A file that does not read (empty, of a merge conflict, of a newer cmbench, a link, a pipe) is
-skipped, and a line on standard error names the file, the field and what is wrong with it: one
-stray file never stops a report.
+An unreadable file (empty, with a merge conflict, from a newer cmbench, a link, a pipe) is skipped,
+and a line on standard error names the file, the field and what is wrong with it: one stray file
+never stops a report.
 """
 
 import json
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Tell = Callable[[str], None]
-"""Takes one line about one file that was skipped."""
+"""Takes one message about one skipped file."""
 
 _ODD_NUMBER = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}")
 
@@ -47,31 +47,31 @@ def on_stderr(line: str) -> None:
 
 
 def read_records(folder: Path, tell: Tell = on_stderr) -> list[Record]:
-    """Reads the records of a suite's results folder, by cell id.
+    """Reads the records of a suite's results folder, ordered by cell id.
 
     Args:
-        folder: The folder; one that is missing has no records.
-        tell: Called with a line for each file that is skipped.
+        folder: The folder; a missing folder has no records.
+        tell: Called with a message for each skipped file.
     """
-    found = []
+    records = []
     for path, record in _each(folder / "records", Record, tell):
         if path.endswith(f"/{record.cell}.json"):
-            found.append(record)
+            records.append(record)
         else:
             tell(f"skipped {path}: cell: it is of cell {record.cell}, unlike its file's name")
-    return found
+    return records
 
 
 def read_record(path: Path, tell: Tell = on_stderr) -> Record | None:
-    """Reads one record; None where it does not read."""
+    """Reads one record; None if it is unreadable."""
     return _read(str(path), Record, tell)
 
 
 def read_results(folder: Path, tell: Tell = on_stderr) -> list[Record]:
-    """Reads the records of a results folder that must hold some.
+    """Reads the records of a results folder, of which there must be at least one.
 
     Raises:
-        UserError: If it holds none.
+        UserError: If there are none.
     """
     records = read_records(folder, tell)
     if not records:
@@ -80,18 +80,18 @@ def read_results(folder: Path, tell: Tell = on_stderr) -> list[Record]:
 
 
 def read_training_logs(folder: Path, tell: Tell = on_stderr) -> dict[str, TrainingLog]:
-    """Reads the training logs of a results folder, by the file's name without its ending."""
+    """Reads the training logs of a results folder, by file name without its suffix."""
     return {Path(path).stem: log for path, log in _each(folder / "training", TrainingLog, tell)}
 
 
 def read_provenance(folder: Path, tell: Tell = on_stderr) -> Provenance | None:
-    """Reads the provenance of a results folder; None if there is none that reads."""
+    """Reads the provenance of a results folder; None if it is missing or unreadable."""
     path = str(folder / "provenance.json")
     return _read(path, Provenance, tell) if os.path.lexists(path) else None
 
 
 def read_speeds(folder: Path, tell: Tell = on_stderr) -> dict[str, Speed]:
-    """Reads the speeds of a results folder by cell id; an entry that does not read is skipped."""
+    """Reads the speeds of a results folder by cell id; an unreadable entry is skipped."""
     path = str(folder / "speed.json")
     if not os.path.lexists(path):
         return {}
@@ -102,17 +102,17 @@ def read_speeds(folder: Path, tell: Tell = on_stderr) -> dict[str, Speed]:
     except (UserError, ValueError, RecursionError) as error:
         tell(f"skipped {path}: {_reason(path, error)}")
         return {}
-    found = {}
+    speeds = {}
     for cell, entry in entries.items():
         try:
-            found[cell] = Speed.model_validate(entry)
+            speeds[cell] = Speed.model_validate(entry)
         except ValidationError as error:
             tell(f"skipped an entry of {path}: {cell}.{fault_of(error)}")
-    return found
+    return speeds
 
 
 def schema_of(path: Path) -> int | None:
-    """The schema version that a record's file states, whether or not the record reads."""
+    """Returns the schema version stated in a record's file, even if the record is unreadable."""
     try:
         stated = json.loads(read_regular(path)).get("schema_version")
     except (UserError, ValueError, AttributeError, RecursionError):
@@ -121,7 +121,7 @@ def schema_of(path: Path) -> int | None:
 
 
 def fault_of(error: ValidationError) -> str:
-    """`scores.0.value: Input should be a finite number`: the first fault, field first."""
+    """Returns the first fault, field first: `scores.0.value: Input should be a finite number`."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
@@ -131,24 +131,25 @@ def _each(place: Path, kind: type[AnyModel], tell: Tell) -> list[tuple[str, AnyM
     # Joined as text and read as bytes: 10,000 records take a third of the time.
     names = os.listdir(place) if place.is_dir() else []
     paths = [f"{place}/{name}" for name in sorted(names) if name.endswith(".json")]
-    return [(path, found) for path in paths if (found := _read(path, kind, tell)) is not None]
+    models = ((path, _read(path, kind, tell)) for path in paths)
+    return [(path, model) for path, model in models if model is not None]
 
 
 def _read(path: str, kind: type[AnyModel], tell: Tell) -> AnyModel | None:
     data: bytes | None = None
     try:
         data = read_regular(Path(path))
-        found = kind.model_validate_json(data)
+        model = kind.model_validate_json(data)
         if _ODD_NUMBER.search(data):
             _refuse_odd_numbers(data)
     except (UserError, ValueError, RecursionError) as error:
         tell(f"skipped {path}: {_content_fault(data, kind) or _reason(path, error)}")
         return None
-    version = _version_fault(getattr(found, "schema_version", SCHEMA))
+    version = _version_fault(getattr(model, "schema_version", SCHEMA))
     if version:
         tell(f"skipped {path}: {version}")
         return None
-    return found
+    return model
 
 
 def _reason(path: str, error: Exception) -> str:
@@ -160,7 +161,7 @@ def _reason(path: str, error: Exception) -> str:
 
 
 def _content_fault(data: bytes | None, kind: type[BaseModel]) -> str:
-    """What a whole file is, where that says more than its first bad field; or nothing."""
+    """Describes the file itself where that says more than its first bad field; else empty."""
     if data is None:
         return ""
     if not data.strip():
@@ -187,7 +188,7 @@ def _version_fault(version: Any) -> str:
 
 
 def _refuse_odd_numbers(data: bytes) -> None:
-    """Refuses NaN and infinities in parts that have no schema, such as a protocol."""
+    """Refuses NaN and infinities in parts without a schema, such as a protocol."""
 
     def refuse(text: str) -> None:
         raise ValueError(f"it holds {text}, which is no finite number")

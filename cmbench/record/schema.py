@@ -1,7 +1,7 @@
-"""What is kept of a cell: its identity, its scores, and what made them. No torch here.
+"""Schema of a results folder: a cell's identity, its scores, and how they came about. No torch.
 
 A record holds nothing that differs between two runs of the same work: timings, hosts and versions
-stand in `speed.json` and `provenance.json` beside the records, so equal work gives equal bytes.
+are in `speed.json` and `provenance.json` beside the records, so equal work gives equal bytes.
 
     results/<suite>/
       records/<cell id>.json      one Record
@@ -9,7 +9,7 @@ stand in `speed.json` and `provenance.json` beside the records, so equal work gi
       training/<name>.json        a TrainingLog of each model trained for the suite
       speed.json                  cell id -> Speed
       provenance.json             Provenance of the last run
-      suite.yaml                  the suite's text as it was run
+      suite.yaml                  the text of the suite that was run
       set_aside/                  finished cells that the suite no longer plans
 """
 
@@ -43,11 +43,11 @@ SCHEMA = 1
 Scalar = str | int | float | bool | None
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-"""A digest, whole or its first digits: it is used as a file's name, so it can't be a path."""
+"""A digest or its first digits. It becomes a file name, so it can't be a path."""
 Shown = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-"""A text that tables and plots show."""
+"""A text shown in tables and plots."""
 Size = Annotated[float, Field(ge=-1e150, le=1e150)]
-"""A number whose square is finite: what errors are added by."""
+"""A number whose square is finite, since errors are added in squares."""
 
 
 def _only_names(value: dict[str, Any]) -> dict[str, Any]:
@@ -77,16 +77,16 @@ class ScoreRecord(_Frozen):
 
     Args:
         name: Machine name of the score: `frechet_distance`, `precision`.
-        title: How tables call it: "FID", "FD-EffNet", "precision".
+        title: Title in tables: "FID", "FD-EffNet", "precision".
         value: The number.
         error: Standard error from the sampling of the generated images; None if unknown.
         interval: 95% interval, (low, high); None if unknown.
-        count: Generated images used.
-        higher_is_better: Direction.
-        fingerprint: SHA-256 of `protocol`; tables never mix two in a column.
+        count: Number of generated images used.
+        higher_is_better: Whether a larger value is better.
+        fingerprint: SHA-256 of `protocol`; a table column never mixes two.
         protocol: Data set and split, count, quantisation, resize, extractor, reference, metric.
-        details: Other numbers that belong to it, such as the bias at this count.
-        key: Key of the job that computed it: equal key, equal number.
+        details: Related numbers, such as the bias at this count.
+        key: Key of the job that computed it; equal keys mean equal numbers.
     """
 
     name: str
@@ -109,7 +109,7 @@ class ScoreRecord(_Frozen):
 
 
 class PendingScore(_Frozen):
-    """A score that waits for something (weights of its extractor) while the others are there."""
+    """A score that waits for something, such as its extractor's weights, while others are done."""
 
     name: str
     title: str
@@ -118,7 +118,7 @@ class PendingScore(_Frozen):
 
 
 class Training(_Frozen):
-    """What training the model cost, teacher apart.
+    """Cost of training the model, without its teacher's.
 
     Args:
         seed: The seed it was trained from; None in records of older versions.
@@ -133,13 +133,13 @@ class Training(_Frozen):
     images: int
     steps: int
     evaluations_per_image: float = Field(
-        description="forward passes an image, backward = 2 forwards"
+        description="forward passes per image; a backward pass counts as two"
     )
     teacher: str | None = None
 
 
 class PublishedScore(_Frozen):
-    """A number printed by the authors, to stand beside the measured one."""
+    """A number published by the authors, shown beside the measured one."""
 
     metric: str
     value: float
@@ -148,18 +148,18 @@ class PublishedScore(_Frozen):
 
 
 class Record(_Frozen):
-    """One cell: a model under a sampler at a number of evaluations, with its scores.
+    """A cell's result: a model with a sampler at a number of evaluations, and its scores.
 
     Args:
-        cell: The cell's id: SHA-256 of what changes its numbers, first 16 digits.
-        label: The line it belongs to in plots: "CD (LPIPS)", the same for all NFE.
+        cell: The cell's id: first 16 digits of the SHA-256 of everything that affects its numbers.
+        label: Its line in plots, the same for all NFE: "CD (LPIPS)".
         model: `family/card`.
-        axes: The values that the suite's sweep gave it: objective, distance, ...
-        nfe: Network evaluations an image, counted; None until the cell is done.
-        identity: The specification that `cell` is the hash of.
-        shards: SHA-256 of each shard's pixels, in order: what `cmbench verify` compares.
+        axes: Its values in the suite's sweep: objective, distance, ...
+        nfe: Network evaluations per image, counted; None until the cell is done.
+        identity: The specification whose hash is `cell`.
+        shards: SHA-256 of each shard's pixels, in order, which `cmbench verify` compares.
         reason: Why it failed or is pending.
-        command: What brings a pending cell forward.
+        command: The command that provides what a pending cell waits for.
     """
 
     schema_version: int = SCHEMA
@@ -188,12 +188,12 @@ class Record(_Frozen):
     command: str = ""
 
     def score(self, name: str) -> ScoreRecord | None:
-        """The score called `name`, or None."""
+        """Returns the score called `name`, or None."""
         return next((s for s in self.scores if s.name == name), None)
 
 
 class Speed(_Frozen):
-    """Measured cost of a cell: differs from run to run, so it is kept apart from the record."""
+    """Measured cost of a cell, which differs from run to run and so is not in the record."""
 
     seconds_per_image: float = Field(ge=0)
     batch: int = Field(ge=0)
@@ -203,7 +203,7 @@ class Speed(_Frozen):
 
 
 class TrainingPoint(_Frozen):
-    """One logged moment of a training."""
+    """One logged step of a training run."""
 
     step: int
     images: int
@@ -221,7 +221,7 @@ class TrainingLog(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where the results come from."""
+    """Origin of the results: code, command, machine, packages and data."""
 
     cmbench: str
     command: str

@@ -1,4 +1,4 @@
-"""Rows left out and joined, exactly; and the variance that is made of them."""
+"""Exact leave-one-out and add-one influence, and the variance computed from it."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from cmbench.core.loader import create
 from cmbench.metrics.base import Features, MetricError, Reference
 from cmbench.metrics.frechet.distance import frechet_value, moment_distance
 from cmbench.metrics.frechet.error import frechet
-from cmbench.metrics.frechet.leave_one_out import Sample
+from cmbench.metrics.frechet.leave_one_out import SampleRows
 from cmbench.metrics.frechet.moments import MomentSum, moments_of_rows
 from cmbench.metrics.frechet.reference import target_of
 from cmbench.metrics.intervals.leave_one_out import shared_variance
-from cmbench.metrics.vendi import _Fit
+from cmbench.metrics.vendi import _Spectrum
 
 D = 24
 
@@ -44,17 +44,19 @@ def test_terms_are_the_distances_with_each_row_left_out(n, m):
 
 
 @pytest.mark.parametrize("n", [12, 40])
-def test_a_row_that_joins_changes_the_distance_by_what_is_told(n):
+def test_an_added_row_changes_the_distance_by_its_add_one_influence(n):
     x, y = _rows(1, n + 5), _rows(2, 200, 0.3)
-    sample = Sample(x, target_of(Reference("r", Features({"pool": y})), "pool", width=D), few=True)
-    told = sample.fit(np.arange(n)).joined(np.arange(n, n + 5))
+    sample = SampleRows(
+        x, target_of(Reference("r", Features({"pool": y})), "pool", width=D), few=True
+    )
+    influence = sample.fit(np.arange(n)).add_one(np.arange(n, n + 5))
     before = _distance(x[:n], y)
     after = [_distance(np.vstack([x[:n], x[i : i + 1]]), y) for i in range(n, n + 5)]
-    np.testing.assert_allclose(told, (n + 1) * (np.array(after) - before), rtol=1e-3)
+    np.testing.assert_allclose(influence, (n + 1) * (np.array(after) - before), rtol=1e-3)
 
 
 @pytest.mark.parametrize("n", [14, 60])
-def test_vendi_s_terms_are_the_scores_with_each_row_left_out_or_joined(n):
+def test_vendi_s_terms_are_the_scores_with_each_row_left_out_or_added(n):
     rows = np.abs(_rows(3, n + 4)).astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1)[:, None]
 
@@ -64,12 +66,12 @@ def test_vendi_s_terms_are_the_scores_with_each_row_left_out_or_joined(n):
         return float(np.exp(-(values * np.log(values)).sum()))
 
     own = np.arange(n)
-    fit = _Fit.of(rows, own)
+    fit = _Spectrum.of(rows, own)
     assert fit.value() == pytest.approx(plain(own), rel=1e-10)
     left = [(n - 1) * (plain(own) - plain(np.delete(own, i))) for i in own]
-    np.testing.assert_allclose(fit.left(), left, atol=1e-4)
-    joined = [(n + 1) * (plain(np.append(own, i)) - plain(own)) for i in range(n, n + 4)]
-    np.testing.assert_allclose(fit.joined(np.arange(n, n + 4)), joined, atol=1e-4)
+    np.testing.assert_allclose(fit.leave_one_out(), left, atol=1e-4)
+    added = [(n + 1) * (plain(np.append(own, i)) - plain(own)) for i in range(n, n + 4)]
+    np.testing.assert_allclose(fit.add_one(np.arange(n, n + 4)), added, atol=1e-4)
 
 
 class _Square:
@@ -78,11 +80,11 @@ class _Square:
     def __init__(self, x: np.ndarray, index: np.ndarray) -> None:
         self.x, self.index, self.sum, self.n = x, index, x[index].sum(0), len(index)
 
-    def left(self) -> np.ndarray:
+    def leave_one_out(self) -> np.ndarray:
         after = (self.sum - self.x[self.index]) / (self.n - 1)
         return (self.n - 1) * (((self.sum / self.n) ** 2).sum() - (after**2).sum(1))
 
-    def joined(self, index: np.ndarray) -> np.ndarray:
+    def add_one(self, index: np.ndarray) -> np.ndarray:
         after = (self.sum + self.x[index]) / (self.n + 1)
         return (self.n + 1) * ((after**2).sum(1) - ((self.sum / self.n) ** 2).sum())
 
@@ -93,7 +95,7 @@ def test_the_variance_of_a_squared_mean_is_the_exact_one(mean):
     n, draw, found = 64, np.random.default_rng(5), []
     for _ in range(400):
         x = draw.normal(mean, 1, (n, 50))
-        terms = _Square(x, np.arange(n)).left()
+        terms = _Square(x, np.arange(n)).leave_one_out()
         found.append(shared_variance(terms, lambda index, x=x: _Square(x, index), width=50))
     assert np.mean(found) == pytest.approx(50 * (4 * mean**2 / n + 2 / n**2), rel=0.15)
 

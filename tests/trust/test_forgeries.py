@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cmbench.audit.claims import Options
-from cmbench.audit.rendered import rendered_findings
+from cmbench.audit.rendered import rendered_checks
 from cmbench.audit.selection import selections
 from cmbench.audit.verify import verify_results
 from cmbench.cli.main import app
@@ -225,7 +225,7 @@ RECORDS: dict[str, Edit] = {
 
 
 def _substantial(verdict: Any) -> list[Any]:
-    """Findings that are not of the report's files."""
+    """Checks that do not concern the files of the report."""
     rendered = ("leaderboard", "report.html", "samples.png", "the report")
     bad = [f for f in verdict.findings if f.verdict in ("differs", "unchecked")]
     return [f for f in bad if not f.what.startswith(rendered)]
@@ -434,6 +434,6 @@ RENDERED: dict[str, Callable[[Path], None]] = {
 def test_a_forged_report_is_found(name: str, place: Path, tmp_path: Path) -> None:
     RENDERED[name](place)
     (tmp_path / "scratch").mkdir()
-    found = list(rendered_findings(place, tmp_path / "scratch"))
+    found = list(rendered_checks(place, tmp_path / "scratch"))
     assert [f.what for f in found if f.verdict == "differs"] == [name.split(":")[0]]
     assert len(found) == 5

@@ -28,8 +28,8 @@ def moment_distance(generated: Moments, reference: Moments, target: Target | Non
 
     Args:
         generated: Mean m1 (d,) and covariance S1 (d, d) of the generated features.
-        reference: m2 and S2 of the reference's.
-        target: The reference with its factor L, where it is known already.
+        reference: Mean m2 and covariance S2 of the reference features.
+        target: The same reference with its factor L, where that is known already.
     """
     target = target_of_moments(reference) if target is None else target
     roots = product_roots(target, generated.covariance)
@@ -38,20 +38,20 @@ def moment_distance(generated: Moments, reference: Moments, target: Target | Non
 
 
 def squared_distance(gap: Array, traces: float, trace_root: float) -> float:
-    """Equation 1 from m1 - m2 (d,), tr S1 + tr S2 and tr (S1 S2)^(1/2); at least 0."""
+    """Evaluates equation 1 from m1 - m2 (d,), tr S1 + tr S2 and tr (S1 S2)^(1/2); at least 0."""
     return max(float(gap @ gap) + traces - 2 * trace_root, 0.0)
 
 
 def product_roots(target: Target, covariance: Array) -> Array:
-    """Square roots (d,) of the eigenvalues of S1 S2: those of L^T S1 L."""
-    return torch.linalg.eigvalsh(target.carried(covariance)).clamp(min=0).sqrt().numpy()
+    """Returns the square roots (d,) of the eigenvalues of S1 S2, which are those of L^T S1 L."""
+    return torch.linalg.eigvalsh(target.in_reference_frame(covariance)).clamp(min=0).sqrt().numpy()
 
 
 def frechet_value(generated: Features, reference: Reference | None, layer: str) -> float:
-    """Squared Frechet distance of a layer's features from the reference, without its error.
+    """Squared Frechet distance between a layer's features and the reference, without its error.
 
     Raises:
-        MetricError: For fewer than 2 samples, features that are not finite, another width.
+        MetricError: For fewer than 2 samples, features that are not finite, or another width.
     """
     rows = feature_rows(generated, layer, least=2)
     target = target_of(reference, layer, width=rows.shape[1])
@@ -62,14 +62,14 @@ def frechet_value(generated: Features, reference: Reference | None, layer: str) 
 
 
 def _few_rows_distance(rows: NDArray[np.float32], target: Target) -> float:
-    """Equation 1 from fewer rows (n, d) than dimensions, by the eigenvalues of their Gram."""
+    """Evaluates equation 1 for fewer rows (n, d) than dimensions, from their Gram matrix."""
     gaps = rows.astype(np.float64)
     mean = gaps.mean(axis=0)
     gaps -= mean
-    # NumPy throughout: torch's threads, still spinning, would take the cores from its own. It sees
-    # a matrix times its own transpose, and does half of the work.
-    carried = gaps @ target.factor
-    values = np.linalg.eigvalsh(carried @ carried.T)
+    # NumPy throughout: torch's threads, still spinning, would compete for the cores. NumPy also
+    # recognises a matrix times its own transpose, and computes one triangle only.
+    in_frame = gaps @ target.factor
+    values = np.linalg.eigvalsh(in_frame @ in_frame.T)
     scale = len(rows) - 1
     trace_root = float(np.sqrt(values.clip(min=0)).sum()) / scale**0.5
     traces = float(np.vdot(gaps, gaps)) / scale + target.trace

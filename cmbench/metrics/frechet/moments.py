@@ -1,12 +1,15 @@
 """Means and covariances in float64, streamed by blocks and merged over shards (Chan's formula).
 
-For shards a, b with n = n_a + n_b and d = m_b - m_a: m = m_a + d n_b / n and M = M_a + M_b + d
-d^T n_a n_b / n, M the sum of centred products. Merging in the order of the shards' indices gives
-the same bits for any number of workers.
+For shards a and b with n = n_a + n_b rows, d = m_b - m_a, and M the sum of centred products,
 
-Many float32 rows at once are shifted by their first block's mean and multiplied in float32, a
-block at a time, and added in float64: 1e-7 of a covariance's scale, 1e-9 of a distance's, in half
-the time. A covariance that is near to singular could not bear it, and is made again in float64.
+    m = m_a + d n_b / n,   M = M_a + M_b + d d^T n_a n_b / n                                    (1)
+
+Merging in the order of the shards' indices gives the same bits for any number of workers.
+
+A large float32 array is shifted by the mean of its first block and multiplied in float32, block by
+block, with sums in float64. That takes half the time, at a relative error of 1e-7 in a covariance
+and 1e-9 in a distance. A nearly singular covariance would lose too much, and is computed again in
+float64.
 """
 
 from dataclasses import dataclass
@@ -24,12 +27,12 @@ __all__ = ["MomentSum", "moments_of", "moments_of_rows", "reference_moments"]
 
 _BLOCK = 2048
 _SHARE = 3e-5
-"""Of a feature's variance: rounding is 1e-7 to 5e-6 of it."""
+"""Share of a feature's variance that must remain: rounding is 1e-7 to 5e-6 of it."""
 
 
 @dataclass(frozen=True)
 class MomentSum:
-    """Count, mean (d,) and sum of centred products (d, d) of some rows."""
+    """Count, mean (d,) and sum of centred products (d, d) of a set of rows."""
 
     count: int
     mean: NDArray[np.float64]
@@ -37,19 +40,19 @@ class MomentSum:
 
     @classmethod
     def empty(cls, width: int) -> "MomentSum":
-        """Of no rows at all."""
+        """The empty sum, neutral under `merge`."""
         return cls(0, np.zeros(width), np.zeros((width, width)))
 
     @classmethod
     def of(cls, rows: NDArray[np.floating]) -> "MomentSum":
-        """Of rows (n, d), n at least 1, centred and multiplied in float64."""
+        """Builds the sum from feature rows (n, d), n >= 1, in float64."""
         exact = rows.astype(np.float64)
         mean = exact.mean(axis=0)
         exact -= mean
         return cls(len(rows), mean, exact.T @ exact)
 
     def merge(self, other: "MomentSum") -> "MomentSum":
-        """Of the rows of both."""
+        """Combines the sums of two disjoint sets of rows, by equation 1."""
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         count = self.count + other.count
@@ -59,7 +62,7 @@ class MomentSum:
         return MomentSum(count, mean, self.scatter + other.scatter + cross)
 
     def without(self, part: "MomentSum") -> "MomentSum":
-        """Of the rows that are not in `part`: Chan's formula in reverse."""
+        """Removes the rows of `part`: equation 1 in reverse."""
         count = self.count - part.count
         mean = (self.mean * self.count - part.mean * part.count) / count
         shift = part.mean - mean
@@ -67,7 +70,7 @@ class MomentSum:
         return MomentSum(count, mean, self.scatter - part.scatter - cross)
 
     def moments(self) -> Moments:
-        """Mean and covariance, divided by n - 1.
+        """Returns the mean, and the covariance divided by n - 1.
 
         Raises:
             MetricError: If there are fewer than 2 rows.
@@ -78,12 +81,12 @@ class MomentSum:
 
 
 def moments_of_rows(rows: NDArray[np.floating]) -> Moments:
-    """Moments of feature rows (n, d), added up by blocks."""
+    """Computes the moments of feature rows (n, d), block by block."""
     if rows.dtype == np.float32 and len(rows) > _BLOCK:
         exponent = pair_exponent(largest(rows), 0.0)
-        found = _single_precision(scaled(rows, exponent)).reduced(-exponent)
-        if _far_from_singular(found.covariance):
-            return found
+        moments = _single_precision(scaled(rows, exponent)).reduced(-exponent)
+        if _far_from_singular(moments.covariance):
+            return moments
     total = MomentSum.empty(rows.shape[1])
     for start in range(0, len(rows), _BLOCK):
         total = total.merge(MomentSum.of(rows[start : start + _BLOCK]))
@@ -91,7 +94,7 @@ def moments_of_rows(rows: NDArray[np.floating]) -> Moments:
 
 
 def _single_precision(rows: NDArray[np.floating]) -> Moments:
-    """By float32 products of rows less the first block's mean."""
+    """Computes moments from float32 products of the rows less the first block's mean."""
     count, width = rows.shape
     shift = rows[:_BLOCK].mean(axis=0, dtype=np.float64).astype(np.float32)
     sums, scatter = np.zeros(width), np.zeros((width, width))
@@ -100,7 +103,7 @@ def _single_precision(rows: NDArray[np.floating]) -> Moments:
         part = rows[start : start + len(buffer)]
         gaps = np.subtract(part, shift, out=buffer[: len(part)])
         sums += gaps.sum(axis=0, dtype=np.float64)
-        # The triangle that `gaps.T @ gaps` makes and then copies into the other, block by block.
+        # One triangle only: `gaps.T @ gaps` would copy it into the other for every block.
         scatter += blas.ssyrk(1.0, gaps.T).T
     del gaps, buffer
     for i in range(width):
@@ -112,8 +115,9 @@ def _single_precision(rows: NDArray[np.floating]) -> Moments:
 
 
 def _far_from_singular(covariance: NDArray[np.float64]) -> bool:
-    """Whether all features but one in 500 keep a share of their variance that float32 can tell
-    from rounding, once the features before them are known.
+    """Whether float32 resolves the variance that each feature keeps given those before it.
+
+    One feature in 500 may fall below rounding.
     """
     try:
         factor = linalg.cholesky(covariance, lower=True, check_finite=False)
@@ -124,37 +128,37 @@ def _far_from_singular(covariance: NDArray[np.float64]) -> bool:
 
 
 def moments_of(features: Features, layer: str, *, owner: str = "generated") -> Moments:
-    """Moments of a layer, made once and kept in the features' cache.
+    """Returns the moments of a layer, computed once and kept in the features' cache.
 
     Raises:
         MetricError: If the layer is absent, too short or not finite.
     """
     rows = feature_rows(features, layer, least=2, owner=owner)
     key = f"moments/{layer}"
-    kept = features.cache.get(key)
-    if not isinstance(kept, Moments):
-        kept = features.cache[key] = moments_of_rows(rows)
-    return kept
+    moments = features.cache.get(key)
+    if not isinstance(moments, Moments):
+        moments = features.cache[key] = moments_of_rows(rows)
+    return moments
 
 
 def reference_moments(reference: Reference | None, layer: str, *, width: int) -> Moments:
-    """The reference's moments of a layer: those stored, or those of its features.
+    """Returns the reference's moments of a layer: those stored, or those of its features.
 
     Raises:
-        MetricError: If it has neither, they are not finite, or of another width.
+        MetricError: If it has neither, or if they are not finite or of another width.
     """
     if reference is None:
         raise MetricError("a Frechet distance needs a reference")
-    found = reference.moments.get(layer)
-    if found is None and reference.features is not None:
-        found = moments_of(reference.features, layer, owner="reference")
-    if found is None:
+    moments = reference.moments.get(layer)
+    if moments is None and reference.features is not None:
+        moments = moments_of(reference.features, layer, owner="reference")
+    if moments is None:
         raise MetricError(f"the reference has neither moments nor features of layer '{layer}'")
-    if found.mean.shape != (width,) or found.covariance.shape != (width, width):
+    if moments.mean.shape != (width,) or moments.covariance.shape != (width, width):
         raise MetricError(
-            f"'{layer}' is {width} wide in the generated features and {found.mean.size} wide "
+            f"'{layer}' is {width} wide in the generated features and {moments.mean.size} wide "
             "in the reference: another extractor made it"
         )
-    if not (np.isfinite(found.mean).all() and np.isfinite(found.covariance).all()):
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
         raise MetricError(f"the reference's moments of '{layer}' are not finite")
-    return found
+    return moments

@@ -20,11 +20,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """A Gaussian by its mean (d,), trace of the covariance S2, and L (d, k) with L L^T = S2.
+    """The reference's Gaussian.
 
     Args:
+        mean: Mean m2, (d,).
+        trace: Trace of the covariance S2.
+        factor: L (d, k) with L L^T = S2.
         lower: Whether L is lower triangular.
-        count: Rows that it was fitted to.
+        count: Number of rows that it was fitted to.
     """
 
     mean: Array
@@ -34,14 +37,14 @@ class Target:
     count: int
 
     def reduced(self, exponent: int) -> "Target":
-        """Of the rows over 2^exponent."""
+        """Returns the Gaussian of the rows divided by 2^exponent."""
         if not exponent:
             return self
         mean, factor = np.ldexp(self.mean, -exponent), np.ldexp(self.factor, -exponent)
         return replace(self, mean=mean, factor=factor, trace=math.ldexp(self.trace, -2 * exponent))
 
-    def carried(self, covariance: Array) -> torch.Tensor:
-        """The lower triangle of L^T S L, (k, k)."""
+    def in_reference_frame(self, covariance: Array) -> torch.Tensor:
+        """Maps a covariance S to the reference's frame: the lower triangle of L^T S L, (k, k)."""
         if self.lower:
             product, _ = lapack.dsygst(covariance, self.factor, itype=2, lower=1)
             return torch.from_numpy(product)
@@ -50,12 +53,12 @@ class Target:
 
 
 def factor_of(covariance: Array) -> Array:
-    """L (d, d) with L L^T = covariance; negative rounding of a singular one is set to 0."""
+    """Returns L (d, d) with L L^T = covariance; slightly negative eigenvalues count as 0."""
     return target_of_moments(Moments(np.zeros(len(covariance)), covariance, 0)).factor
 
 
 def target_of_moments(moments: Moments) -> Target:
-    """Cholesky's factor; the root by eigenvectors where the covariance is singular."""
+    """Factors moments by Cholesky, or by eigenvectors where the covariance is singular."""
     covariance = moments.covariance
     trace, count = float(np.trace(covariance)), moments.count
     try:
@@ -68,15 +71,16 @@ def target_of_moments(moments: Moments) -> Target:
 
 
 def target_of(reference: Reference | None, layer: str, *, width: int) -> Target:
-    """The reference's Gaussian, made once; of fewer rows than dimensions, by the rows themselves.
+    """Returns the reference's Gaussian of a layer, computed once and kept in its cache.
 
     Raises:
-        MetricError: If there is no reference, or not this layer, of this width, finite.
+        MetricError: If there is no reference, or its layer is absent, not finite or of another
+            width.
     """
     key = f"target/{layer}"
-    kept = reference.cache.get(key) if reference else None
-    if isinstance(kept, Target) and len(kept.mean) == width:
-        return kept
+    cached = reference.cache.get(key) if reference else None
+    if isinstance(cached, Target) and len(cached.mean) == width:
+        return cached
     target = _of_few_rows(reference, layer, width)
     if target is None:
         target = target_of_moments(reference_moments(reference, layer, width=width))
@@ -86,7 +90,10 @@ def target_of(reference: Reference | None, layer: str, *, width: int) -> Target:
 
 
 def _of_few_rows(reference: Reference | None, layer: str, width: int) -> Target | None:
-    """S2 = A^T A / (m - 1) has the factor A^T / (m - 1)^(1/2), without a (d, d) matrix."""
+    """Factors fewer rows than dimensions without a (d, d) matrix; None if that does not apply.
+
+    S2 = A^T A / (m - 1), A the centred rows, has the factor A^T / (m - 1)^(1/2).
+    """
     if reference is None or layer in reference.moments or reference.features is None:
         return None
     rows = feature_rows(reference.features, layer, least=2, owner="reference")

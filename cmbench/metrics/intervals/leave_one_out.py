@@ -1,16 +1,23 @@
-"""The variance of a statistic that is no mean of terms, from what single rows do to it.
+"""Jackknife variance of a nonlinear statistic, with the second-order excess removed.
 
-D(x; X) is n times the change of the statistic T when row x joins the set X. With two sets that
-share a fraction t of their rows, C(t) = Cov(D(x; X), D(x; X')) over x; Hoeffding's components V_r
-of T give C(t) = n sum r V_r t^(r - 1), so that n var T is the integral of C from 0 to 1. Leaving
-out one row at a time (Efron and Stein, 1981) takes C(1) for all of it and so holds the component
-of order r r times: too wide by up to a half where there are not many more rows than dimensions.
-Here it is (C(0) + C(1)) / 2, exact up to order 2.
+D(x; X) is n times the change of the statistic T when row x is added to the set X, and C(t) the
+covariance over x of D(x; X) and D(x; X') for two sets X, X' of n rows that share a fraction t of
+them. With Hoeffding's components V_r of T,
 
-C(1) comes from the rows left out. C(0) / C(1), how far two disjoint sets agree about a row, can't
-be had from n rows at n. It is taken from halves. Up to as many rows as dimensions it falls with
-the count, and is drawn on by a line in the logarithm of the count, through quarters; from there it
-rises slowly. By simulation (`benchmarks/coverage.py`) the deviation is within a tenth.
+    C(t) = n sum_r r V_r t^(r - 1)                                                              (1)
+    n var T = int_0^1 C(t) dt                                                                   (2)
+
+The leave-one-out jackknife (Efron and Stein, 1981) takes C(1) for the integral, and so counts the
+component of order r r times: intervals are too wide by up to a half unless there are many more
+rows than dimensions. The trapezium rule is exact up to order 2:
+
+    n var T = (C(0) + C(1)) / 2                                                                 (3)
+
+C(1) is the variance of the leave-one-out terms. C(0) / C(1), the correlation of a row's influence
+on two disjoint sets, can't be measured at n on n rows, so it is measured on halves. Up to as many
+rows as dimensions it falls with n, and is extrapolated linearly in log n from quarters and halves;
+beyond, it rises slowly. In simulations (`benchmarks/coverage.py`) the standard error is within a
+tenth.
 """
 
 from collections.abc import Callable
@@ -27,22 +34,22 @@ _LEAST = 16
 
 
 class Fit(Protocol):
-    """The statistic of some of the rows."""
+    """A statistic fitted to some of the rows."""
 
-    def left(self) -> Array:
-        """What each of its own rows does to it, in their order; up to a constant."""
+    def leave_one_out(self) -> Array:
+        """Returns the influence of each fitted row, in their order, up to a constant."""
 
-    def joined(self, index: Index) -> Array:
-        """What other rows would do to it; up to a constant."""
+    def add_one(self, index: Index) -> Array:
+        """Returns the influence that other rows would have if added, up to a constant."""
 
 
 def shared_variance(terms: Array, fit: Callable[[Index], Fit], *, width: int) -> float:
-    """Variance of a statistic of n rows.
+    """Variance of a statistic of n rows, by equation 3.
 
     Args:
-        terms: What each row does to it, (N,): n - 1 times its change when the row is left out.
-        fit: The statistic of the rows at an index, half or a quarter of them.
-        width: Dimensions of a row.
+        terms: Leave-one-out influence of each row, (n,).
+        fit: Fits the statistic to the rows at an index, a half or a quarter of them.
+        width: Number of dimensions of a row.
     """
     count = len(terms)
     linear = float(terms.var(ddof=1) / count)
@@ -55,12 +62,12 @@ def shared_variance(terms: Array, fit: Callable[[Index], Fit], *, width: int) ->
 
 
 def _agreement(count: int, parts: int, fit: Callable[[Index], Fit]) -> float:
-    """Correlation of what a row does to its own part and to another one."""
+    """C(0) / C(1): correlation of a row's influence on its own part and on another one."""
     index = [np.arange(part, count, parts) for part in range(parts)]
     fits = [fit(rows) for rows in index]
     product = own = other = 0.0
     for place, rows in enumerate(index):
-        a, b = fits[place].left(), fits[(place + 1) % parts].joined(rows)
+        a, b = fits[place].leave_one_out(), fits[(place + 1) % parts].add_one(rows)
         a, b = a - a.mean(), b - b.mean()
         product, own, other = product + a @ b, own + a @ a, other + b @ b
     return float(product / np.sqrt(own * other)) if own > 0 and other > 0 else 0.0

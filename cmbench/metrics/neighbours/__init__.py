@@ -1,1 +1,1 @@
-"""Nearest neighbours for precision, recall, density and coverage."""
+"""Nearest neighbours, for precision, recall, density, coverage and AuthPct."""

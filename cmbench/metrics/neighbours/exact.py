@@ -1,4 +1,4 @@
-"""Distances from differences in float64, and searches by them where float32 hides an order."""
+"""Exact distances, from differences in float64, and searches where float32 can't rank them."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from scipy.spatial import distance
 __all__ = ["exact_squared", "in_order", "search_again", "uncertain_rows"]
 
 _AT_ONCE = 64
-"""Pairs or rows at a time: they stay in the cache."""
+"""Pairs or rows at a time: they stay in the processor's cache."""
 
 
 def exact_squared(
     a: NDArray[np.float32], b: NDArray[np.float32], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Squared distances of the pairs (P,), from differences in float64."""
+    """Squared distances of the pairs (i, j), (P,), from differences in float64."""
     result = np.empty(len(j))
     for start in range(0, len(j), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
@@ -27,7 +27,7 @@ def exact_squared(
 def in_order(
     near: NDArray[np.int64], squared: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Both (N, k) by rising distance, those of equal distance as they stand."""
+    """Sorts both arrays (N, k) by distance, keeping the order of equal distances."""
     order = np.argsort(squared, axis=1, kind="stable")
     return np.take_along_axis(near, order, 1), np.take_along_axis(squared, order, 1)
 
@@ -35,13 +35,13 @@ def in_order(
 def uncertain_rows(
     rims: NDArray[np.float64], single: NDArray[np.float32], slack: NDArray[Any], others: int
 ) -> NDArray[np.int64]:
-    """Rows whose k-th neighbour may lie among those that were not candidates: rounding hides it.
+    """Rows whose k-th neighbour may be missing from the candidates because of rounding.
 
     Args:
-        rims: Exact squared distance to the k-th of the candidates, (N,).
-        single: The candidates' distances in float32, nearest first.
-        slack: Bound on their rounding, (N,).
-        others: Rows that there are to be found.
+        rims: Exact squared distance to the k-th candidate, (N,).
+        single: Squared distances of the candidates in float32, nearest first.
+        slack: Bound on their rounding error, (N,).
+        others: Number of rows that could be neighbours.
     """
     if single.shape[1] >= others:
         return np.zeros(0, np.int64)
@@ -58,15 +58,15 @@ def search_again(
     *,
     itself: bool = False,
 ) -> None:
-    """Replaces the neighbours of those lines whose k-th is nearer by differences in float64."""
+    """Searches again in float64 for the rows in `lines`; updates `near` and `squared`."""
     width, wide = near.shape[1], base.astype(np.float64) if len(lines) else base
     for start in range(0, len(lines), _AT_ONCE):
         some = lines[start : start + _AT_ONCE]
         gaps = distance.cdist(queries[some].astype(np.float64), wide, "sqeuclidean")
         if itself:
             gaps[np.arange(len(some)), some] = np.inf
-        found = np.argpartition(gaps, width - 1, axis=1)[:, :width]
-        exact = exact_squared(queries, base, some.repeat(width), found.ravel())
-        found, exact = in_order(found, exact.reshape(found.shape))
+        index = np.argpartition(gaps, width - 1, axis=1)[:, :width]
+        exact = exact_squared(queries, base, some.repeat(width), index.ravel())
+        index, exact = in_order(index, exact.reshape(index.shape))
         nearer = exact[:, k - 1] < squared[some, k - 1]
-        near[some[nearer]], squared[some[nearer]] = found[nearer], exact[nearer]
+        near[some[nearer]], squared[some[nearer]] = index[nearer], exact[nearer]

@@ -1,8 +1,8 @@
 """Precision and recall in float16 arithmetic, after the evaluator of Dhariwal and Nichol (2021).
 
 Inputs, norms, products and squared distances are rounded to float16, and a row on the rim counts
-as inside. Squared distances of some hundreds then have steps of 0.25 to 0.5, which makes ties:
-about two points more on Inception's features than exact arithmetic
+as inside. Squared distances of some hundreds then have steps of 0.25 to 0.5, so that ties occur:
+about two points more on Inception's features than in exact arithmetic
 (https://arxiv.org/abs/2105.05233).
 """
 
@@ -19,14 +19,13 @@ __all__ = ["half_precision_hits"]
 
 _BLOCK = 1024
 _LEAST, _MOST = 2.0**-14, 65504.0
-"""Normal numbers of float16."""
+"""Range of float16's normal numbers."""
 
 
 def half_precision_hits(
     generated: NDArray[np.float32], reference: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.bool_], Holders]:
-    """Whether each generated row is in a reference ball, and which generated balls hold each
-    reference row.
+    """Finds which generated rows are in a reference ball, and which balls hold each reference row.
 
     Raises:
         MetricError: If float16 can't hold the features.
@@ -51,7 +50,7 @@ def half_precision_hits(
 
 def _radii(rows: Tensor, k: int) -> Tensor:
     blocks = [_squared(rows[i : i + _BLOCK], rows) for i in range(0, len(rows), _BLOCK)]
-    # The row itself is one of the k + 1 nearest, as in the original.
+    # The row itself is one of the k + 1 nearest, as in the original evaluator.
     return torch.cat([block.kthvalue(k + 1, dim=1).values for block in blocks])
 
 

@@ -1,10 +1,23 @@
-"""The error of a share of reference rows that generated rows reach, the reference held fixed.
+"""Error of the share of reference images that generated images reach, the reference held fixed.
 
-T = (1 / M) #{boxes with a generated row in them}: the boxes stand still, the rows are drawn, so T
-is no binomial share of M probes. Poisson's variance is S1 - S2 + S3 - ..., S_r the sum over sets I
-of r rows of (boxes that hold exactly I)^2 / M^2 (Efron and Stein, 1981, for this statistic). Four
-terms by Euler's transform, (15 S1 - 11 S2 + 5 S3 - S4) / 16, are within 5% of it for Poisson's
-counts of any mean up to 4; less n (mean difference)^2, since n is fixed.
+Each of M boxes is the neighbourhood of a reference image. The share is
+
+    T = 1 / M #{boxes that contain a generated row}                                             (1)
+
+The boxes are fixed and the rows are drawn, so T is not a binomial share of M probes. With S_r the
+sum over sets I of r rows of (number of boxes that contain exactly I)^2 / M^2, the variance for a
+Poisson number of rows is (Efron and Stein, 1981, for this statistic)
+
+    S_1 - S_2 + S_3 - ...                                                                       (2)
+
+and Euler's transform of its first four terms,
+
+    (15 S_1 - 11 S_2 + 5 S_3 - S_4) / 16                                                        (3)
+
+is within 5% of it for Poisson counts of any mean up to 4. Since n is fixed, n (mean difference)^2
+is subtracted: with B_1 boxes that contain exactly one row,
+
+    B_1^2 / (n M^2)                                                                             (4)
 """
 
 from dataclasses import dataclass
@@ -18,19 +31,19 @@ from cmbench.metrics.intervals.wilson import share_score
 __all__ = ["KEPT", "Holders", "HoldersSum", "reached_score"]
 
 KEPT = 3
-"""Holders of a box that are kept by name, for recall."""
+"""Fullest box whose rows are kept by index, for recall."""
 _TERMS = 4
-"""The same for the series."""
+"""Number of terms of the series, and so the fullest box that it needs."""
 
 
 @dataclass(frozen=True)
 class Holders:
-    """Which rows are in which box, for the boxes that hold at most a few.
+    """Membership of rows in boxes, for boxes that contain only a few.
 
     Args:
-        counts: Rows in each box, (M,).
-        rows: Row of each pair kept.
-        boxes: Box of each pair kept.
+        counts: Number of rows in each box, (M,).
+        rows: Row of each stored pair, (P,).
+        boxes: Box of each stored pair, (P,).
         rows_in_all: Number of rows, n.
     """
 
@@ -40,7 +53,7 @@ class Holders:
     rows_in_all: int
 
     def variance(self) -> float:
-        """Of the share of boxes that hold a row; from all boxes of up to four."""
+        """Variance of the share of boxes that contain a row, by equations 3 and 4."""
         sums, single = [], 0
         for size in range(1, _TERMS + 1):
             pairs = self.counts[self.boxes] == size
@@ -49,18 +62,18 @@ class Holders:
             _, multiplicity = np.unique(sets, axis=0, return_counts=True)
             sums.append(float((multiplicity.astype(np.float64) ** 2).sum()))
             single = len(sets) if size == 1 else single
-        first = sums[0] - single**2 / self.rows_in_all
+        first = sums[0] - single**2 / self.rows_in_all  # S_1 less equation 4, times M^2.
         spread = first + (-sums[0] - 11 * sums[1] + 5 * sums[2] - sums[3]) / 16
         return max(spread, first / 4, 0.0) / len(self.counts) ** 2
 
 
 class HoldersSum:
-    """Collects pairs a block at a time; pairs of boxes that turn out fuller are dropped.
+    """Collects pairs of a row and a box, block by block, and drops those of fuller boxes.
 
     Args:
         rows: Number of rows.
         boxes: Number of boxes.
-        kept: Rows of a box up to which they are kept.
+        kept: Fullest box whose pairs are kept.
     """
 
     def __init__(self, rows: int, boxes: int, *, kept: int = _TERMS) -> None:
@@ -69,7 +82,7 @@ class HoldersSum:
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def add(self, inside: NDArray[np.bool_], first_row: int, first_box: int) -> None:
-        """A block (rows, boxes) of who is in what."""
+        """Adds a boolean block, inside[row, box]."""
         lines = slice(first_box, first_box + inside.shape[1])
         self.counts[lines] += inside.sum(axis=0)
         few = np.flatnonzero(self.counts[lines] <= self.kept)
@@ -77,23 +90,23 @@ class HoldersSum:
         self._parts.append((rows + first_row, few[boxes] + first_box))
 
     def add_pairs(self, rows: NDArray[np.int64], boxes: NDArray[np.int64]) -> None:
-        """Pairs of a row and a box that holds it; each pair once."""
+        """Adds pairs of a row and a box that contains it; each pair must be added once."""
         self.counts += np.bincount(boxes, minlength=len(self.counts))
         few = self.counts[boxes] <= self.kept
         self._parts.append((rows[few], boxes[few]))
 
     def holders(self) -> Holders:
-        """Of all blocks."""
+        """Returns the pairs of all blocks."""
         rows, boxes = (np.concatenate([part[i] for part in self._parts]) for i in (0, 1))
         kept = self.counts[boxes] <= self.kept
         return Holders(self.counts, rows[kept], boxes[kept], self.total)
 
 
 def reached_score(
-    held: Holders, variance: float, *, count: int, details: dict[str, float]
+    holders: Holders, variance: float, *, count: int, details: dict[str, float]
 ) -> Score:
-    """The share of boxes that hold a row; Wilson's interval where the variance comes out as 0."""
-    hits, boxes = int((held.counts > 0).sum()), len(held.counts)
+    """Returns the share of boxes that contain a row; Wilson's interval if the variance is 0."""
+    hits, boxes = int((holders.counts > 0).sum()), len(holders.counts)
     share = share_score(hits, boxes, count=count, details=details)
     error = float(np.sqrt(variance))
     if error == 0:

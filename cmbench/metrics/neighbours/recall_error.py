@@ -1,10 +1,13 @@
-"""The error of recall from the sampling of the generated images: groups of them are left out.
+"""The error of recall from the sampling of the generated images, by leaving groups of them out.
 
-A generated ball's radius depends on other generated rows, so that leaving rows out both removes
-balls and widens their neighbours'. With m random groups and T_(-g) the recall without group g, var
-= (m - 1) mean (T_(-g) - mean)^2 over several ways to form groups. A quarter is left out: with
-single rows the estimate is a third too wide, with halves a fifth too narrow (by simulation,
-`benchmarks/coverage.py`). Reference rows with four holders or more are taken to stay held.
+The radius of a generated ball depends on other generated rows, so leaving rows out both removes
+balls and widens their neighbours'. With m random groups and T_(-g) the recall without group g,
+
+    var = (m - 1) mean_g (T_(-g) - mean T_(-g))^2                                               (1)
+
+where the mean runs over several random partitions. Quarters are left out: with single rows the
+estimate is a third too wide, with halves a fifth too narrow (by simulation,
+`benchmarks/coverage.py`). Reference rows that four or more balls hold count as always held.
 """
 
 import numpy as np
@@ -20,14 +23,15 @@ _PARTS, _ROUNDS, _BLOCK = 4, 12, 512
 Rows = NDArray[np.float32]
 
 
-def recall_variance(pairs: Pairs, near: Neighbours, held: Holders, k: int) -> float:
-    """Variance of the share of reference rows held by generated balls.
+def recall_variance(pairs: Pairs, near: Neighbours, holders: Holders, k: int) -> float:
+    """Variance of recall, by equation 1.
 
     Args:
-        pairs: Generated rows that might hold a reference row once others are left out.
+        pairs: Generated and reference rows close enough that the one's ball might hold the other
+            once other rows are left out.
         near: Nearest generated neighbours of each generated row, more than k of them.
-        held: Which generated balls hold each reference row.
-        k: Neighbour that a ball reaches to.
+        holders: Which generated balls hold each reference row.
+        k: The neighbour that a ball reaches to.
     """
     count = len(near.index)
     parts = min(_PARTS, count)
@@ -35,14 +39,14 @@ def recall_variance(pairs: Pairs, near: Neighbours, held: Holders, k: int) -> fl
     shares = []
     for _ in range(_ROUNDS):
         group = draw.permutation(count) % parts
-        shares.append(_shares(pairs, near, held, k, group) / len(held.counts))
+        shares.append(_shares(pairs, near, holders, k, group) / len(holders.counts))
     spread = np.concatenate(shares)
-    return float((parts - 1) * ((spread - spread.mean()) ** 2).mean())
+    return float((parts - 1) * ((spread - spread.mean()) ** 2).mean())  # Equation 1.
 
 
-def near_pairs(generated: Rows, reference: Rows, near: Neighbours, held: Holders) -> Pairs:
-    """What `balls_of` gives as `close`, for holders that come from elsewhere."""
-    few = np.flatnonzero(held.counts <= KEPT)
+def near_pairs(generated: Rows, reference: Rows, near: Neighbours, holders: Holders) -> Pairs:
+    """Finds the pairs that recall's error needs when `balls_of` was not used (float16)."""
+    few = np.flatnonzero(holders.counts <= KEPT)
     centre = reference.mean(axis=0)
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference[few] - centre)
     own, widest = (x * x).sum(1)[:, None], near.squared[:, -1:].astype(np.float32)
@@ -61,16 +65,16 @@ def near_pairs(generated: Rows, reference: Rows, near: Neighbours, held: Holders
 
 
 def _shares(
-    pairs: Pairs, near: Neighbours, held: Holders, k: int, group: NDArray[np.int64]
+    pairs: Pairs, near: Neighbours, holders: Holders, k: int, group: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Reference rows held without each group, (groups,)."""
+    """Number of reference rows held without each group, (groups,)."""
     groups = int(group.max()) + 1
     radii = _radii(near, group, groups, k)
     inside = pairs.squared[:, None] <= radii[pairs.first]
     inside &= group[pairs.first][:, None] != np.arange(groups)
     which, without = np.nonzero(inside)
-    # Rows with more holders than are kept track of stay held, whichever group goes.
-    reached = np.repeat((held.counts > KEPT)[:, None], groups, axis=1)
+    # Rows in more balls than are tracked stay held, whichever group is left out.
+    reached = np.repeat((holders.counts > KEPT)[:, None], groups, axis=1)
     reached[pairs.second[which], without] = True
     return reached.sum(axis=0).astype(np.float64)
 
@@ -80,6 +84,6 @@ def _radii(near: Neighbours, group: NDArray[np.int64], groups: int, k: int) -> R
     member = group[near.index][:, :, None] == np.arange(groups)
     kept = np.cumsum(~member, axis=1, dtype=np.int8)
     reached = kept >= k
-    # Where even the last neighbour known does not suffice, it stands for the next one.
+    # Where too few known neighbours remain, the last of them stands for the next one.
     place = np.where(reached.any(axis=1), reached.argmax(axis=1), near.index.shape[1] - 1)
     return np.take_along_axis(near.squared, place, axis=1).astype(np.float32)

@@ -2,9 +2,9 @@
 
 Squared distances come from |x|^2 + |y|^2 - 2 x.y of rows centred on the reference; whatever lies
 within rounding of a decision (a neighbour's rank, a ball's rim) is computed again in float64 from
-differences. So duplicates are at 0 exactly, and counts don't depend on the block's size. Each
-block pair of a symmetric matrix is multiplied once. A block is looked at once, against the widest
-rim: only the few pairs below it are handled one by one.
+differences. So duplicates are at distance 0 exactly, and counts don't depend on the block size.
+Each pair of blocks of a symmetric matrix is multiplied once. A block is scanned once, against the
+widest rim: only the few pairs below it are handled one by one.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ __all__ = [
 _BLOCK = 1024
 _SPARE = 4
 _PENDING = 1 << 22
-"""Candidates collected before they are sorted and the bounds drawn in."""
+"""Number of candidates collected before they are sorted and the bounds tightened."""
 _FAR = float("inf")
 _ROUNDING = 1e-5
 """Bound on the error of a squared distance, relative to the two squared norms."""
@@ -46,26 +46,26 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Nearest other rows: `index` and `squared` distance, (N, k + a few), in their order."""
+    """Index and squared distance of each row's nearest other rows, (N, k + a few), in order."""
 
     index: NDArray[np.int64]
     squared: NDArray[np.float64]
 
     def reduced(self, exponent: int) -> "Neighbours":
-        """Of the rows over 2^exponent."""
+        """Returns the neighbours of the rows divided by 2^exponent."""
         return Neighbours(self.index, np.ldexp(self.squared, -2 * exponent))
 
 
 @dataclass(frozen=True)
 class Balls:
-    """How two sets lie in each other's balls.
+    """Membership of the rows of two sets in each other's balls.
 
     Args:
         held_by: For each generated row, the number of reference balls that hold it, (N,).
         holds: Which generated rows each reference row's own ball holds.
         held: Which generated rows' balls hold each reference row; None without their radii.
-        close: Pairs of a generated row and a reference row nearer than the farthest of the
-            neighbours known, for reference rows that few balls hold; None without their radii.
+        close: Pairs of a generated and a reference row nearer than the farthest known neighbour,
+            for reference rows that few balls hold; None without the generated rows' radii.
     """
 
     held_by: NDArray[np.int64]
@@ -76,7 +76,7 @@ class Balls:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of rows, (P,) each: `first`, `second`, and the squared distance."""
+    """Pairs of rows: index of the first and second, and squared distance, (P,) each."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -86,16 +86,16 @@ class Pairs:
 def in_range(
     generated: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Both sets over 2^exponent, so that float32 holds their squares, and the exponent."""
+    """Divides both sets by 2^exponent so that squares fit float32; returns the exponent too."""
     exponent = pair_exponent(max(largest(generated), largest(reference)), 0.0)
     return scaled(generated, exponent), scaled(reference, exponent), exponent
 
 
 def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
-    """The k and a few more nearest other rows of each row; N must exceed k.
+    """Finds the k nearest other rows of each row, and a few more; N must exceed k.
 
-    The k-th, and what lies within rounding of it, by exact distances; the others in float32. Where
-    rounding may have hidden a neighbour, as beside a far outlier, all distances are exact.
+    Distances to the k-th, and to rows within rounding of it, are exact; the others are float32.
+    Where rounding may have hidden a neighbour, as beside a far outlier, all are exact.
     """
     exponent = pair_exponent(largest(rows), 0.0)
     rows = scaled(rows, exponent)
@@ -113,18 +113,18 @@ def nearest_others(rows: NDArray[np.float32], k: int) -> Neighbours:
 
 
 def neighbours_of(features: Features, rows: NDArray[np.float32], layer: str, k: int) -> Neighbours:
-    """`nearest_others`, kept in the features' cache."""
+    """Returns `nearest_others` of a layer, kept in the features' cache."""
     key = f"neighbours/{layer}/{k}"
-    kept = features.cache.get(key)
-    if not isinstance(kept, Neighbours):
-        kept = features.cache[key] = nearest_others(rows, k)
-    return kept
+    neighbours = features.cache.get(key)
+    if not isinstance(neighbours, Neighbours):
+        neighbours = features.cache[key] = nearest_others(rows, k)
+    return neighbours
 
 
 def radii_of(
     features: Features, rows: NDArray[np.float32], layer: str, k: int
 ) -> NDArray[np.float64]:
-    """Squared distance (N,) of each row to its k-th nearest other row."""
+    """Squared distance of each row to its k-th nearest other row, (N,)."""
     radii: NDArray[np.float64] = neighbours_of(features, rows, layer, k).squared[:, k - 1]
     return radii
 
@@ -138,17 +138,17 @@ def balls_of(
     k: int = 0,
     strict: bool = False,
 ) -> Balls:
-    """One pass over all pairs. A row on the rim is inside, unless `strict`.
+    """Finds in one pass over all pairs which rows lie in which balls.
 
-    Features, radii and neighbours are those of `in_range`.
+    Features, radii and neighbours must be scaled by `in_range`.
 
     Args:
-        generated: (N, d).
-        reference: (M, d).
+        generated: Generated rows, (N, d).
+        reference: Reference rows, (M, d).
         reference_radii: Squared radii of the reference's balls, (M,).
-        near: Neighbours of the generated rows, of which the k-th lies on the rim of their balls.
-        k: That k.
-        strict: Whether a row on the rim is outside.
+        near: Neighbours of the generated rows; the k-th lies on the rim of a row's ball.
+        k: The neighbour that a generated ball reaches to.
+        strict: Whether a row on the rim is outside; otherwise it is inside.
     """
     centre = reference.mean(axis=0)
     x, y = torch.from_numpy(generated - centre), torch.from_numpy(reference - centre)
@@ -171,15 +171,15 @@ def balls_of(
                 continue
             around = _below(squared, near.squared[lines, -1:] + slack, i, j)
             held.add_pairs(*decide(around, near.squared[:, k - 1], 0))
-            kept.append(_of_boxes(around, held.counts))
-    close = _joined(kept, held.counts) if near is not None else None
+            kept.append(_in_few_balls(around, held.counts))
+    close = _concatenated(kept, held.counts) if near is not None else None
     return Balls(held_by, holds.holders(), held.holders() if near is not None else None, close)
 
 
 def nearest(
     queries: NDArray[np.float32], base: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Squared distance to and index of each query's nearest base row, both (N,)."""
+    """Squared distance and index of the base row nearest to each query, both (N,)."""
     squared, index = ranked(queries, base, 1)
     return squared[:, 0], index[:, 0]
 
@@ -187,19 +187,19 @@ def nearest(
 def ranked(
     queries: NDArray[np.float32], base: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Squared distances to and indices of each query's k nearest base rows, both (N, k)."""
+    """Squared distances and indices of the k base rows nearest to each query, both (N, k)."""
     queries, base, exponent = in_range(queries, base)
     centre = base.mean(axis=0)
     x, y = torch.from_numpy(queries - centre), torch.from_numpy(base - centre)
     width, norms_x, norms_y = min(k + _SPARE, len(base)), _norms(x), _norms(y)
-    found, single = np.empty((len(x), width), np.int64), np.empty((len(x), width), np.float32)
+    index, single = np.empty((len(x), width), np.int64), np.empty((len(x), width), np.float32)
     for lines in (slice(i, i + 256) for i in range(0, len(x), 256)):
         squared = _squared(x[lines], y, norms_x[lines], norms_y)
         values, places = squared.topk(width, largest=False)
-        found[lines], single[lines] = places.numpy(), values.numpy()
+        index[lines], single[lines] = places.numpy(), values.numpy()
     rows = np.arange(len(queries)).repeat(width)
-    exact = exact_squared(queries, base, rows, found.ravel())
-    near, exact = in_order(found, exact.reshape(found.shape))
+    exact = exact_squared(queries, base, rows, index.ravel())
+    near, exact = in_order(index, exact.reshape(index.shape))
     slack = 2 * _ROUNDING * (norms_x + norms_y.max()).numpy()
     missed = uncertain_rows(exact[:, k - 1], single, slack, len(base))
     search_again(queries, base, missed, near, exact, k)
@@ -209,24 +209,24 @@ def ranked(
 def _symmetric_nearest(
     x: Tensor, norms: Tensor, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Index of and squared float32 distance to the k nearest other rows of each row, (N, k)."""
-    found = _Nearest(len(x), min(k, len(x) - 1))
+    """Indices and squared float32 distances of the k nearest other rows of each row, (N, k)."""
+    nearest_rows = _Nearest(len(x), min(k, len(x) - 1))
     blocks = [slice(i, i + _BLOCK) for i in range(0, len(x), _BLOCK)]
     for lines in blocks:
         own = _squared(x[lines], x[lines], norms[lines], norms[lines]).fill_diagonal_(_FAR)
-        found.start(own, lines.start)
+        nearest_rows.start(own, lines.start)
     for place, lines in enumerate(blocks):
         for columns in blocks[place + 1 :]:
             block = _squared(x[lines], x[columns], norms[lines], norms[columns])
-            found.add(block, lines.start, columns.start)
-    return found.sorted()
+            nearest_rows.add(block, lines.start, columns.start)
+    return nearest_rows.sorted()
 
 
 class _Nearest:
-    """The k nearest of each row, of blocks that come one at a time.
+    """Collects the k nearest rows of each row from blocks of distances.
 
-    A row's own block gives a bound on its k-th distance. Of other blocks only what lies below the
-    bound is kept, and sorted when there is much of it.
+    A row's own block bounds its k-th distance. From other blocks only pairs below the bound are
+    kept, and sorted once there are many.
     """
 
     def __init__(self, count: int, k: int) -> None:
@@ -235,7 +235,7 @@ class _Nearest:
         self._pending = 0
 
     def start(self, block: Tensor, first: int) -> None:
-        """A row's own block, itself excluded by an infinite distance."""
+        """Adds the distances within one block of rows, the diagonal infinite."""
         width = min(self.k, block.shape[1] - 1)
         if width == 0:
             return
@@ -247,31 +247,31 @@ class _Nearest:
         self._keep(pairs)
 
     def add(self, block: Tensor, row: int, column: int) -> None:
-        """A block of other rows against each other, for both."""
+        """Adds the distances between two blocks of rows, for the rows of both."""
         lines, columns = (slice(s, s + n) for s, n in zip((row, column), block.shape, strict=True))
         self._keep(_below(block, self.bounds[lines, None], row, column))
         pairs = _below(block, self.bounds[None, columns], row, column)
         self._keep(Pairs(pairs.second, pairs.first, pairs.squared))
 
     def sorted(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Index and squared distance, (N, k), nearest first."""
-        self._settle()
-        whole = self._parts[0]
-        return whole.second.reshape(-1, self.k), whole.squared.reshape(-1, self.k)
+        """Returns index and squared distance, (N, k), nearest first."""
+        self._prune()
+        pairs = self._parts[0]
+        return pairs.second.reshape(-1, self.k), pairs.squared.reshape(-1, self.k)
 
     def _keep(self, pairs: Pairs) -> None:
         self._parts.append(pairs)
         self._pending += len(pairs.first)
         if self._pending > _PENDING:
-            self._settle()
+            self._prune()
 
-    def _settle(self) -> None:
+    def _prune(self) -> None:
         """Keeps the k nearest of each row."""
         rows, others, squared = (
             np.concatenate([getattr(part, name) for part in self._parts])
             for name in ("first", "second", "squared")
         )
-        # One key of a row and the bits of a distance: a float's bits, from 0 up, are in its order.
+        # The key is a row and the bits of a distance: nonnegative floats sort as their bits do.
         bits = np.maximum(squared, np.float32(0)).view(np.int32).astype(np.int64)
         order = np.argsort((rows << 32) | bits)
         rows = rows[order]
@@ -285,7 +285,7 @@ class _Nearest:
 
 
 class _Decision:
-    """Which of the pairs lie in balls: those within `slack` of the rim in float64."""
+    """Decides which pairs lie in balls, in float64 within `slack` of the rim."""
 
     def __init__(
         self, a: NDArray[np.float32], b: NDArray[np.float32], slack: float, strict: bool
@@ -295,7 +295,7 @@ class _Decision:
     def __call__(
         self, pairs: Pairs, radii: NDArray[np.float64], side: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pairs inside the balls of the first (side 0) or second (1) rows."""
+        """Selects the pairs inside the balls of their first (side 0) or second (side 1) rows."""
         rims = radii[pairs.second if side else pairs.first]
         inside = pairs.squared < rims - self.slack
         near = np.flatnonzero(np.abs(pairs.squared - rims) <= self.slack)
@@ -305,28 +305,28 @@ class _Decision:
 
 
 def _below(squared: Tensor, bounds: NDArray[np.floating], row: int, column: int) -> Pairs:
-    """The pairs of a block at or below the bounds, which may be rounded up."""
+    """Selects the pairs of a block at or below the bounds, rounded up to float32."""
     single = np.nextafter(bounds.astype(np.float32), np.float32(_FAR))
-    whole = squared.numpy()
+    block = squared.numpy()
     # One flat search: by rows and columns it takes ten times as long.
-    places = np.flatnonzero(whole <= single)
-    i, j = np.divmod(places, whole.shape[1])
-    return Pairs(i + row, j + column, whole.ravel()[places])
+    places = np.flatnonzero(block <= single)
+    i, j = np.divmod(places, block.shape[1])
+    return Pairs(i + row, j + column, block.ravel()[places])
 
 
-def _of_boxes(pairs: Pairs, counts: NDArray[np.int64]) -> Pairs:
-    """The pairs whose second row has few holders."""
+def _in_few_balls(pairs: Pairs, counts: NDArray[np.int64]) -> Pairs:
+    """Selects the pairs whose second row lies in few balls."""
     few = counts[pairs.second] <= KEPT
     return Pairs(pairs.first[few], pairs.second[few], pairs.squared[few])
 
 
-def _joined(parts: list[Pairs], counts: NDArray[np.int64]) -> Pairs:
-    whole = Pairs(
+def _concatenated(parts: list[Pairs], counts: NDArray[np.int64]) -> Pairs:
+    pairs = Pairs(
         np.concatenate([p.first for p in parts]),
         np.concatenate([p.second for p in parts]),
         np.concatenate([p.squared for p in parts]),
     )
-    return _of_boxes(whole, counts)
+    return _in_few_balls(pairs, counts)
 
 
 def _norms(x: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Files of reference statistics, and their formats."""
+"""Reference statistics files and their formats."""

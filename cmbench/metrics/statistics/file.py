@@ -1,7 +1,8 @@
-"""References made from features, and kept in one npz file: moments, and features in float16.
+"""Reference statistics in one npz file: moments, and features in float16.
 
-A compact file, to be shipped, holds each covariance's upper triangle in float32 and the features
-of a part of the images; a string `made_of` says of what data and extractor, and how many images.
+A compact file, meant for distribution, holds each covariance's upper triangle in float32 and the
+features of some of the images; its string `made_of` names the data, the extractor and the number
+of images that it was made from.
 """
 
 import json
@@ -33,26 +34,26 @@ _LARGEST = 1e150
 def reference_from_features(
     features: Features, digest: str, *, moment_layers: tuple[str, ...] = ("pool", "spatial")
 ) -> Reference:
-    """A reference with all features and the moments of those `moment_layers` that there are.
+    """Builds a reference with all features, and moments of those `moment_layers` that exist.
 
     Raises:
         MetricError: If features are not finite, or there are fewer than 2 rows.
     """
-    chosen = [layer for layer in moment_layers if layer in features.layers]
-    moments = {layer: moments_of(features, layer, owner="reference") for layer in chosen}
+    layers = [layer for layer in moment_layers if layer in features.layers]
+    moments = {layer: moments_of(features, layer, owner="reference") for layer in layers}
     return Reference(digest, features, moments)
 
 
 def save_reference(reference: Reference, path: Path, *, features: bool = True) -> None:
-    """Writes moments (float64) and, if asked, features as float16, which moves FID by 5e-7.
+    """Writes moments in float64 and, if asked, features in float16, which changes FID by 5e-7.
 
     Raises:
-        OSError: As the file system says; nothing is left behind.
+        OSError: If the file can't be written; no partial file remains.
     """
     arrays: dict[str, np.ndarray] = {"digest": np.array(reference.digest)}
-    for layer, found in reference.moments.items():
-        arrays[f"mu/{layer}"], arrays[f"sigma/{layer}"] = found.mean, found.covariance
-        arrays[f"count/{layer}"] = np.array(found.count)
+    for layer, moments in reference.moments.items():
+        arrays[f"mu/{layer}"], arrays[f"sigma/{layer}"] = moments.mean, moments.covariance
+        arrays[f"count/{layer}"] = np.array(moments.count)
     if features and reference.features is not None:
         for layer, rows in reference.features.layers.items():
             arrays[f"features/{layer}"] = _narrowed(rows)
@@ -65,13 +66,13 @@ def save_reference(reference: Reference, path: Path, *, features: bool = True) -
 def save_compact_reference(
     reference: Reference, path: Path, *, made_of: dict[str, Any], keep: int
 ) -> None:
-    """Writes moments, with covariances as float32 triangles, and `keep` evenly spaced features.
+    """Writes moments, covariances as float32 triangles, and `keep` evenly spaced feature rows.
 
     Args:
-        reference: Moments and features of a whole data set.
+        reference: Moments and features of the full data set.
         path: The npz file.
-        made_of: Data set, its fingerprint, extractor and weights: what a suite compares.
-        keep: Images whose features are kept, for the metrics that need neighbours.
+        made_of: Data set, its fingerprint, extractor and weights, which a suite compares.
+        keep: Number of images whose features are kept, for metrics that need neighbours.
 
     Raises:
         UserError: If the reference has no features.
@@ -83,28 +84,28 @@ def save_compact_reference(
     arrays: dict[str, np.ndarray] = {
         "made_of": np.array(json.dumps({**made_of, "kept": len(rows)}, sort_keys=True))
     }
-    for layer, found in reference.moments.items():
-        upper = np.triu_indices(len(found.mean))
-        arrays[f"mu/{layer}"] = found.mean
-        arrays[f"triangle/{layer}"] = found.covariance[upper].astype(np.float32)
-        arrays[f"count/{layer}"] = np.array(found.count)
+    for layer, moments in reference.moments.items():
+        upper = np.triu_indices(len(moments.mean))
+        arrays[f"mu/{layer}"] = moments.mean
+        arrays[f"triangle/{layer}"] = moments.covariance[upper].astype(np.float32)
+        arrays[f"count/{layer}"] = np.array(moments.count)
         arrays[f"features/{layer}"] = _narrowed(reference.features.layers[layer][rows])
     with atomic_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _narrowed(rows: np.ndarray) -> np.ndarray:
-    """As float16 where it holds the largest feature to eleven bits and more, else as float32."""
+    """Converts to float16 if that holds the largest feature to eleven bits, else to float32."""
     size = largest(rows)
     narrow = size == 0 or 2.0**-4 <= size < 65504
     return rows.astype(np.float16 if narrow else np.float32)
 
 
 def read_made_of(path: Path) -> dict[str, Any]:
-    """What a compact reference was made of.
+    """Reads what a compact reference was made from.
 
     Raises:
-        UserError: If the file is not one.
+        UserError: If the file is not a compact reference.
     """
     arrays = _arrays(path, ("made_of",))
     if "made_of" not in arrays:
@@ -119,10 +120,10 @@ def read_made_of(path: Path) -> dict[str, Any]:
 
 
 def load_reference(path: Path) -> Reference:
-    """Reads what `save_reference` or `save_compact_reference` wrote.
+    """Reads a file written by `save_reference` or `save_compact_reference`.
 
     Raises:
-        UserError: If the file is missing, or not such a file, or if its arrays are not moments
+        UserError: If the file is missing or of another format, or if its arrays are not moments
             and features (shapes, types, finiteness).
     """
     arrays = _arrays(path)
@@ -134,10 +135,10 @@ def load_reference(path: Path) -> Reference:
 
 
 def check_moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> None:
-    """Refuses arrays of a file that are no mean and covariance.
+    """Refuses arrays that are not a mean and a covariance.
 
     Raises:
-        UserError: If they are not floats, don't fit, or are not finite.
+        UserError: If they are not floats, their shapes don't match, or they are not finite.
     """
     if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
         raise UserError(f"{path}: mu and sigma are not floating-point arrays")
@@ -150,17 +151,17 @@ def check_moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> None:
 
 
 def checked_count(value: Any, path: Path) -> int:
-    """The number of images that a file states.
+    """Returns the number of images that a file states.
 
     Raises:
-        UserError: If it is not one whole number, 0 (unknown) or more.
+        UserError: If it is not one integer, 0 (unknown) or more.
     """
-    given = np.asarray(value)
-    whole = given.size == 1 and given.dtype.kind in "iuf" and np.isfinite(given).all()
-    number = given.reshape(-1)[0] if whole else -1
+    stated = np.asarray(value)
+    scalar = stated.size == 1 and stated.dtype.kind in "iuf" and np.isfinite(stated).all()
+    number = stated.reshape(-1)[0] if scalar else -1
     if number < 0 or number >= 1 << 62 or int(number) != number:
         raise UserError(
-            f"{path}: the count of images is {str(given)[:40]}", expected="one whole number"
+            f"{path}: the count of images is {str(stated)[:40]}", expected="one whole number"
         )
     return int(number)
 
@@ -187,13 +188,13 @@ def _features(arrays: dict[str, np.ndarray], path: Path) -> Features | None:
 
 
 def _moments(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Moments]:
-    found = {}
+    moments = {}
     for layer in [key.removeprefix("mu/") for key in arrays if key.startswith("mu/")]:
         mean, covariance = arrays[f"mu/{layer}"], _covariance(arrays, layer, path)
         check_moments(mean, covariance, path)
         count = checked_count(arrays.get(f"count/{layer}", -1), path)
-        found[layer] = Moments(mean, covariance, count)
-    return found
+        moments[layer] = Moments(mean, covariance, count)
+    return moments
 
 
 def _covariance(arrays: dict[str, np.ndarray], layer: str, path: Path) -> np.ndarray:

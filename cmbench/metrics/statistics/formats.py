@@ -1,4 +1,4 @@
-"""Statistics files of every evaluator in use, read and written: which format a file is, and what.
+"""Reads and writes the statistics files of common evaluators, and recognises their formats.
 
 cmbench: `mu/<layer>`, `sigma/<layer>`, `features/<layer>`; compact: float32 triangles, `made_of`.
 adm: `arr_0` images, `mu`, `sigma`, `mu_s`, `sigma_s` (Dhariwal and Nichol, 2021). edm: `mu`,
@@ -51,15 +51,15 @@ _PICKLES = (".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a statistics file holds.
+    """Content of a statistics file.
 
     Args:
         reference: Moments, and features where the file has them; its digest is the file's SHA-256.
-        form: The format it was recognised as: one of FORMATS, or "mu, sigma" where several
-            evaluators write the same.
-        images: Shape of the images inside (ADM's `arr_0`), or None.
-        made_of: Data set, extractor and weights, where the file says so (cmbench's own).
-        dtypes: Array name to its type.
+        form: The recognised format: one of FORMATS, or "mu, sigma" where several evaluators
+            write the same arrays.
+        images: Shape of the images in the file (ADM's `arr_0`), or None.
+        made_of: Data set, extractor and weights, where the file states them (cmbench's own).
+        dtypes: Array name to its dtype.
     """
 
     reference: Reference
@@ -69,7 +69,7 @@ class Statistics:
     dtypes: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """What `cmbench stats show` prints: numbers that tell a wrong file at a glance."""
+        """Returns what `cmbench stats show` prints: numbers that reveal a wrong file."""
         layers = {name: _moment_summary(m) for name, m in self.reference.moments.items()}
         for name, rows in (
             self.reference.features.layers if self.reference.features else {}
@@ -90,11 +90,12 @@ def open_statistics(path: Path, *, count: int = 0) -> Statistics:
 
     Args:
         path: .npz or .pkl.
-        count: Images it was made from, where the file does not say (most don't); 0: unknown.
+        count: Number of images behind it, where the file does not state it (most don't); 0 if
+            unknown.
 
     Raises:
-        UserError: If it is missing, truncated, of no known format, holds pickled objects, or its
-            arrays are not moments (shapes, symmetry, finiteness).
+        UserError: If the file is missing, truncated, of no known format or holds pickled objects,
+            or if its arrays are not moments (shapes, symmetry, finiteness).
     """
     if path.suffix.lower() in _PICKLES:
         return _pickled(path, count)
@@ -108,12 +109,12 @@ def open_statistics(path: Path, *, count: int = 0) -> Statistics:
 def statistics_path(path: Path, form: str, *, overwrite: bool) -> Path:
     """Returns the file that `save_statistics` writes for `path`.
 
-    `.npz` is added unless the name ends in .npz or .pkl, by which readers know the format; nothing
-    is taken off, so that `stats.ema0.999` becomes `stats.ema0.999.npz`.
+    `.npz` is appended unless the name ends in .npz or .pkl, by which readers know the format; no
+    suffix is removed, so that `stats.ema0.999` becomes `stats.ema0.999.npz`.
 
     Raises:
-        UserError: For an unknown format, a pickle's name for a format that is none, or a file
-            that is there, unless it may be overwritten.
+        UserError: For an unknown format, a pickle's name for a format that is not one, or an
+            existing file that must not be overwritten.
     """
     if form not in FORMATS:
         raise unknown_name("format of statistics", form, FORMATS)
@@ -136,28 +137,28 @@ def save_statistics(
     """Writes a reference in one of FORMATS; `edm` is a pickle where the path ends in .pkl.
 
     Args:
-        path: The file; `.npz` is added where it ends neither in .npz nor in .pkl.
-        reference: Its moments (and features) are written.
+        path: The file; `.npz` is appended where it ends neither in .npz nor in .pkl.
+        reference: The reference whose moments (and features) are written.
         form: The format.
-        images: uint8 (n, H, W, C), kept as `arr_0` by `adm`.
-        made_of: Data set, extractor and weights, kept by `compact`.
-        keep: Features that `compact` keeps.
+        images: Images to store as `arr_0` in an adm file, uint8 (n, H, W, C).
+        made_of: Data set, extractor and weights, stored in a compact file.
+        keep: Number of feature rows stored in a compact file.
 
     Returns:
-        The file that was written.
+        The path of the file.
 
     Raises:
-        UserError: For an unknown format, one that needs what the reference lacks, or a name that
-            belongs to another format.
+        UserError: For an unknown format, one that needs data which the reference lacks, or a name
+            that belongs to another format.
     """
-    written = statistics_path(path, form, overwrite=True)
-    sweep(written.parent)
-    _WRITERS[form](written, reference, images, made_of or {}, keep)
-    return written
+    target = statistics_path(path, form, overwrite=True)
+    sweep(target.parent)
+    _WRITERS[form](target, reference, images, made_of or {}, keep)
+    return target
 
 
 def _others(path: Path, headers: dict[str, ArrayHeader], count: int) -> Statistics:
-    """Statistics of another evaluator."""
+    """Reads the statistics of another evaluator."""
     names = set(headers)
     if not (names & {"mu", "arr_0", *_ACTIVATIONS}):
         raise UserError(
@@ -183,8 +184,8 @@ def _others(path: Path, headers: dict[str, ArrayHeader], count: int) -> Statisti
 def _own(path: Path, names: set[str]) -> Statistics:
     compact = "made_of" in names
     made_of = read_made_of(path) if compact else {}
-    held = load_reference(path)
-    reference = Reference(file_sha256(path), held.features, held.moments)
+    stored = load_reference(path)
+    reference = Reference(file_sha256(path), stored.features, stored.moments)
     return Statistics(reference, "compact" if compact else "cmbench", None, made_of)
 
 
@@ -193,13 +194,13 @@ def _pickled(path: Path, count: int) -> Statistics:
     count = checked_count(groups[""].get("num_images", count), path)
     spaces = {"pool": groups.get("fid", groups[""]), "fd_dinov2": groups.get("fd_dinov2", {})}
     moments = {
-        layer: _symmetric_moments(held["mu"], held["sigma"], count, path)
-        for layer, held in spaces.items()
-        if "mu" in held and "sigma" in held
+        layer: _symmetric_moments(arrays["mu"], arrays["sigma"], count, path)
+        for layer, arrays in spaces.items()
+        if "mu" in arrays and "sigma" in arrays
     }
     if not moments:
         raise UserError(f"{path} has no statistics", expected="a dictionary with mu and sigma")
-    dtypes = {f"{g}/{n}": str(a.dtype) for g, held in groups.items() for n, a in held.items()}
+    dtypes = {f"{g}/{n}": str(a.dtype) for g, arrays in groups.items() for n, a in arrays.items()}
     return Statistics(Reference(file_sha256(path), None, moments), "edm", None, {}, dtypes)
 
 
@@ -227,10 +228,10 @@ def _pairs(arrays: dict[str, np.ndarray], count: int, path: Path) -> dict[str, M
 def _symmetric_moments(
     mean: np.ndarray, covariance: np.ndarray, count: int, path: Path
 ) -> Moments:
-    """A file's mean and covariance in float64, symmetric to the last bit.
+    """Converts a file's mean and covariance to float64, symmetric to the last bit.
 
     Raises:
-        UserError: If they are not moments, or not symmetric.
+        UserError: If they are not moments, or the covariance is not symmetric.
     """
     check_moments(mean, covariance, path)
     mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
@@ -292,28 +293,28 @@ def _to_adm(path: Path, reference: Reference, images: np.ndarray | None, *_: Any
     arrays = {} if images is None else {"arr_0": images}
     for layer, (mean, covariance) in _PAIRS.items():
         if layer in reference.moments:
-            found = reference.moments[layer]
-            arrays[mean], arrays[covariance] = found.mean, found.covariance
+            moments = reference.moments[layer]
+            arrays[mean], arrays[covariance] = moments.mean, moments.covariance
     _pool(reference, path)
     _write(path, arrays | _count(reference, path))
 
 
 def _to_edm(path: Path, reference: Reference, *_: Any) -> None:
-    found = _pool(reference, path)
-    held: dict[str, np.ndarray] = {"mu": found.mean, "sigma": found.covariance}
+    moments = _pool(reference, path)
+    arrays: dict[str, np.ndarray] = {"mu": moments.mean, "sigma": moments.covariance}
     if path.suffix.lower() in _PICKLES:
-        write_pickled_arrays(path, {"fid": held}, found.count)
+        write_pickled_arrays(path, {"fid": arrays}, moments.count)
     else:
-        _write(path, held | _count(reference, path))
+        _write(path, arrays | _count(reference, path))
 
 
 def _to_clean_fid(path: Path, reference: Reference, *_: Any) -> None:
-    found = _pool(reference, path)
-    held: dict[str, np.ndarray] = {
-        "mu": found.mean.astype(np.float32),
-        "sigma": found.covariance,
+    moments = _pool(reference, path)
+    arrays: dict[str, np.ndarray] = {
+        "mu": moments.mean.astype(np.float32),
+        "sigma": moments.covariance,
     }
-    _write(path, held | _count(reference, path), compressed=True)
+    _write(path, arrays | _count(reference, path), compressed=True)
 
 
 def _to_score_sde(path: Path, reference: Reference, *_: Any) -> None:

@@ -1,6 +1,6 @@
-"""Inception as its authors froze it: `classify_image_graph_def.pb`, run by TensorFlow.
+"""The authors' frozen Inception graph, `classify_image_graph_def.pb`, run by TensorFlow.
 
-TTUR and ADM's evaluator (https://arxiv.org/abs/2105.05233) read from it `pool_3:0` (2048),
+TTUR and ADM's evaluator (https://arxiv.org/abs/2105.05233) read its tensors `pool_3:0` (2048),
 `mixed_6/conv:0` (first 7 channels, 17 x 17: 2023) and the weight of `softmax/logits/MatMul` (1008
 classes, no bias); the graph itself resizes to 299 (bilinear, corners at 0) and normalises.
 """
@@ -27,20 +27,19 @@ _WORKER = Path(__file__).with_name("frozen_graph_worker.py")
 
 
 class TensorFlowInception:
-    """The graph in a process of its own, for as long as the context is open.
+    """Runs the graph in a separate process for as long as the context is open.
 
     Args:
-        graph: The frozen graph; else `CMBENCH_INCEPTION_GRAPH`, else the asset.
-        python: A Python that has TensorFlow; else `CMBENCH_TENSORFLOW_PYTHON`, else this one.
+        graph: The frozen graph; by default `CMBENCH_INCEPTION_GRAPH`, else the asset.
+        python: A Python with TensorFlow; by default `CMBENCH_TENSORFLOW_PYTHON`, else this one.
 
     Raises:
-        Pending: If the graph or TensorFlow is not on this machine, with the command that helps.
+        Pending: If the graph or TensorFlow is missing on this machine, with the command to get it.
         UserError: If the file is not that graph.
     """
 
     def __init__(self, graph: Path | None = None, python: str | None = None) -> None:
-        given = graph or _named("CMBENCH_INCEPTION_GRAPH")
-        self.graph = given or asset_path(_ASSET)
+        self.graph = graph or _path_in("CMBENCH_INCEPTION_GRAPH") or asset_path(_ASSET)
         if not self.graph.is_file():
             raise UserError(f"the graph {self.graph} does not exist",
                             fix=f"cmbench assets fetch {_ASSET}")  # fmt: skip
@@ -70,10 +69,10 @@ class TensorFlowInception:
         self._stop()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Features of pixels (B, C, H, W), 1 or 3 channels: pool, logits and spatial, (B, d).
+        """Computes features of pixels (B, 1 or 3, H, W): pool, logits and spatial, (B, d) each.
 
         Raises:
-            CmbenchError: If TensorFlow's process ended.
+            CmbenchError: If TensorFlow's process has ended.
         """
         colour = np.repeat(pixels, 3, axis=1) if pixels.shape[1] == 1 else pixels
         batch = np.ascontiguousarray(colour.transpose(0, 2, 3, 1))
@@ -88,15 +87,15 @@ class TensorFlowInception:
         return {name: self._array(shape) for name, shape in shapes.items()}
 
     def _begin(self) -> None:
-        told = self._reply()
-        if told.get("error") in ("ModuleNotFoundError", "ImportError"):
+        reply = self._reply()
+        if reply.get("error") in ("ModuleNotFoundError", "ImportError"):
             raise Pending(
                 f"the backend needs tensorflow, which {self._python} does not have",
                 command="pip install 'cmbench[tensorflow]'",
             )
-        if "error" in told:
+        if "error" in reply:
             raise UserError(
-                f"{self.graph} is not the Inception graph of 2015: {told['text']}",
+                f"{self.graph} is not the Inception graph of 2015: {reply['text']}",
                 expected="classify_image_graph_def.pb with ExpandDims:0, pool_3:0, mixed_6/conv:0",
                 fix=f"cmbench assets fetch {_ASSET}",
             )
@@ -107,8 +106,8 @@ class TensorFlowInception:
         if not line:
             code = self._process.wait()
             raise CmbenchError(f"TensorFlow's process ended with exit code {code}")
-        told: dict[str, Any] = json.loads(line)
-        return told
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def _array(self, shape: list[int]) -> NDArray[np.float32]:
         assert self._process.stdout is not None
@@ -129,6 +128,6 @@ class TensorFlowInception:
             self._process.wait()
 
 
-def _named(variable: str) -> Path | None:
+def _path_in(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return user_path(value, where=variable) if value else None

@@ -1,10 +1,11 @@
-"""Runs the frozen Inception graph of 2015 in a process of its own: pixels in, features out.
+"""Runs the frozen Inception graph of 2015 in a separate process: pixels in, features out.
 
-    PYTHON _tensorflow_worker.py GRAPH < requests > replies
+    PYTHON frozen_graph_worker.py GRAPH < requests > replies
 
-Needs NumPy and TensorFlow alone, so that it can be another environment's Python; and TensorFlow
-crashes where torch was imported before it. A request is a line of JSON (the shape of a batch, N H
-W 3) and its bytes; a reply is a line of JSON (layer to shape, or an error) and float32 arrays.
+It needs only NumPy and TensorFlow, so that PYTHON can belong to another environment, and
+TensorFlow crashes if torch was imported before it. A request is a line of JSON (the shape of a
+batch, N H W 3) and its bytes; a reply is a line of JSON (layer to shape, or an error) and float32
+arrays.
 """
 
 import json
@@ -23,7 +24,7 @@ _INPUT, _POOL, _SPATIAL, _MATMUL = (
 
 
 def serve(graph: str, requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answers requests until there are no more."""
+    """Answers requests until the stream ends."""
     try:
         session, outputs, feed = _open(graph)
         weight = session.run(outputs[2].inputs[1])
@@ -41,7 +42,7 @@ def serve(graph: str, requests: BinaryIO, replies: BinaryIO) -> None:
         pool = pool.reshape(len(pixels), -1)
         layers = {
             "pool": pool,
-            "logits": pool @ weight,  # No bias, as the Inception score is defined.
+            "logits": pool @ weight,  # Without bias, as the Inception Score is defined.
             "spatial": spatial[..., :7].reshape(len(pixels), -1),
         }
         _tell(replies, {name: list(rows.shape) for name, rows in layers.items()})
@@ -76,7 +77,7 @@ def _tell(replies: BinaryIO, value: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    # What libraries print must not get among the replies.
+    # Output that libraries print must not mix with the replies.
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)
         serve(sys.argv[1], sys.stdin.buffer, answer)

@@ -1,4 +1,4 @@
-"""Pickled statistics (EDM2's .pkl): dictionaries of numbers and arrays, and nothing else is run.
+"""Pickled statistics (EDM2's .pkl), read without running code: dictionaries of arrays only.
 
 Such a file holds {"fid": {"mu", "sigma"}, "fd_dinov2": {...}, "num_images"}
 (https://arxiv.org/abs/2312.02696).
@@ -19,19 +19,19 @@ __all__ = ["read_pickled_arrays", "write_pickled_arrays"]
 
 
 def read_pickled_arrays(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays by group; the file's own top level is the group "".
+    """Reads arrays by group; the top level of the file is the group "".
 
     Raises:
-        UserError: If the file is missing, truncated, no dictionary, asks for anything but data,
-            or for more than its bytes justify.
+        UserError: If the file is missing, truncated or not a dictionary, or if it asks for
+            anything but data, or for more memory than its size justifies.
     """
     data = read_regular(path, "statistics file")
     with parsing(path, "a pickle of statistics"):
-        held = SafeUnpickler(io.BytesIO(data)).load()
-    if not isinstance(held, dict):
-        raise UserError(f"{path} holds a {type(held).__name__}", expected="a dictionary")
-    groups: dict[str, dict[str, np.ndarray]] = {"": _arrays_of(held)}
-    for name, value in held.items():
+        content = SafeUnpickler(io.BytesIO(data)).load()
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}", expected="a dictionary")
+    groups: dict[str, dict[str, np.ndarray]] = {"": _arrays_of(content)}
+    for name, value in content.items():
         if isinstance(value, dict):
             groups[str(name)] = _arrays_of(value)
     return groups
@@ -41,15 +41,15 @@ def write_pickled_arrays(path: Path, groups: dict[str, dict[str, np.ndarray]], c
     """Writes groups of arrays with the number of images behind them.
 
     Raises:
-        OSError: As the file system says; nothing is left behind.
+        OSError: If the file can't be written; no partial file remains.
     """
     with atomic_file(path) as file:
         pickle.dump({"num_images": count, **groups}, file, protocol=4)
 
 
-def _arrays_of(held: dict[Any, Any]) -> dict[str, np.ndarray]:
+def _arrays_of(content: dict[Any, Any]) -> dict[str, np.ndarray]:
     return {
         str(name): np.asarray(value)
-        for name, value in held.items()
+        for name, value in content.items()
         if isinstance(value, np.ndarray | int | float | np.generic)
     }

@@ -1,0 +1,1 @@
+"""The Inception Score: its value and error theory."""

@@ -1,0 +1,1 @@
+"""The kernel inception distance: its value and error theory."""
