@@ -379,14 +379,14 @@ def link_in_a_zip(root: Path) -> Path:
     return path
 
 
-@refuses("not a whole zip")
+@refuses("is a damaged zip")
 def cut_zip(root: Path) -> Path:
     path = _two(root)
     path.write_bytes(path.read_bytes()[:-30])
     return path
 
 
-@refuses("not a whole zip")
+@refuses("is a damaged zip")
 def text_named_zip(root: Path) -> Path:
     return put(root / "x.zip", b"<html>not found</html>")
 
@@ -1016,7 +1016,7 @@ def parquet_of_two_splits(root: Path) -> Path:
     return root
 
 
-@refuses("not a whole parquet")
+@refuses("is a damaged parquet")
 def cut_parquet(root: Path) -> Path:
     path = rows(root / "x.parquet", cells(10, 20))
     path.write_bytes(path.read_bytes()[:-20])
