@@ -291,14 +291,14 @@ def single_image(root: Path) -> Path:
     return put(root / "x.png", 10)
 
 
-@refuses("no regular file|no container")
+@refuses("regular file|known container")
 def pipe_named_zip(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     os.mkfifo(root / "x.zip")
     return root / "x.zip"
 
 
-@refuses("no container")
+@refuses("known container")
 def text_file(root: Path) -> Path:
     return put(root / "x.txt", b"words")
 
@@ -379,19 +379,19 @@ def link_in_a_zip(root: Path) -> Path:
     return path
 
 
-@refuses("not a whole zip")
+@refuses("is a damaged zip")
 def cut_zip(root: Path) -> Path:
     path = _two(root)
     path.write_bytes(path.read_bytes()[:-30])
     return path
 
 
-@refuses("not a whole zip")
+@refuses("is a damaged zip")
 def text_named_zip(root: Path) -> Path:
     return put(root / "x.zip", b"<html>not found</html>")
 
 
-@refuses("CRC|not a whole image|corrupt")
+@refuses("CRC|not an intact image|corrupt")
 def member_with_wrong_bytes(root: Path) -> Path:
     path = zipped(root, {"a.png": 10, "b.png": 20})
     data = bytearray(path.read_bytes())
@@ -560,17 +560,17 @@ def jfif(root: Path) -> Path:
     return one(root, coded(level(50)), ".jfif")  # The suffix is an image's, the format the bytes'.
 
 
-@refuses("page of text|not a whole image")
+@refuses("page of text|not an intact image")
 def page_named_png(root: Path) -> Path:
     return one(root, b"<!DOCTYPE html><html>404</html>")
 
 
-@refuses("Git LFS|not a whole image")
+@refuses("Git LFS|not an intact image")
 def pointer_named_png(root: Path) -> Path:
     return one(root, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
 
 
-@refuses("empty|not a whole image")
+@refuses("empty|not an intact image")
 def empty_file(root: Path) -> Path:
     return one(root, b"")
 
@@ -691,14 +691,14 @@ def wide_integers(root: Path) -> Path:
     return npz(root, arr_0=pixels().astype(np.int64))
 
 
-@refuses("not a whole|ends at image")
+@refuses("is a damaged|ends at image")
 def cut_npy(root: Path) -> Path:
     path = npy(root, pixels())
     path.write_bytes(path.read_bytes()[:-100])
     return path
 
 
-@refuses("not a whole")
+@refuses("is a damaged")
 def cut_npz(root: Path) -> Path:
     path = npz(root, arr_0=pixels())
     path.write_bytes(path.read_bytes()[:500])
@@ -718,17 +718,17 @@ def _headed(root: Path, shape: str) -> Path:
     return path
 
 
-@refuses("not a whole")
+@refuses("is a damaged")
 def header_of_terabytes(root: Path) -> Path:
     return _headed(root, "(4294967296, 8, 8, 3)")
 
 
-@refuses("not a whole|shape")
+@refuses("is a damaged|shape")
 def header_with_true(root: Path) -> Path:
     return _headed(root, "(True, 8, 8, 3)")
 
 
-@refuses("not a whole|shape")
+@refuses("is a damaged|shape")
 def header_below_zero(root: Path) -> Path:
     return _headed(root, "(-4, 8, 8, 3)")
 
@@ -1016,7 +1016,7 @@ def parquet_of_two_splits(root: Path) -> Path:
     return root
 
 
-@refuses("not a whole parquet")
+@refuses("is a damaged parquet")
 def cut_parquet(root: Path) -> Path:
     path = rows(root / "x.parquet", cells(10, 20))
     path.write_bytes(path.read_bytes()[:-20])

@@ -104,7 +104,7 @@ def test_faults_name_the_file(tmp_path, pixels):
         create("dataset", "images").open(tmp_path / "empty")
     whole = as_zip(tmp_path / "whole.zip", pixels).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a whole zip"):
+    with pytest.raises(UserError, match="is a damaged zip"):
         create("dataset", "images").open(tmp_path / "cut.zip")
     np.savez(tmp_path / "f.npz", arr_0=pixels.astype(np.float32))
     with pytest.raises(UserError, match="no uint8 images"):
