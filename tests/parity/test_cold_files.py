@@ -150,7 +150,10 @@ def test_the_schedule_of_the_authors_has_the_published_values():
         ({"step": 1, "model": {"a": torch.zeros(1)}}, "lacks averaged weights"),
         ([torch.zeros(1)], "not a checkpoint"),
         ({"ema": {"module.denoise_fn.conv_in.weight": torch.zeros(1)}}, "another architecture"),
-        ({"ema": {"denoise_fn.a.b": torch.zeros(1), "odd.b": torch.zeros(1)}}, "belongs neither to the"),
+        (
+            {"ema": {"denoise_fn.a.b": torch.zeros(1), "odd.b": torch.zeros(1)}},
+            "belongs neither to the",
+        ),
     ],
 )
 def test_other_files_are_refused(tmp_path, held, said):
