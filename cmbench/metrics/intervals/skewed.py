@@ -55,7 +55,12 @@ def skewness(terms: NDArray[np.float64], second: float) -> float:
 
 
 def tailed_interval(
-    value: float, error: float, terms: NDArray[np.float64], second: float
+    value: float,
+    error: float,
+    terms: NDArray[np.float64],
+    second: float,
+    *,
+    both_ways: bool = False,
 ) -> tuple[tuple[float, float], dict[str, float]]:
     """`skewed_interval`, widened where a few terms hold most of the variance.
 
@@ -64,6 +69,7 @@ def tailed_interval(
         error: Its standard error.
         terms: First-order terms, (N,), mean 0.
         second: Mean of psi(x) psi(x') phi(x, x').
+        both_ways: Whether rare images may lower the score as well as raise it.
 
     Returns:
         The interval, and `effective_images` where it was widened.
@@ -75,7 +81,7 @@ def tailed_interval(
         return (low, high), {}
     wider = _WIDER * (1 - few / enough)
     # The images that a set may lack pull the way that those pull which it has, or upwards.
-    if float((terms**3).sum()) < 0:
+    if both_ways or float((terms**3).sum()) < 0:
         low -= wider * (value - low)
     return (low, high + wider * (high - value)), {"effective_images": few}
 
