@@ -69,7 +69,7 @@ class KID(Metric):
             linear = float(terms.var(ddof=1) / len(rows))
             # Estimated terms count the variance of the second-order part twice.
             error = float(np.sqrt(max(linear - degenerate, degenerate / 2)))
-        interval, tail = tailed_interval(value, error, terms, second)
+        interval, tail = tailed_interval(value, error, terms, second, both_ways=True)
         return {"kid": Score(value, error, interval, len(rows), details | tail)}
 
     def version(self) -> int:

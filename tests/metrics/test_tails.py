@@ -109,3 +109,17 @@ def test_kid_s_terms_have_the_stated_variance():
     error = metric.scores(generated, reference)["kid"].error
     assert terms.std(ddof=1) / np.sqrt(200) == pytest.approx(error, rel=1e-12)
     assert (metric.version(), create("metric", "kid").version()) == (3, 2)
+
+
+def test_rare_images_that_pull_either_way_widen_both_ends():
+    rng = np.random.default_rng(1)
+    terms = np.append(rng.normal(size=499), 150.0)
+    terms -= terms.mean()
+    (low, high), _ = tailed_interval(3.0, 0.1, terms, 0.0)
+    (lower, same), _ = tailed_interval(3.0, 0.1, terms, 0.0, both_ways=True)
+    assert same == high
+    assert 3 - lower == pytest.approx((3 - low) * (high - 3) / (_plain_high(terms) - 3))
+
+
+def _plain_high(terms):
+    return skewed_interval(3.0, 0.1, skewness(terms, 0.0), len(terms))[1]

@@ -67,7 +67,12 @@ def skewness(terms: NDArray[np.float64], second: float) -> float:
 
 
 def tailed_interval(
-    value: float, error: float, terms: NDArray[np.float64], second: float
+    value: float,
+    error: float,
+    terms: NDArray[np.float64],
+    second: float,
+    *,
+    both_ways: bool = False,
 ) -> tuple[tuple[float, float], dict[str, float]]:
     """Returns `skewed_interval`, widened where a few terms carry most of the variance.
 
@@ -76,6 +81,7 @@ def tailed_interval(
         error: Its standard error.
         terms: First-order terms, (N,), mean 0.
         second: Mean of psi(x) psi(x') phi(x, x').
+        both_ways: Whether rare images may lower the score as well as raise it.
 
     Returns:
         The interval, and the detail `effective_images` where it was widened.
@@ -87,7 +93,7 @@ def tailed_interval(
         return (low, high), {}
     wider = _WIDER * (1 - few / enough)
     # Rare images missing from the set would pull as those present do; without skew, upwards.
-    if float((terms**3).sum()) < 0:
+    if both_ways or float((terms**3).sum()) < 0:
         low -= wider * (value - low)
     return (low, high + wider * (high - value)), {"effective_images": few}
 
