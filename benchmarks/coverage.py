@@ -1,4 +1,4 @@
-"""How often does each metric's 95% interval hold what it is an interval of?
+"""Coverage of each metric's 95% interval: how often it holds the value that it estimates.
 
     python benchmarks/coverage.py [--trials 400] [--count 300] [--cifar10 ZIP] [--only kid]
     python benchmarks/coverage.py --tails 16 [--only frechet_distance]
@@ -39,7 +39,7 @@ METRICS = {
 
 @dataclass
 class Population:
-    """What is drawn from, its reference, and its own moments (for the limit of the distance)."""
+    """A source of samples, its reference, and its own moments (for the limit of the distance)."""
 
     name: str
     draw: Draw
@@ -125,7 +125,7 @@ def cifar10_features(path: str, images: int) -> dict[str, np.ndarray]:
 def cifar10(layers: dict[str, np.ndarray]) -> Population:
     """CIFAR-10 in EfficientNet-Lite0's features: a quarter as reference, the rest to draw from.
 
-    With replacement, so that the rest is the whole population.
+    Draws are with replacement, so that the rest is the entire population.
     """
     images = len(layers["pool"])
     held = images // 4
@@ -143,7 +143,7 @@ def cifar10(layers: dict[str, np.ndarray]) -> Population:
 def measure(
     population: Population, count: int, trials: int, only: str | None
 ) -> dict[str, dict[str, float]]:
-    """By score: share of intervals that hold the truth, stated and true deviation, value."""
+    """Returns for each score the share of intervals that hold the truth, its errors and bias."""
     found: dict[str, list[tuple[float, float, float, float, float]]] = {}
     width = population.reference.features.layers["pool"].shape[1]
     # Below the width the bias is no multiple of 1 / n: `fd_infinity` is refused there.

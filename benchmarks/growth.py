@@ -1,10 +1,10 @@
-"""How planning, evaluations and memory grow, in one process.
+"""Growth of planning time, network evaluations and memory, measured in one process.
 
     python benchmarks/growth.py [--cells 1000,3000,10000] [--images 4000,8000,16000] [--plot STEM]
 
 Cells: seconds of CPU to read, plan, estimate and lay out a suite of fake models under 20 samplers
-each, and to report as many records (three scores, samples, 20 cells a label). NFE: evaluations an
-image of a sweep 1..K, shared and apart, as the planner counts them. Images: the peak of memory
+each, and to report as many records (three scores, samples, 20 cells per label). NFE: evaluations
+per image of a sweep 1..K, shared and apart, as the planner counts them. Images: the peak of memory
 above the start while a cell of that many is sampled in shards of 250 and its features taken
 (sampled every 5 ms), and while it is scored, for which the features of both sides are held:
 4 bytes * width * (generated + reference). Writes STEM.png and STEM.svg.
@@ -144,7 +144,7 @@ def made_up(i: int, chance: np.random.Generator) -> Record:
 
 
 def sweep(folder: Path, longest: int) -> tuple[float, float]:
-    """Evaluations an image of nested chains of 1..longest, shared and apart."""
+    """Evaluations per image of nested chains of 1..longest, shared and apart."""
     (folder / "models" / "fake" / "cards.yaml").write_text("c0:\n  config: {}\n")
     every = ", ".join(map(str, range(1, longest + 1)))
     plan = planned(folder, f"  - {{model: fake/c0, sampler: multistep_nested, nfe: [{every}]}}\n")

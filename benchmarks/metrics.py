@@ -64,7 +64,7 @@ Ways = dict[str, Callable[[], float]]
 def rows(chance: np.random.Generator, count: int, width: int, shift: float) -> np.ndarray:
     """Features (count, width) whose spectrum falls, at 0.5 plus a shift; one mixing for all.
 
-    A fifth of each one's variance is told by no other; of EfficientNet's a tenth and more.
+    The others don't explain a fifth of each feature's variance (EfficientNet's: a tenth or more).
     """
     mix = np.random.default_rng(1).standard_normal((width, width), np.float32)
     mix *= np.linspace(1, 0.05, width, dtype=np.float32) / width**0.5
@@ -90,7 +90,7 @@ def ours(name: str, score: str, own: dict, other: dict, kept: bool = False, **fi
 
 
 def distance(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
-    """Two means and covariances."""
+    """Frechet distance of two means and covariances."""
     from cleanfid.fid import frechet_distance as clean
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torch_fidelity.metric_fid import fid_statistics_to_metric
@@ -114,12 +114,12 @@ def distance(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
 
 
 def frechet(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
-    """From features."""
+    """Frechet distance from features."""
     return _from_features(given.images, given.width, chance)
 
 
 def few(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
-    """From features of fewer images than dimensions."""
+    """Frechet distance from features of fewer images than dimensions."""
     return _from_features(1000, given.width, chance)
 
 
@@ -181,7 +181,7 @@ def moments(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
 
 
 def kid(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
-    """All pairs, and the peers' subsets."""
+    """KID over all pairs, and over the peers' subsets."""
     from cleanfid.fid import kernel_distance
     from torch_fidelity.metric_kid import kid_features_to_metric
 
@@ -234,7 +234,7 @@ def density(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
 
 
 def inception_score(given: argparse.Namespace, chance: np.random.Generator) -> Ways:
-    """Of 50,000 rows of 1,008 logits, in torch-fidelity's permutation."""
+    """Inception Score of 50,000 rows of 1,008 logits, in torch-fidelity's permutation."""
     from torch_fidelity.metric_isc import isc_features_to_metric
 
     logits = chance.standard_normal((50_000, 1008), np.float32) * 2

@@ -1,11 +1,11 @@
-"""Which small network and optimiser learn CIFAR-10 best in equal seconds of CPU.
+"""Comparison of small networks and optimisers on CIFAR-10 in equal seconds of CPU.
 
     python benchmarks/networks.py --data PATH_OF_CIFAR10 [--seconds 60] [--only NAME ...]
 
-Each variant is an EDM trained from nothing by the project's own trainer, for as many images as it
-does in so many seconds of this process's CPU (its speed is measured first), the rate falling to
-zero over the second half. Told is EDM's loss of the averaged weights on 2,000 test images, at the
-same levels and noise for all: the lower, the better the teacher that the budget buys.
+Each variant is an EDM trained from scratch by the project's own trainer, for as many images as it
+processes in so many seconds of this process's CPU (its speed is measured first), the rate falling
+to zero over the second half. The table shows EDM's loss of the averaged weights on 2,000 test
+images, at the same levels and noise for all: the lower, the better the teacher for the budget.
 """
 
 import argparse

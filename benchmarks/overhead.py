@@ -1,14 +1,14 @@
-"""What a suite costs beyond the forward passes of its network and its extractor, in one process.
+"""Cost of a suite beyond the forward passes of its network and its extractor, in one process.
 
     python benchmarks/overhead.py [--images 96] [--rounds 3] [--threads 1] [--channels 96,192,256]
 
 A round runs a suite (plan, samples of several NFE, features, scores, records; then its report) in
 a new cache, and beside it the bare forward passes: the same network at the same batches as often
-as the suite calls it, the same extractor on as many images. Rounds are interleaved; told are the
-medians, in seconds of this process's CPU and of the clock, and their ratio. On a machine that does
-other work the clock tells little, and seconds of CPU depend on who shares the caches: the ratio to
-the forward passes inside the very run, timed where they happen, is the one to read. The parts tell
-where the rest goes.
+as the suite calls it, the same extractor on as many images. Rounds are interleaved; the table
+shows the medians, in seconds of this process's CPU and of the clock, and their ratio. On a machine
+that does other work the clock says little, and seconds of CPU depend on who shares the caches: the
+ratio to the forward passes inside the same run, timed where they happen, is the one to read. The
+parts show where the rest goes.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Spent(NamedTuple):
 
 
 def timed(work: Callable[[], object]) -> Spent:
-    """What a piece of work takes."""
+    """Measures the seconds that a piece of work takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Spent(time.perf_counter() - wall, time.process_time() - cpu)
@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def tell(given, net, whole, forwards, per_round, seen) -> None:
-    """The medians."""
+    """Prints the medians."""
     out = sys.stdout.write
     size = sum(p.numel() for p in net.parameters())
     rows = sum(n * times for n, times in seen.network.items())

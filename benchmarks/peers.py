@@ -11,8 +11,8 @@ three students of one teacher, trained in step, against three such loops. Leader
 a suite of three cells (NFE 1, 2, 4) with Frechet distance and KID, run in a new cache and
 reported, against a script that samples each cell alone and calls torch-fidelity for it with the
 same extractor, its reference cached after the first call; same images. Rounds are
-interleaved; told is the median ratio, peer / cmbench, of seconds of this process's CPU: above 1
-cmbench is faster.
+interleaved; printed is the median ratio, peer / cmbench, of seconds of this process's CPU: above
+1 cmbench is faster.
 """
 
 import argparse

@@ -12,7 +12,7 @@ Rows = np.ndarray
 
 
 def distance(mean: Rows, covariance: Rows, other_mean: Rows, other_covariance: Rows) -> float:
-    """By Cholesky's factor and the eigenvalues of a symmetric product."""
+    """Frechet distance by a Cholesky factor and the eigenvalues of a symmetric product."""
     s, t = torch.from_numpy(covariance), torch.from_numpy(other_covariance)
     factor = torch.linalg.cholesky(t)
     values = torch.linalg.eigvalsh(factor.T @ s @ factor)
@@ -22,7 +22,7 @@ def distance(mean: Rows, covariance: Rows, other_mean: Rows, other_covariance: R
 
 
 def few_distance(x: Rows, y: Rows) -> float:
-    """Of fewer rows than dimensions, by the Gram matrix of A B^T."""
+    """Frechet distance of fewer rows than dimensions, by the eigenvalues of (A B^T)(A B^T)^T."""
     a, b = x.astype(np.float64), y.astype(np.float64)
     gap = a.mean(0) - b.mean(0)
     a -= a.mean(0)
@@ -45,7 +45,7 @@ def moments(x: Rows) -> tuple[Rows, Rows]:
 
 
 def precision_recall(x: Rows, y: Rows, k: int = 3, block: int = 2000) -> tuple[float, float]:
-    """By blocks of float32 distances; of a symmetric matrix one triangle is multiplied."""
+    """Precision and recall by blocks of float32 distances, one triangle within x and within y."""
     a, b = torch.from_numpy(x), torch.from_numpy(y)
     own, other = _radii(a, k, block), _radii(b, k, block)
     inside, covered = torch.zeros(len(a), dtype=torch.bool), torch.zeros(len(b), dtype=torch.bool)
@@ -58,7 +58,7 @@ def precision_recall(x: Rows, y: Rows, k: int = 3, block: int = 2000) -> tuple[f
 
 
 def inception_score(logits: Rows, splits: int = 10, seed: int = 2020) -> float:
-    """Of the rows in torch-fidelity's order, a split's sums at a time."""
+    """Inception Score of the rows in torch-fidelity's order, one split at a time."""
     order = np.random.RandomState(seed).permutation(len(logits))
     scores = []
     for part in np.array_split(order, splits):

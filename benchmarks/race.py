@@ -21,7 +21,7 @@ FIRST = 250
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of all races: how many were wrong, samples drawn of those without a race, ranks settled."""
+    """Result of all races: the number wrong, and the shares of samples drawn and ranks settled."""
 
     wrong: int
     drawn: float
@@ -29,7 +29,7 @@ class Outcome:
 
 
 def is_wrong(rank: int, mean: float, means: np.ndarray) -> bool:
-    """Whether a rank (from 1) is none that the true means allow."""
+    """Returns whether the true means rule out a rank (from 1)."""
     return not 1 + int((means < mean).sum()) <= rank <= int((means <= mean).sum())
 
 

@@ -3,12 +3,12 @@
     python benchmarks/scheduler.py [--cells 100000] [--devices 1000] [--dispatch 0.001]
 
 A cell is a chain of three jobs: a shard of samples, its features, a score. Lengths of samplings
-are those of a results folder (`speed.json`, seconds an image times 500), drawn at random; features
-and scores take `--features` and `--score` seconds. The schedule is the engines' own; the clock is
-simulated. One driver hands jobs out one by one and spends `--dispatch` seconds on each (what Ray
-takes for a submission and its result), so that a large cluster may wait for it.
+are those of a results folder (`speed.json`, seconds per image times 500), drawn at random;
+features and scores take `--features` and `--score` seconds. The schedule is the engines' own; the
+clock is simulated. One driver hands jobs out one by one and spends `--dispatch` seconds on each
+(what Ray takes for a submission and its result), so that a large cluster may wait for it.
 
-Printed: CPU of the schedule itself a job, memory that jobs and schedule hold, the time that the
+Printed: CPU of the schedule itself per job, memory that jobs and schedule hold, the time that the
 cells take, the part of it in which devices work, and the longest wait of a free device.
 """
 
@@ -31,7 +31,14 @@ SHARD = 500
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a simulated run went; all in seconds of the simulated clock but `cpu`."""
+    """Result of a simulated run.
+
+    Args:
+        took: Seconds on the simulated clock.
+        busy: Share of the devices' time in which they work.
+        longest_wait: Seconds on the simulated clock that a free device waited at most.
+        cpu: Seconds of real CPU that the schedule took.
+    """
 
     took: float
     busy: float
@@ -40,7 +47,7 @@ class Outcome:
 
 
 def chains(cells: int) -> list[Job]:
-    """Three jobs a cell, with keys, needs and titles as a plan has them."""
+    """Three jobs per cell, with keys, needs and titles as a plan has them."""
     jobs = []
     for i in range(cells):
         sample = make_job("sample", {"cell": i}, title=f"sample model {i} [0:{SHARD}]")
@@ -98,7 +105,7 @@ def measured(folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """Prints one line a number of devices."""
+    """Prints one line per number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--devices", default="10,100,1000")

@@ -1,1 +1,1 @@
-"""What everything stands on: components, loading, randomness, digests, files, errors."""
+"""Foundations of all other packages: components, loading, randomness, digests, files, errors."""

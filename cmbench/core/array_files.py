@@ -24,7 +24,7 @@ _MOST_PACKED = 100
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What the header of an array says of it.
+    """Header of an array in a .npy or .npz file.
 
     Args:
         shape: The sizes of its axes.
@@ -139,7 +139,7 @@ def read_header(file: Any, name: str) -> ArrayHeader:
         name: Its name, for the error.
 
     Raises:
-        UserError: For a header that is too long, or sizes that are no whole numbers, 0 or more.
+        UserError: For a header that is too long, or sizes that are not integers of 0 or more.
         ValueError: If no array starts here.
     """
     major, _ = np.lib.format.read_magic(file)

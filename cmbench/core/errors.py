@@ -68,7 +68,7 @@ class Pending(CmbenchError):
 
     Args:
         reason: What is missing.
-        command: The command, or URL, that brings it.
+        command: The command that provides it, or the URL to download it from.
     """
 
     def __init__(self, reason: str, *, command: str) -> None:
@@ -95,7 +95,7 @@ _DISK = {
 
 
 def disk_error(error: OSError, *, place: str = "", then: str = "") -> UserError | None:
-    """What a full, read-only or closed disk, or an impossible path, is told as; else None.
+    """Returns the UserError for a full, read-only or closed disk or a bad path; else None.
 
     Args:
         error: What the system raised.

@@ -1,4 +1,4 @@
-"""Files written whole or not at all (temporary name, fsync, rename), and read with care.
+"""Files written atomically (temporary name, fsync, rename), and read with care.
 
 Whoever reads a file that cmbench did not write opens it by `regular_file` or `read_regular`, and
 parses it inside `parsing`, so that every fault of it is a UserError with its path.
@@ -73,7 +73,7 @@ def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
     """Refuses, before a long computation, a path that its result could not be written to.
 
     Args:
-        path: The file that will be written; the folder it lies in is made.
+        path: The file that will be written; its folder is created if it is missing.
         folder: Whether `path` itself is to be a folder.
 
     Raises:
@@ -274,7 +274,7 @@ def _printable(text: object) -> str:
 
 
 def _prefix(name: str) -> str:
-    """`.name.PID@HOST.`, the name cut so that the whole is no longer than a file system takes."""
+    """`.name.PID@HOST.`, the name cut so that no file system refuses the result as too long."""
     short = name.encode()[:100].decode(errors="ignore")
     return f".{short}.{os.getpid()}@{socket.gethostname()}."
 

@@ -1,4 +1,4 @@
-"""What the engine knows of a model: it makes images from seeded noise."""
+"""The engine's view of a model: a generator of images from seeded noise."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -1,7 +1,7 @@
-"""From kind and name to one file and its class: the name in YAML is the file's name.
+"""Finds a component's file and class by kind and name: the name in YAML is the file's name.
 
 No decorators and no registry: `ls` is the registry, only the file asked for is imported, and a
-broken plugin breaks only itself. Looked for, in this order: the working directory, the folders on
+broken plugin breaks only itself. Places searched, in order: the working directory, the folders on
 `CMBENCH_PATH`, installed packages (entry point group `cmbench.components`), what cmbench ships.
 A name is never a path, and nothing is loaded from results that are read (`without_folder`).
 """
@@ -203,7 +203,7 @@ def available(kind: str) -> list[Listing]:
 
 
 def _is_component(name: str) -> bool:
-    """Whether a file of this name defines a component: `base.py` and `_*.py` serve the others."""
+    """Returns whether a file so named defines a component; `base.py` and `_*.py` only help."""
     return is_name(name) and name != "base" and not name.startswith("_")
 
 

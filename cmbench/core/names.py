@@ -19,12 +19,12 @@ _ALLOWED = "at most 100 letters, digits, '_' and '-': a name, not a path"
 
 
 def is_name(text: Any) -> bool:
-    """Whether `text` can be a component's name: 1 to 100 ASCII letters, digits, `_` and `-`."""
+    """Returns whether `text` is 1 to 100 ASCII letters, digits, `_` or `-`: a component's name."""
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def is_key(text: Any) -> bool:
-    """Whether `text` is a store key: 64 lower-case hexadecimal digits."""
+    """Returns whether `text` is a store key: 64 lower-case hexadecimal digits."""
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
 
 

@@ -22,7 +22,7 @@ class EvaluationCounter:
         self._handles: list[Any] = []
 
     def per_image(self, images: int) -> float:
-        """Evaluations an image: an integer for every sampler of fixed length."""
+        """Evaluations per image: an integer for every sampler of fixed length."""
         return self.rows / images
 
     def __enter__(self) -> "EvaluationCounter":

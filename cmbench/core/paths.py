@@ -1,4 +1,4 @@
-"""Paths as users write them, and where cmbench keeps what is large and can be made again."""
+"""Paths as users write them, and the cache folder for large files that can be rebuilt."""
 
 import os
 from pathlib import Path

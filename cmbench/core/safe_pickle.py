@@ -211,7 +211,7 @@ class SafeUnpickler(pickle._Unpickler):
         return found
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global name.
+        """Returns the harmless stand-in for a global name.
 
         Raises:
             Refused: If it is not on the list.
@@ -225,7 +225,7 @@ class SafeUnpickler(pickle._Unpickler):
         """Refuses a part that is kept outside of the stream.
 
         Raises:
-            Refused: Always; the subclass for torch's files brings storages.
+            Refused: Always; the subclass for torch's files loads storages.
         """
         raise Refused("a reference to something outside of the stream")
 

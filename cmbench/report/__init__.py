@@ -1,1 +1,1 @@
-"""Reports made of records: tables, plots, HTML."""
+"""Reports built from records: tables, plots, HTML."""

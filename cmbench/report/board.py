@@ -48,14 +48,14 @@ class Column:
 
 
 class Entry(NamedTuple):
-    """What stands in one row and one column.
+    """Content of one row in one column.
 
     Args:
         score: The score; None where the row has none.
         text: Value and interval, `pending`, or a dash.
         best: Whether it can't be told from the best of its column, while others can.
         rank: The first and last rank that it may hold; None for decoys and without a score.
-        chosen: Out of how many it was chosen, in a few words; empty where nothing tells.
+        chosen: Out of how many it was chosen, in a few words; empty where that is unknown.
     """
 
     score: RowScore | None
@@ -113,7 +113,7 @@ class Board:
 
     @property
     def repeated(self) -> bool:
-        """Whether a row holds several seeds or trainings."""
+        """True if a row holds several seeds or trainings."""
         return any(len(row.records) > 1 for row in self.done)
 
     @cached_property
@@ -129,7 +129,7 @@ class Board:
 
     @cached_property
     def scores(self) -> dict[Column, list[RowScore | None]]:
-        """Each column from top to bottom: a place for every row."""
+        """Scores of each column from top to bottom, with a place for every row."""
         found: list[dict[tuple[str, str], RowScore]] = [{} for _ in self.done]
         for mine, record in zip(found, self.done, strict=True):
             for s in record.scores:
@@ -138,7 +138,7 @@ class Board:
 
     @cached_property
     def entries(self) -> list[list[Entry]]:
-        """What stands in each row of `done`, in the columns' order: every table draws from it."""
+        """Entries of each row of `done`, in the columns' order: every table draws from them."""
         rows: list[list[Entry]] = [[] for _ in self.done]
         chosen = {(d.cell, d.score): d.beside for d in self.disclosed}
         for column, scores in self.scores.items():
@@ -178,7 +178,11 @@ class Board:
         }
 
     def _beaten(self, column: Column) -> dict[str, tuple[int, float]]:
-        """By line, how few lines beat one of its cells at no more evaluations, and that cell."""
+        """Returns for each line its least beaten cell, as a pair.
+
+        The pair is the number of other lines that beat the cell at no more evaluations, and the
+        cell's score with the sign that makes lower better.
+        """
         sign = -1 if column.higher_is_better else 1
         scored = [
             (row.nfe or 0.0, sign * score.value, row.name)
@@ -224,7 +228,7 @@ class Board:
         return math.fsum(s.seconds_per_image for s in speeds) / len(speeds) if speeds else None
 
     def missing(self) -> list[tuple[str, str]]:
-        """What failed or waits, in words, each with the command that brings it (or none)."""
+        """Failed or pending cells and scores in words, each with the command to run (or none)."""
         cells = Counter(
             (f"{r.label} ({r.sampler.get('name', '')})", r.status, r.reason, r.command)
             for r in self.waiting
@@ -240,7 +244,7 @@ class Board:
 
 
 def read_board(folder: Path, tell: Tell = on_stderr) -> Board:
-    """Reads a suite's results folder; files that don't read are skipped and told.
+    """Reads a suite's results folder; unreadable files are skipped with a message.
 
     Raises:
         FileNotFoundError: If it holds no records.
@@ -282,6 +286,6 @@ def number(score: RowScore | ScoreRecord) -> str:
 
 
 def _skewed(value: float, interval: tuple[float, float]) -> bool:
-    """Whether one side of the interval is longer than the other by more than a quarter."""
+    """Returns whether one side of the interval is over a quarter longer than the other."""
     down, up = value - interval[0], interval[1] - value
     return max(down, up) > 1.25 * min(down, up)

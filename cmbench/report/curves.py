@@ -1,4 +1,4 @@
-"""Plots made of records: quality against each cost, precision and recall, losses.
+"""Plots of records: quality against each cost, precision and recall, losses.
 
 At most eight lines, each with a colour, marker and dash of its own, so that it reads without
 colour, and its name at its end; teachers in black; what authors printed as hollow marks; 95%
@@ -59,7 +59,7 @@ def _style() -> Iterator[None]:
 
 
 def quality_figure(board: Board, column: Column, *, against: str) -> Figure | None:
-    """One score against a cost, a line a method, each named where it ends; None without points.
+    """One score against a cost, one named line per method; None without points.
 
     Args:
         board: The rows.
@@ -153,7 +153,7 @@ def _reach(score: RowScore, side: int) -> float:
 
 
 def _end(points: list[Point]) -> tuple[float, float]:
-    """Where a line ends; one without a place on the log axis ends at the right edge (NaN)."""
+    """End point of a line; one without a place on the log axis ends at the right edge (NaN)."""
     x, _, score = points[-1]
     return (x if x > 0 else math.nan), score.value
 
@@ -222,7 +222,7 @@ def _plain_numbers(axis: Axis, base: int) -> None:
 
 
 def scatter_figure(board: Board) -> Figure | None:
-    """Precision against recall, a point a row with its NFE; None where there are none."""
+    """Precision against recall, one point per row with its NFE; None where there are none."""
     names = {c.name: c for c in board.columns}
     if not {"precision", "recall"} <= set(names):
         return None
@@ -284,7 +284,7 @@ def loss_figure(folder: Path) -> Figure | None:
 
 
 def _lay_out(figure: Figure, names: Iterable[str]) -> None:
-    """Once for all files, with room for the names at the right edge.
+    """Lays the figure out once for all files, with room for the names at the right edge.
 
     A figure with a layout of its own would do it anew for each file.
     """
@@ -294,7 +294,7 @@ def _lay_out(figure: Figure, names: Iterable[str]) -> None:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Writes plots/`name`.png (150 dpi) and .svg whole or not at all, without dates or versions.
+    """Writes plots/`name`.png (150 dpi) and .svg atomically, without dates or versions.
 
     Raises:
         UserError: If `plots` leads out of the folder.

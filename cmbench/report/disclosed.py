@@ -1,4 +1,4 @@
-"""Out of how many configurations a cell was chosen, as `cmbench disclose` counted them."""
+"""Counts, from `cmbench disclose`, of the configurations out of which a cell was chosen."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,13 +40,13 @@ class Disclosed(BaseModel):
 
     @property
     def beside(self) -> str:
-        """What stands beside the number itself: `best of 3, held-out seed`."""
+        """Text beside the number itself: `best of 3, held-out seed`."""
         told = f"best of {self.tried}" if self.tried > 1 else f"best of {self.searched} searched"
         return f"{told}, held-out seed" if self.held_out else told
 
     @property
     def seed(self) -> str:
-        """What the choice means for the number."""
+        """Text on the seed of the number: held out, or its own with the gain of the choice."""
         own = f"its own: {self.gain:.2g} standard errors too good, if all were equal"
         return "held out" if self.held_out else own
 

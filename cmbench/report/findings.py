@@ -44,7 +44,7 @@ def findings_markdown(judgements: Sequence[Judgement]) -> str:
 
 
 def spread(judgement: Judgement) -> str:
-    """What spread the hardest pair's errors hold, in words."""
+    """Names the spread that the errors of the hardest pair include."""
     pair = judgement.hardest
     if pair is None:
         return "–"

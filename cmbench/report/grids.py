@@ -162,7 +162,7 @@ def _images(folder: Path, row: Row, count: int, most: int) -> list[Image.Image]:
 
 
 def _spread(rows: list[Row]) -> list[Row]:
-    """At most `_MOST_CELLS` of the rows, the first and the last among them."""
+    """Returns at most `_MOST_CELLS` of the rows, the first and the last among them."""
     if len(rows) <= _MOST_CELLS:
         return rows
     last = len(rows) - 1
@@ -170,7 +170,7 @@ def _spread(rows: list[Row]) -> list[Row]:
 
 
 def _side(own: int) -> int:
-    """Pixels of a side on the sheet: small images by a whole factor, so that pixels stay even."""
+    """Pixels of a side on the sheet: small images by an integer factor, so pixels stay even."""
     return own * max(1, round(_TILE / own)) if own < _TILE else _TILE
 
 

@@ -1,4 +1,4 @@
-"""How rows and columns are called in every table."""
+"""Names of rows and headings of columns in every table."""
 
 from cmbench.report.board import Board, Column
 from cmbench.report.spread import repeats
@@ -37,7 +37,7 @@ def named_columns(board: Board) -> list[str]:
 
 
 def naming(board: Board, row: Row) -> list[str]:
-    """What stands below `named_columns`."""
+    """Values of a row below the headings of `named_columns`."""
     axes = [str(row.axes.get(key, "–")) for key in board.axes]
     return [row.label, *axes, nfe_text(row), *([repeats(row) or "–"] if board.repeated else [])]
 

@@ -24,10 +24,10 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 @dataclass(frozen=True)
 class _Run:
-    """What of a run tells which rows are its own.
+    """The features of a run by which its rows are recognised.
 
     Args:
-        parts: What stands in its labels between the placeholders; empty for any label.
+        parts: Text of its labels between the placeholders; empty for any label.
         axes: The values of its training axes, in their order.
     """
 
@@ -47,7 +47,7 @@ class Layout:
     runs: tuple[_Run, ...] = ()
 
     def place(self, row: Row) -> Place:
-        """Where the row's line stands: the run's place, and those of its values on the axes."""
+        """Position of the row's line: the run's place, and those of its values on the axes."""
         found = self._run_of(row)
         if found is None:
             return (len(self.runs),)
@@ -74,7 +74,7 @@ class Layout:
 def read_layout(folder: Path, tell: Tell = on_stderr) -> Layout:
     """Reads what reports need of a results folder's suite.yaml; a link to one is not followed.
 
-    A file that does not read is told and skipped: the numbers don't depend on it.
+    An unreadable file is skipped with a message: the numbers don't depend on it.
     """
     try:
         path = folder / "suite.yaml"
@@ -113,7 +113,7 @@ def _fits(run: _Run, row: Row) -> bool:
 
 
 def _is_label(text: str, parts: list[str]) -> bool:
-    """Whether the text holds the parts in their order, from its beginning to its end."""
+    """Returns whether the text holds the parts in their order, from its beginning to its end."""
     if len(parts) < 2:
         return not parts or text == parts[0]
     if not text.startswith(parts[0]):

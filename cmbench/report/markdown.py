@@ -44,7 +44,7 @@ def as_markdown(board: Board) -> str:
 
 
 def pivot_markdown(pivot: Pivot) -> str:
-    """The table of the field: a row a method, a column a number of evaluations."""
+    """The table of the field: one row per method, one column per number of evaluations."""
     heads = ["method", *pivot.heads, *pivot.cost_heads]
     lines = [_line(heads), "|---" + "|---:" * (len(heads) - 1) + "|"]
     group = ""

@@ -1,4 +1,4 @@
-"""What a report writes and reads inside its folder: no link leads either out of it."""
+"""Writing and reading inside a report's folder: no link leads either out of it."""
 
 import stat
 from pathlib import Path
@@ -29,7 +29,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def is_own(path: Path) -> bool:
-    """Whether this is a regular file, and no link: a link may lead to what is not to be shown."""
+    """Returns whether `path` is a regular file and no link, which may lead to private files."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):

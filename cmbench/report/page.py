@@ -1,4 +1,4 @@
-"""report.html: one file that needs no network, made of records.
+"""report.html: one file that needs no network, built from records.
 
 Its policy lets two scripts run, by their digests, and nothing be fetched: a name or a suite text
 that came with the records can't become code even if it got past the escaping.
@@ -90,7 +90,7 @@ def _policy(*scripts: str) -> Markup:
 
 
 class _Line(NamedTuple):
-    """What the table shows of a row."""
+    """One line of the table: a row with its scores, costs and repeats."""
 
     record: Row
     scores: list[tuple[Entry, str]]

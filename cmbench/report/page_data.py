@@ -1,4 +1,4 @@
-"""What report.html's plots are drawn from: plain numbers and texts, in the records' order."""
+"""Data of the plots in report.html: plain numbers and texts, in the records' order."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def column_names(board: Board) -> dict[Column, str]:
 
 
 def protocol_of(board: Board, column: Column) -> str:
-    """The column's whole protocol, readable, its fingerprint first."""
+    """The column's full protocol as readable text, its fingerprint first."""
     score = next(s for s in board.scores[column] if s is not None)
     text = json.dumps(score.protocol, indent=2, sort_keys=True)
     return f"fingerprint {column.fingerprint}\n{text}"

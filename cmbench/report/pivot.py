@@ -1,4 +1,4 @@
-"""The table of the field: a row a method, a column a number of evaluations, one score.
+"""The table of the field: one score, a row per method, a column per number of evaluations.
 
 Numbers of evaluations that two methods or more share are columns; a method's best at any other
 stands in a last column, with the number it took. What authors printed stands beside, in grey.
@@ -25,7 +25,7 @@ class PivotCell:
 
     Args:
         text: Value and interval; empty where there is none.
-        best: Whether no other of its column is surely better, while others can be told worse.
+        best: Whether no other of its column is surely better, while some are surely worse.
         published: What authors printed for it; empty where nothing is comparable.
         value: The number; None where there is none.
     """
@@ -67,7 +67,7 @@ class Pivot:
 
     @property
     def note(self) -> str:
-        """What the table's marks say, for the marks that it has."""
+        """Explanation of the marks that the table has."""
         cells = [cell for line in self.lines for cell in line.cells]
         told = [
             "Value ± half of the 95% interval.",
@@ -154,7 +154,7 @@ class Pivot:
 
     @cached_property
     def _costs(self) -> dict[str, dict[str, str]]:
-        """By heading and line: what is the same at every number of evaluations."""
+        """Costs by heading and line that are the same at every number of evaluations."""
         found: dict[str, dict[str, str]] = {"M parameters": {}, "training, M passes": {}}
         for name, spent in self._scored.items():
             record = next(iter(spent.values()))[0].first

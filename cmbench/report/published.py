@@ -1,10 +1,10 @@
-"""What authors printed beside what was measured, where the two are of the same thing.
+"""Published numbers beside measured ones, where the two are of the same thing.
 
 A published FID is a Frechet distance in Inception's features over 50,000 images, of the authors'
 own weights. It stands beside a measured number of the same score and number of evaluations only if
 that one has as many images, the same weights of the extractor, the training split as reference and
 the authors' weights; where not, the report says which differs. Published numbers come without an
-error: the difference is told in standard errors of the measured one.
+error: the difference is given in standard errors of the measured one.
 """
 
 import re
@@ -49,7 +49,7 @@ class Beside:
 
     @cached_property
     def why_not(self) -> str:
-        """Why the two are not to be compared; empty where they are."""
+        """The reason not to compare the two; empty where they are comparable."""
         return _why_not(self.record, self.score)
 
     @property
@@ -82,7 +82,7 @@ def beside(row: Row, score: RowScore) -> list[Beside]:
 
 
 def published_of(printed: Iterable[PublishedScore], score: RowScore) -> list[PublishedScore]:
-    """Those of the published numbers that are of this score, at any number of evaluations."""
+    """The published numbers that are of this score, at any number of evaluations."""
     given = list(printed)
     name = _metric(score) if given else ""
     return [p for p in given if _plain(p.metric) == name]
@@ -102,7 +102,7 @@ class Printed:
 
 
 def published_waiting(records: Iterable[Record]) -> list[Printed]:
-    """What authors printed for the models of these waiting records, each number once."""
+    """Published numbers for the models of these waiting records, each number once."""
     found = {(r.model, p.metric, p.nfe, p.source): Printed(r.model, p)
              for r in records for p in r.published}  # fmt: skip
     return [found[key] for key in sorted(found)]
@@ -145,7 +145,7 @@ def _is_inception(score: RowScore) -> bool:
 
 
 def _metric(score: RowScore) -> str:
-    """What authors call the score: `fid`, `inception_score`; in other features, its title."""
+    """Authors' name of the score: `fid`, `inception_score`; in other features, its title."""
     if _is_inception(score):
         return _OF_INCEPTION.get(score.name, _plain(score.name))
     # Authors' plain names mean Inception's features; other spaces are told by their own title.

@@ -30,7 +30,7 @@ def rank_text(board: Board) -> str:
 
 
 def decoy_lines(board: Board) -> str:
-    """For each score the floor of real images, and the decoys that it ranks above models."""
+    """Lists for each score the floor of real images, and the decoys ranked above models."""
     lines = []
     for column, scores in board.scores.items():
         paired = [(r, s) for r, s in zip(board.done, scores, strict=True) if s is not None]

@@ -51,7 +51,7 @@ def serve(folder: Path, port: int, started: Callable[[str], None]) -> NoReturn:
     Args:
         folder: What is served; its index.html is the entrance.
         port: 0 takes a free one.
-        started: Is told the URL once connections are taken.
+        started: Called with the URL once connections are accepted.
 
     Raises:
         UserError: If the port is taken or may not be had.

@@ -1,4 +1,4 @@
-"""What a row's interval holds, in words: the sampling alone, or seeds and trainings too."""
+"""The spread in a row's interval, in words: sampling alone, or seeds and trainings too."""
 
 from cmbench.stats.rows import Row
 
@@ -12,7 +12,7 @@ def repeats(row: Row) -> str:
 
 
 def spread_of(row: Row) -> str:
-    """What the interval holds: `sampling`, `sampling over 5 seeds`, `3 trainings`."""
+    """The spread in the interval: `sampling`, `sampling over 5 seeds`, `spread of 3 trainings`."""
     if row.trainings > 1:
         return f"spread of {row.trainings} trainings"
     return f"sampling over {len(row.seeds)} seeds" if len(row.seeds) > 1 else "sampling"

@@ -25,7 +25,7 @@ _CSV = (
 
 
 def as_csv(board: Board) -> str:
-    """One line a row and score, with everything a spreadsheet may want."""
+    """One line per row and score, with everything a spreadsheet may want."""
     axes = sorted({key for record in board.records for key in record.axes})
     rows = csv_rows(board)
     return _written([*_CSV, *(f"axis {key}" for key in axes)], rows)

@@ -1,4 +1,4 @@
-"""Whether a report still stands for what its folder holds, so that it need not be made again."""
+"""The stamp of a report, by which one that still matches its folder is not rewritten."""
 
 import hashlib
 import re
@@ -17,12 +17,12 @@ _HEAD = 2000
 
 
 def stamp_of(folder: Path, tables: dict[str, str]) -> str:
-    """SHA-256 of all that a report is made of: the folder's files, this code, its tables."""
+    """SHA-256 of all that a report depends on: the folder's files, this code, its tables."""
     return _stamp(folder, {name: text.encode() for name, text in tables.items()})
 
 
 def is_current(folder: Path) -> bool:
-    """Whether the report was made of the files as they are, by this code, and is whole."""
+    """Returns whether the report is complete and was built from these files by this code."""
     page = folder / "report.html"
     if not is_own(page):
         return False
@@ -35,7 +35,7 @@ def is_current(folder: Path) -> bool:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the pictures are there: plots, and the sheet where there are samples."""
+    """Returns whether the pictures exist: plots, and the sheet where there are samples."""
     sheet = is_own(folder / "samples.png") or not any(folder.glob("samples/*.png"))
     return sheet and any(folder.glob("plots/*.png"))
 

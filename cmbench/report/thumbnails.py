@@ -30,7 +30,7 @@ def samples_of(folder: Path, row: Row) -> Path | None:
 def first_images(path: Path, count: int, most: int) -> list[Image.Image]:
     """The first images of a sheet, at most `count`, no side longer than `most` pixels.
 
-    A sheet that does not read gives none, and is told on standard error.
+    An unreadable sheet gives none, with a message on standard error.
     """
     try:
         with Image.open(path, formats=["PNG"]) as sheet:

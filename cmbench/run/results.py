@@ -33,7 +33,7 @@ from cmbench.suite.planner import Cell, Plan
 __all__ = ["ResultsWriter", "foreign_cells", "foreign_line", "speeds_locked"]
 
 _SET_ASIDE = "set_aside"
-"""Where finished cells lie that the suite no longer plans."""
+"""Folder of the finished cells that the suite no longer plans."""
 _LOCK = ".speed.lock"
 
 
@@ -46,7 +46,7 @@ class ResultsWriter:
         self.speeds: dict[str, Speed] = {}
 
     def open(self) -> None:
-        """Makes the folder; sets cells aside that the suite lost, and brings back those it has.
+        """Creates the folder, sets aside cells that the suite dropped and restores returned ones.
 
         Raises:
             UserError: If a newer cmbench wrote a record that this run would overwrite.
@@ -65,7 +65,7 @@ class ResultsWriter:
             self.speeds = dict(speeds)
 
     def settle(self, cell: Cell) -> str:
-        """Brings one cell to its record; returns done, cached, failed or pending."""
+        """Computes one cell and writes its record; returns done, cached, failed or pending."""
         if cell.pending is not None:
             reason, command = cell.pending.reason, cell.pending.command
             self._write(planned_record(self.plan, cell, "pending", reason=reason, command=command))
@@ -87,7 +87,7 @@ class ResultsWriter:
         return "done"
 
     def close(self, started: str) -> None:
-        """Writes what the run leaves beside the records: provenance."""
+        """Writes the run's provenance beside the records."""
         if not (self.folder / "records").is_dir():
             return
         commit, dirty = git_state(Path(__file__).parent)
@@ -220,7 +220,7 @@ def foreign_cells(plan: Plan, folder: Path) -> list[Record]:
 
 
 def foreign_line(plan: Plan, folder: Path, count: int, verb: str) -> str:
-    """What is said of finished cells of another suite, or of another text of this one."""
+    """Message on finished cells of another suite, or of another version of this one."""
     last = read_provenance(folder, tell=lambda line: None)
     written = f" (last written by `{last.command}`)" if last else ""
     return (

@@ -170,7 +170,7 @@ def _of_trainings(within: float, between: float, n: int) -> tuple[float, float]:
 
 
 def _sides(found: Sequence[Estimate], reach: float, plain: float) -> Interval:
-    """How far the interval reaches down and up, `plain` being the reach of the errors alone."""
+    """Reach of the interval down and up, where `plain` is the reach of the errors alone."""
     spans = [one.interval for one in found]
     if plain == 0 or None in spans:
         return reach, reach

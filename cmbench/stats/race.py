@@ -101,7 +101,7 @@ class Race:
     def _ahead_of(
         self, one: str, values: Mapping[str, float], terms: Mapping[str, NDArray[np.float64]]
     ) -> tuple[int, int]:
-        """How many open entries one is surely better than, and how many surely better than it."""
+        """Counts the open entries that are surely worse than one, and those surely better."""
         better = worse = 0
         for other in self.open:
             if other == one:

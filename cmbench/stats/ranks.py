@@ -61,9 +61,9 @@ def _tail(entries: int) -> float:
 def _beaten(
     v: NDArray[np.float64], e: NDArray[np.float64], z: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many others each entry, in rising order, lies above and below beyond the error.
+    """Counts the entries that lie below and above each of the rising `v` by more than the error.
 
-    Far below all are beaten: only entries within reach of the largest error are compared.
+    Far below, all count: only entries within reach of the largest error are compared.
     """
     largest = float(np.nanmax(e)) if np.isfinite(e).any() else 0.0
     # A hair more than the reach: what lies beyond is beaten whatever the rounding.

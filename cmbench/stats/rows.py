@@ -3,7 +3,7 @@
 Two records are repeats of each other if they have one label, family, sampler, number of
 evaluations and count of images, the same axes but for a training's `seed`, and recipes that are
 equal but for name and seed. No two of them may share both the seed of the images and that of the
-training: what can't be told apart so stays apart.
+training: if two do, every record stays a row of its own.
 """
 
 import json
@@ -63,7 +63,7 @@ class RowScore:
 
     @property
     def title(self) -> str:
-        """How tables call it."""
+        """Title of the score in tables."""
         return self.first.title
 
     @property
@@ -73,7 +73,7 @@ class RowScore:
 
     @property
     def higher_is_better(self) -> bool:
-        """Direction."""
+        """True if a higher value is better."""
         return self.first.higher_is_better
 
     @property
@@ -83,13 +83,13 @@ class RowScore:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the fingerprint is the hash of."""
+        """Protocol of the score, whose hash is the fingerprint."""
         return self.first.protocol
 
 
 @dataclass(frozen=True)
 class Row:
-    """The records of one row, by training and seed; what they share is told by the first.
+    """The records of one row, by training and seed; the first stands for what they share.
 
     Args:
         apart: The axes that tell its line from others of the same label, as `rho=5`; else empty.
@@ -196,7 +196,7 @@ class Row:
 
 
 def training_seed(record: Record) -> int | None:
-    """The seed that the record's network was trained from; None where nothing tells."""
+    """The seed that the record's network was trained from; None where it is unknown."""
     told = record.training.seed if record.training else None
     axis = record.axes.get(TRAINING_SEED)
     return told if told is not None else axis if isinstance(axis, int) else None
@@ -244,7 +244,7 @@ def _order(seed: int | None) -> int:
 
 
 def _line(record: Record) -> Hashable:
-    """What two records of one row share."""
+    """Key that all records of one row share."""
     axes = {k: v for k, v in record.axes.items() if k != TRAINING_SEED}
     training = record.training
     recipe = training and (training.recipe_digest_without_seed or training.recipe_digest)

@@ -1,4 +1,4 @@
-"""What choosing the best of several does to a number, and when it does nothing.
+"""Bias of a number that was chosen as the best of several, and when there is none.
 
 The least of k scores that differ by noise alone is too low by c_k standard errors, c_k the
 expected largest of k standard normal draws (c_1 = 0, c_2 = 0.56, c_10 = 1.54, c_100 = 2.51).

@@ -1,1 +1,1 @@
-"""Suites: the YAML specification and the plan made of it."""
+"""Suites: the YAML specification and the plan built from it."""

@@ -1,4 +1,4 @@
-"""What a suite asks, held against what its plan holds: refused before anything runs."""
+"""Checks of a suite against its plan: a mismatch is refused before anything runs."""
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import create

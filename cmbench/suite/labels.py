@@ -1,4 +1,4 @@
-"""What names a suite's cells: the values of its axes, labels made of them, and claims about both.
+"""Names of a suite's cells: values of its axes, labels built from them, claims about both.
 
 Two cells must differ in label, axes, number of evaluations or seed, or a table would show two rows
 that nobody can tell apart; only trainings of one recipe from several seeds may share all four.
@@ -180,7 +180,7 @@ def _sampler(cell: Cell) -> dict[str, Any]:
 
 
 def _repeats(one: Cell, other: Cell) -> bool:
-    """Whether two networks are trainings of one recipe from different seeds."""
+    """Returns whether the networks of two cells train one recipe from different seeds."""
     mine = one.network.recipe if one.network else None
     theirs = other.network.recipe if other.network else None
     if mine is None or theirs is None or mine.seed == theirs.seed:

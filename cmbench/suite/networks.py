@@ -1,4 +1,4 @@
-"""Where a cell's network comes from: a card's weights, a file, or a recipe trained for it."""
+"""Source of a cell's network: a card's weights, a file, or a recipe trained for it."""
 
 from dataclasses import dataclass
 from math import prod
@@ -96,7 +96,7 @@ class DataLookup:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a plan needs of a data set, without its pixels."""
+    """Facts of a data set that a plan needs, without its pixels."""
 
     fingerprint: str
     count: int

@@ -1,4 +1,4 @@
-"""What a plan holds: cells, the scores planned for each, and the jobs behind them."""
+"""Contents of a plan: cells, the scores planned for each, and the jobs behind them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +44,7 @@ class Cell:
     Args:
         identity: What `id` is the hash of.
         shards: Sampling jobs in order of their images.
-        pending: Why the whole cell waits, if it does.
+        pending: Why the cell with all its scores waits, if it does.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""From a suite to a plan: cells, and the DAG of content-addressed jobs behind them.
+"""Turns a suite into a plan: cells, and the DAG of content-addressed jobs behind them.
 
 Nothing is computed here but keys: names, parameters, files and impossible step counts are refused
-before any network runs. What can't be had now makes its cells wait, with the command that helps.
+before any network runs. Cells wait for what is not available yet, with the command that helps.
 """
 
 from dataclasses import replace
@@ -216,7 +216,7 @@ def _cell(
 def _identity(
     suite: Suite, network: dict[str, Any], sampler: Sampler, seed: int
 ) -> dict[str, Any]:
-    """What a cell's id is the hash of; `network` says which network, or which card waits."""
+    """Identity of a cell, whose hash is its id; `network` is the network's or waiting card's."""
     return {
         **network,
         "sampler": sampler.spec(),

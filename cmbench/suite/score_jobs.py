@@ -66,7 +66,7 @@ def protocol(
     images: int,
     quantisation: str,
 ) -> dict[str, Any]:
-    """What the fingerprint of a number is the hash of.
+    """Returns the protocol of a number, whose hash is its fingerprint.
 
     Args:
         metric: The metric with its parameters.

@@ -1,4 +1,4 @@
-"""Network calls that several samplings begin with, made once.
+"""Network calls that several samplings begin with, computed once.
 
 A sampler names those beginnings (`Sampler.prefixes`) as samplers of their own. Where two cells of
 one network and seed begin alike, a job of kind `prefix` keeps the network's outputs of each shard,
@@ -37,7 +37,7 @@ class _Beginning:
 
     @property
     def branches(self) -> bool:
-        """Whether what is kept here serves more than one."""
+        """True if the calls kept here serve more than one continuation."""
         return self.sampler is not None and len(self.longer) + len(self.members) > 1
 
 
@@ -133,7 +133,7 @@ def _members(place: _Beginning) -> Iterator["Cell"]:
 
 
 def _length(chain: Sequence[Job]) -> int:
-    """Evaluations an image up to the end of a chain."""
+    """Evaluations per image up to the end of a chain."""
     return sum(round(kept.cost.evaluations) // int(kept.spec["count"]) for kept in chain)
 
 

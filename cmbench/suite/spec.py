@@ -67,12 +67,12 @@ class _Entry(BaseModel):
 
 
 class Images(_Entry):
-    """How many images a cell is judged by, and from which seeds.
+    """Number and seeds of the images that a cell is judged by.
 
     Args:
         count: Generated images per cell.
         seeds: Each seed is a cell of its own; reports show them as one row.
-        shard: Images a job makes before it is saved: what a kill can lose at most.
+        shard: Images that a job samples before it saves them: the most that a kill can lose.
     """
 
     count: int = Field(ge=2, le=10_000_000)
@@ -92,12 +92,12 @@ class Images(_Entry):
 
 
 class ReferenceEntry(_Entry):
-    """What generated images are compared with.
+    """The reference images that generated images are compared with.
 
     Args:
         dataset: Another data set than the suite's (a held-out split).
         count: The first so many images; all of them by default.
-        files: Extractor name to a file of statistics made by `cmbench stats build`, relative to
+        files: Extractor name to a file of statistics written by `cmbench stats build`, relative to
             the suite: scores in that extractor's features then don't need the data set.
     """
 
