@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -31,10 +32,12 @@ class FrechetInfinity(Metric):
     least: ClassVar[int] = 4
     shards: int = Field(20, ge=2, le=10_000, description="shards left out one at a time")
 
+    @override
     def fewest(self) -> int:
         """Two in each shard."""
         return 2 * self.shards
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The corrected distance; details: plain distance, shards.
 

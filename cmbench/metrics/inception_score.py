@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import xlogy
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -58,10 +59,12 @@ class InceptionScore(Metric):
     splits: int = Field(10, ge=1, le=10_000, description="parts whose scores are averaged")
     seed: int = Field(2020, ge=0, lt=2**32, description="of the permutation that makes the parts")
 
+    @override
     def fewest(self) -> int:
         """Two in each split."""
         return 2 * self.splits
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The score; details: splits, split_deviation (over splits, not an error), one_split.
 
@@ -88,6 +91,7 @@ class InceptionScore(Metric):
         rows = self._rows(generated)
         return _known(np.mean([_Part.of(rows, i).score() for i in self._parts(len(rows))]))
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

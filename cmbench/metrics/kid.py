@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
+from typing_extensions import override
 
 from cmbench.metrics._range import largest
 from cmbench.metrics._rows import feature_rows, reference_rows
@@ -47,14 +48,17 @@ class KID(Metric):
     subset_size: int = Field(1000, ge=2, le=10_000_000, description="rows of each set in a subset")
     seed: int = Field(2020, ge=0, lt=2**32, description="of the draw of subsets")
 
+    @override
     def fewest(self) -> int:
         """A subset's, where there are subsets."""
         return self.subset_size if self.subsets else self.least
 
+    @override
     def fewest_reference(self) -> int:
         """A subset's, where there are subsets."""
         return self.subset_size if self.subsets else 2
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The value with a U-statistic error; details: subset_deviation where there are subsets.
 
@@ -78,10 +82,12 @@ class KID(Metric):
         interval, tail = tailed_interval(value, error, terms, second)
         return {"kid": Score(value, error, interval, len(rows), details | tail)}
 
+    @override
     def version(self) -> int:
         """Later for subsets: their error was that of all pairs."""
         return self.revision + (self.subsets > 0)
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

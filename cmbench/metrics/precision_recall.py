@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics.base import Features, Metric, Reference, Score
@@ -42,14 +43,17 @@ class PrecisionRecall(Metric):
         "exact", description="exact: float32 products, ties in float64; adm: float16 throughout"
     )
 
+    @override
     def fewest(self) -> int:
         """One more than a ball has neighbours."""
         return self.k + 1
 
+    @override
     def fewest_reference(self) -> int:
         """One more than a ball has neighbours."""
         return self.k + 1
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Precision (probes: generated rows) and recall (probes: reference rows)."""
         found = self._hits(generated, reference)
@@ -61,6 +65,7 @@ class PrecisionRecall(Metric):
             "recall": reached_score(found.covered, variance, count=n, details=details),
         }
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:
