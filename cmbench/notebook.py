@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
+from typing_extensions import override
 
 from cmbench.cards.cards import PlacedCard, find_card
 from cmbench.cards.open import open_card, open_module
@@ -89,6 +90,7 @@ class LoadedModel:
     def __init__(self, placed: PlacedCard, module: nn.Module, device: torch.device) -> None:
         self.placed, self.module, self.device = placed, module, device
 
+    @override
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.module.parameters())
         return f"LoadedModel({self.placed.full_name}, {count:,} parameters, {self.device})"

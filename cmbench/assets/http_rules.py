@@ -5,6 +5,8 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from typing_extensions import override
+
 from cmbench.core.errors import UserError
 
 __all__ = ["checked_url", "status_words", "url_opener", "whole_number"]
@@ -53,6 +55,7 @@ def status_words(code: int) -> str:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    @override
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:

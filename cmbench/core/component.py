@@ -4,6 +4,7 @@ import math
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
+from typing_extensions import override
 
 __all__ = ["Component"]
 
@@ -24,6 +25,7 @@ class Component(BaseModel):
     transport: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how the work is done, not its numbers: batch sizes, paths, devices."""
 
+    @override
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 __all__ = ["LABEL_DRAW", "Noise", "ReplayNoise"]
 
@@ -81,6 +82,7 @@ class ReplayNoise(Noise):
         super().__init__(0, range(len(first)), tuple(first.shape[1:]), first.device, dtype)
         self.draws = list(draws)
 
+    @override
     def normal(self, draw: int) -> Tensor:
         """The recorded draw number `draw`, cast to this stream's type."""
         return self.draws[draw].to(self.device, self.dtype)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 
@@ -166,6 +167,7 @@ class _Operations(dict[int, Callable[..., None]]):
 
     left = _MOST_OPERATIONS
 
+    @override
     def __getitem__(self, code: int) -> Callable[..., None]:
         self.left -= 1
         if self.left < 0:
@@ -199,6 +201,7 @@ class SafeUnpickler(pickle._Unpickler):
         self._room = 4 * self._length + (1 << 20)
         vars(self)["dispatch"] = _Operations(self.dispatch)
 
+    @override
     def load(self) -> Any:
         """Reads the stream's next pickle.
 
@@ -210,6 +213,7 @@ class SafeUnpickler(pickle._Unpickler):
         _measure(found, 0, {})
         return found
 
+    @override
     def find_class(self, module: str, name: str) -> Any:
         """Returns the harmless stand-in for a global name.
 
@@ -221,6 +225,7 @@ class SafeUnpickler(pickle._Unpickler):
             raise Refused(f"the file asks for {full[:200]!r}")
         return self._allowed[full]
 
+    @override
     def persistent_load(self, pid: Any) -> Any:
         """Refuses a part that is kept outside of the stream.
 

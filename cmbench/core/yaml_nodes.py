@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from cmbench.core.errors import UserError, brief
 
@@ -31,6 +32,7 @@ class _Loader(yaml.SafeLoader):
 
     level = 0
 
+    @override
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.level += 1
         if self.level > _DEEPEST:

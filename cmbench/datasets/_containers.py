@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from typing_extensions import override
+
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.text import printable
 from cmbench.datasets._array_files import ArrayFile, ExpectedShape
@@ -35,9 +37,11 @@ class _Arrays(Container):
     def __init__(self, path: Path, expected: ExpectedShape) -> None:
         self.path, self._file = path, ArrayFile(path, expected)
 
+    @override
     def __len__(self) -> int:
         return len(self._file)
 
+    @override
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
         """Yields the images unchanged; arrays are neither converted nor resized.
 
@@ -62,10 +66,12 @@ class _Arrays(Container):
                 yield Image(f"image {index}", pixels)
                 index += 1
 
+    @override
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yields the shape of the array once: all images share it."""
         yield "image 0", self._file.shape
 
+    @override
     def labels(self) -> Labels | None:
         """Returns the labels stored with the images in an .npz."""
         return self._file.labels()
@@ -77,15 +83,18 @@ class _Parquet(Container):
     def __init__(self, path: Path, files: list[Path], ignored: int) -> None:
         self.path, self.ignored, self._files = path, ignored, ParquetFiles(files)
 
+    @override
     def __len__(self) -> int:
         return len(self._files)
 
+    @override
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
         """Yields the images of the rows."""
         for name, data in self._files.members():
             bad = data if isinstance(data, BadImage) else None
             yield Image(name, bad or decode(name, data, channels=channels, fit=fit))  # type: ignore[arg-type]
 
+    @override
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yields the shapes of the rows that have an image's header."""
         for name, data in self._files.members():
@@ -93,6 +102,7 @@ class _Parquet(Container):
             if shape is not None:
                 yield name, shape
 
+    @override
     def labels(self) -> Labels | None:
         """Returns the labels of the label column."""
         return self._files.labels()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.text import printable
@@ -24,9 +25,11 @@ class ImageFiles(Container):
         self.path, self._listing, self._members = path, listing, members
         self.ignored = listing.ignored + len(listing.images) - len(members)
 
+    @override
     def __len__(self) -> int:
         return len(self._members)
 
+    @override
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
         """Yields the images in the order of their path components."""
         with opened_zip(self.path) as archive:
@@ -37,6 +40,7 @@ class ImageFiles(Container):
                     continue
                 yield Image(member.name, decode(member.name, data, channels=channels, fit=fit))
 
+    @override
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yields the shapes of the files that have an image's header."""
         with opened_zip(self.path) as archive:
@@ -45,6 +49,7 @@ class ImageFiles(Container):
                 if shape is not None:
                     yield member.name, shape
 
+    @override
     def labels(self) -> Labels | None:
         """Returns the labels in dataset.json, or else those of class folders."""
         where = printable(str(self.path))

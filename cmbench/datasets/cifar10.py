@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular
@@ -46,10 +47,12 @@ class CIFAR10(Dataset):
         default=False, description="true: allow a subset of the split instead of all its images"
     )
 
+    @override
     def stated_shape(self) -> tuple[int, int, int]:
         """3 x 32 x 32."""
         return (3, 32, 32)
 
+    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         edm = ("cifar10-32x32.zip",) if self.split == "train" else ()  # EDM's training set.

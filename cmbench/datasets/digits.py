@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
@@ -21,10 +22,12 @@ class Digits(Dataset):
 
     split: Literal["train", "test", "all"] = "train"
 
+    @override
     def stated_shape(self) -> tuple[int, int, int]:
         """Returns (1, 8, 8)."""
         return (1, 8, 8)
 
+    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images.
 

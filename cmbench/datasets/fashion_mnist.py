@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.array_files import check_unpacked
 from cmbench.core.errors import UserError
@@ -47,10 +48,12 @@ class FashionMNIST(Dataset):
         default=False, description="true: allow a subset of the split instead of all its images"
     )
 
+    @override
     def stated_shape(self) -> tuple[int, int, int]:
         """One channel, padded to `size`."""
         return (1, self.size, self.size)
 
+    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         usual = ("FashionMNIST/raw", "fashion-mnist")

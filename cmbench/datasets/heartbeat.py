@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
@@ -22,10 +23,12 @@ class Heartbeat(Dataset):
     length: int = Field(default=20, ge=2, le=4096)
     period: int = Field(default=5, ge=2, le=4096)
 
+    @override
     def stated_shape(self) -> tuple[int, int, int]:
         """Returns the shape of one row of `length` bits."""
         return (1, 1, self.length)
 
+    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the sequences, one per phase.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.bounds import Width
 from cmbench.core.errors import Pending
@@ -35,6 +36,7 @@ class Images(Dataset):
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 
+    @override
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images in the order of their path components."""
         place = path or (user_path(self.path) if self.path else None)

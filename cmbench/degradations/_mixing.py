@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -28,6 +29,7 @@ class Mixing(Degradation):
     def other(self, noise: Noise) -> Tensor:
         """Returns the image z (B, C, H, W) that is mixed in."""
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Mixes z into x0 (B, C, H, W) to severity (B,) in 0..levels.
 
@@ -38,6 +40,7 @@ class Mixing(Degradation):
             raise UserError(f"degradation '{self.name}' needs noise", fix="pass noise=")
         return self.mix(x0, self.other(noise).to(x0), severity)
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns z alone: at the last severity nothing of the image is visible."""
         return self.other(noise)

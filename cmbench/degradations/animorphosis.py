@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.digests import canonical
 from cmbench.core.errors import UserError
@@ -35,6 +36,7 @@ class Animorphosis(Mixing):
         default=None, description="a dataset as in a suite: {name: ...}"
     )
 
+    @override
     def other(self, noise: Noise) -> Tensor:
         """Returns the images to mix in, (B, C, H, W) in [-1, 1].
 

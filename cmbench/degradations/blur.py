@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -53,6 +54,7 @@ class Blur(Degradation):
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
         return self
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Blurs x0 (B, C, H, W) to severity (B,) in 0..levels; deterministic."""
         rows = _operators(self, x0.shape[-2]).to(x0)[severity]
@@ -63,6 +65,7 @@ class Blur(Degradation):
         last = (severity == self.levels).reshape(-1, 1, 1, 1)
         return torch.where(last, blurred.mean((2, 3), keepdim=True), blurred)
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns one constant per channel of each image, normal with mean 0 and deviation 0.3.
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -24,11 +25,13 @@ class Desaturate(Degradation):
     factor: float = Field(default=0.9, gt=0, lt=1, description="colour kept per step of Constant")
     total_remove: bool = Field(default=False, description="make the last severity grey")
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Desaturates x0 (B, C, H, W) to severity (B,) in 0..levels; deterministic."""
         share = self.saturation(severity).to(x0).reshape(-1, 1, 1, 1)
         return x0.mean(1, keepdim=True).lerp(x0, share)
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns grey noise of deviation 0.5, as desaturation keeps the picture."""
         last = torch.full((len(noise),), self.levels, device=noise.device)

@@ -6,6 +6,7 @@ section 5.
 """
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.degradations._mixing import Mixing
@@ -16,6 +17,7 @@ __all__ = ["Gaussian"]
 class Gaussian(Mixing):
     """Standard normal noise, the initial draw of the image."""
 
+    @override
     def other(self, noise: Noise) -> Tensor:
         """Returns draw 0, standard normal."""
         return noise.normal(0)

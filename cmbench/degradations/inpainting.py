@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -35,6 +36,7 @@ class Inpainting(Degradation):
         default=1, ge=0, le=10_000, description="offset of the first hole, in steps"
     )
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Masks holes of severity (B,) in 0..levels out of x0 (B, C, H, W).
 
@@ -43,6 +45,7 @@ class Inpainting(Degradation):
         """
         return x0 * self.masks(severity, x0.shape[-1], noise).to(x0)
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns white images masked at the last severity."""
         last = torch.full((len(noise),), self.levels, device=noise.device)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -43,6 +44,7 @@ class Pixelate(Degradation):
     levels: Steps = 3
     routine: Routine = "Incremental_factor_2"
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Pixelates x0 (B, C, H, W) to severity (B,) in 0..levels; deterministic.
 
@@ -59,6 +61,7 @@ class Pixelate(Degradation):
             x = torch.where((severity > step).reshape(-1, 1, 1, 1), self._once(x, step), x)
         return x
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns normal noise of deviation 0.5, pixelated to the last severity."""
         last = torch.full((len(noise),), self.levels, device=noise.device)

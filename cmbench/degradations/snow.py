@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -55,6 +56,7 @@ class Snow(Degradation):
     )
     fix_brightness: bool = Field(default=True, description="false: snow also fades colours")
 
+    @override
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Adds snow to x0 (B, C, H, W) of severity (B,) in 0..levels.
 
@@ -66,6 +68,7 @@ class Snow(Degradation):
         layer = self.layers(self._base(noise, x0), severity, self._vertical(noise))
         return self.blend(x0, layer, severity)
 
+    @override
     def start(self, noise: Noise) -> Tensor:
         """Returns the heaviest snow on mid-grey."""
         last = torch.full((len(noise),), self.levels, device=noise.device)

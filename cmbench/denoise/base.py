@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 __all__ = ["Denoiser", "expand"]
 
@@ -34,6 +35,7 @@ class Denoiser(nn.Module, ABC):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     @abstractmethod
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Denoises x (B, C, H, W) at sigma (B,), labels (B,) int64 or None; returns x's shape."""
 

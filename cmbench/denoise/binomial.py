@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import expand
 
@@ -46,6 +47,7 @@ class BinomialDiffusion(nn.Module):
         """Returns the network."""
         return [self.net]
 
+    @override
     def forward(self, x: Tensor, index: Tensor, labels: Tensor | None = None) -> Tensor:
         """Rates p(x_{t-1} = 1 | x_t), (B, C, H, W), for bits x in {-1, 1} at t (B,) in 2..T."""
         logits = self.net(x, 2 * index.to(x.dtype) / self.levels - 1, labels)

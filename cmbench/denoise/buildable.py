@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from cmbench.core.digests import canonical
 from cmbench.core.errors import UserError
@@ -58,6 +59,7 @@ def _fault(spec: str) -> str:
 class _Unfilled(TorchFunctionMode):
     """Leaves large new tensors as they are: their memory is reserved, but never touched."""
 
+    @override
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

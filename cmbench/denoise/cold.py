@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -73,6 +74,7 @@ class Restorer(nn.Module, ABC):
         self.register_buffer("start_factors", factors)
 
     @abstractmethod
+    @override
     def forward(self, x: Tensor, severity: Tensor, labels: Tensor | None = None) -> Tensor:
         """Restores x (B, C, H, W), degraded to severity (B,) in 1..levels; same shape."""
 
@@ -139,6 +141,7 @@ class NetworkRestorer(Restorer):
             raise UserError("the released cold-diffusion networks take no class labels")
         self.net, self.time, self.residual = net, time, residual
 
+    @override
     def forward(self, x: Tensor, severity: Tensor, labels: Tensor | None = None) -> Tensor:
         """Restores x (B, C, H, W) from severity (B,)."""
         s = severity.to(x.dtype)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import expand
 from cmbench.denoise.convert import clean_from, vp_scales
@@ -75,6 +76,7 @@ class DDPMDenoiser(DiscreteVPDenoiser):
         )
         self.prediction, self.habits = prediction, habits or Habits()
 
+    @override
     def split(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:

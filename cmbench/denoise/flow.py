@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import Denoiser, expand
 
@@ -52,6 +53,7 @@ class FlowDenoiser(Denoiser):
         velocity: Tensor = self.net(x.to(dtype), time, labels)
         return velocity.to(x.dtype)
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma) = x_t - t v(x_t, t) with t = sigma / (1 + sigma)."""
         t = (sigma / (1 + sigma)).expand(len(x))
@@ -100,6 +102,7 @@ class JumpDenoiser(FlowDenoiser):
         velocity: Tensor = self.net(x.to(dtype), time, labels)
         return velocity.to(x.dtype)
 
+    @override
     def velocity(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the mean velocity over the shortest step, or the exact velocity if that is 0."""
         return self.mean_velocity(x, t, torch.full_like(t, self.shortest), labels)

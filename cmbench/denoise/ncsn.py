@@ -12,6 +12,7 @@ import math
 import torch
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import Denoiser, expand
 
@@ -67,12 +68,14 @@ class NCSNDenoiser(Denoiser):
         flat = sigma.double().log().reshape(-1, 1)
         return (flat - known).abs().argmin(1).reshape(sigma.shape)
 
+    @override
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """Returns the nearest level for a conditional network; NCSNv2's accepts any level."""
         if not self.conditional:
             return sigma
         return self._levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma) in x's type; the network runs in its own type."""
         dtype = next(self.net.parameters(), x).dtype

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 __all__ = ["OneShot"]
 
@@ -21,6 +22,7 @@ class OneShot(nn.Module, ABC):
         self.shape, self.latent, self.classes = shape, latent, classes
 
     @abstractmethod
+    @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] from latents z (B, latent)."""
 

@@ -8,6 +8,7 @@ teacher's weights.
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import Denoiser, expand
 
@@ -45,6 +46,7 @@ class EDMDenoiser(Denoiser):
         total = sigma**2 + self.sigma_data**2
         return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt()
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma), computed in x's type; the network runs in its own type."""
         wide = sigma.to(torch.float64).expand(len(x))
@@ -63,6 +65,7 @@ class ConsistencyFunction(EDMDenoiser):
     The root in c_out contains s, not s - eps (appendix C of the paper).
     """
 
+    @override
     def scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Returns c_skip and c_out at sigma; they are 1 and 0 at sigma_min."""
         shifted = sigma - self.sigma_min

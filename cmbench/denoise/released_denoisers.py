@@ -10,6 +10,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
@@ -68,6 +69,7 @@ class _Scaled(Denoiser):
         output: Tensor = self.net(inner, self.c_noise(wide).to(dtype), labels)
         return output
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma); channels beyond the image's (a learned variance) are ignored."""
         wide = sigma.to(torch.float64).expand(len(x))
@@ -117,6 +119,7 @@ class VPDenoiser(_Scaled):
         )
         self.beta_d, self.beta_min, self.steps = beta_d, beta_min, steps
 
+    @override
     def c_noise(self, sigma: Tensor) -> Tensor:
         """Returns (steps - 1) t: 999 t with 1000 steps."""
         root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
@@ -145,14 +148,17 @@ class VEDenoiser(_Scaled):
             sigma_max=sigma_max,
         )
 
+    @override
     def c_noise(self, sigma: Tensor) -> Tensor:
         """Returns ln(s / 2): the levels of [0, 1] data are half those of [-1, 1] data."""
         return (sigma / 2).log()
 
+    @override
     def c_out(self, sigma: Tensor) -> Tensor:
         """Returns sigma: the network predicts the score times sigma."""
         return sigma
 
+    @override
     def c_in(self, sigma: Tensor) -> Tensor:
         """Returns 1."""
         return torch.ones_like(sigma)
@@ -193,10 +199,12 @@ class IDDPMDenoiser(_Scaled):
         flat = sigma.to(torch.float64).reshape(-1, 1)
         return (flat - levels).abs().argmin(dim=1).reshape(sigma.shape)
 
+    @override
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """Returns the nearest level, in sigma's type."""
         return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
 
+    @override
     def c_noise(self, sigma: Tensor) -> Tensor:
         """Returns steps - 1 - j for the index j of the nearest level."""
         return (len(self.levels) - 2 - self.index(sigma)).to(torch.float64)
@@ -254,6 +262,7 @@ class DiscreteVPDenoiser(_Scaled):
         """The process's noise levels, ascending, (T,), float64, on the CPU."""
         return self._levels
 
+    @override
     def c_noise(self, sigma: Tensor) -> Tensor:
         """Returns the process's t times the time scale."""
         known = self._levels.log().numpy()
@@ -263,6 +272,7 @@ class DiscreteVPDenoiser(_Scaled):
         exact = np.where(np.abs(t - near) < 1e-6, near, t)
         return torch.from_numpy(exact * self.time_scale).to(sigma.device)
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma)."""
         return self.split(x, sigma, labels)[0]
@@ -283,6 +293,7 @@ class DiscreteVPDenoiser(_Scaled):
 class OpenAIDenoiser(EDMDenoiser):
     """EDM's scalings with network time 250 ln(sigma): the teachers of consistency_models."""
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma).
 
@@ -295,6 +306,7 @@ class OpenAIDenoiser(EDMDenoiser):
 class OpenAIConsistency(ConsistencyFunction):
     """The consistency function with network time 250 ln(sigma)."""
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns f(x, sigma).
 

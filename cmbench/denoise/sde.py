@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -84,35 +85,43 @@ class VE(SDE):
     sigma_max: float = 50.0
     end: float = 1e-5
 
+    @override
     def prior_std(self) -> float:
         """Returns the greatest sigma."""
         return self.sigma_max
 
+    @override
     def alpha(self, t: Tensor) -> Tensor:
         """Returns 1."""
         return torch.ones_like(t)
 
+    @override
     def std(self, t: Tensor) -> Tensor:
         """Returns sigma(t)."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
+    @override
     def time(self, sigma: Tensor) -> Tensor:
         """Returns ln(sigma / sigma_min) / ln(sigma_max / sigma_min)."""
         return (sigma.double() / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
 
+    @override
     def drift(self, y: Tensor, t: Tensor) -> Tensor:
         """Returns 0."""
         return torch.zeros_like(y)
 
+    @override
     def diffusion(self, t: Tensor) -> Tensor:
         """Returns sigma(t) sqrt(2 ln(sigma_max / sigma_min))."""
         return self.std(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
 
+    @override
     def discretize(self, y: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """SMLD's step: drift 0, deviation sqrt(sigma_i^2 - sigma_{i-1}^2) with sigma_{-1} = 0."""
         now, then = self._pair(t, steps)
         return torch.zeros_like(y), (now**2 - then**2).sqrt()
 
+    @override
     def ancestral(self, y: Tensor, score: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """The analogue of DDPM's posterior for SMLD (appendix F)."""
         now, then = self._pair(t, steps)
@@ -136,37 +145,45 @@ class VP(SDE):
     beta_max: float = 20.0
     end: float = 1e-3
 
+    @override
     def alpha(self, t: Tensor) -> Tensor:
         """Returns exp(-t^2 (beta_max - beta_min) / 4 - t beta_min / 2)."""
         return self._log_alpha(t).exp()
 
+    @override
     def std(self, t: Tensor) -> Tensor:
         """Returns sqrt(1 - alpha^2)."""
         return (1 - (2 * self._log_alpha(t)).exp()).sqrt()
 
+    @override
     def time(self, sigma: Tensor) -> Tensor:
         """Returns the root of the quadratic in t."""
         return self._time(torch.log1p(sigma.double() ** 2) / 2)
 
+    @override
     def drift(self, y: Tensor, t: Tensor) -> Tensor:
         """Returns -beta(t) y / 2."""
         return -0.5 * expand(self._beta(t), y) * y
 
+    @override
     def diffusion(self, t: Tensor) -> Tensor:
         """Returns sqrt(beta(t))."""
         return self._beta(t).sqrt()
 
+    @override
     def discretize(self, y: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """DDPM's step: drift (sqrt(1 - beta_i) - 1) y, deviation sqrt(beta_i)."""
         beta = self._step(t, steps)
         return expand((1 - beta).sqrt(), y) * y - y, beta.sqrt()
 
+    @override
     def ancestral(self, y: Tensor, score: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """DDPM's step with the large variance: mean (y + beta_i score) / sqrt(1 - beta_i)."""
         beta = self._step(t, steps)
         beta_i = expand(beta, y)
         return (y + beta_i * score) / (1 - beta_i).sqrt(), beta.sqrt()
 
+    @override
     def correction(self, t: Tensor, steps: int) -> Tensor:
         """Returns 1 - beta_i, of a single step, not the cumulative product."""
         return 1 - self._step(t, steps)
@@ -198,22 +215,27 @@ class VP(SDE):
 class SubVP(VP):
     """VP's drift with less noise: std = 1 - alpha^2 (sub-VP)."""
 
+    @override
     def std(self, t: Tensor) -> Tensor:
         """Returns 1 - alpha^2."""
         return 1 - (2 * self._log_alpha(t)).exp()
 
+    @override
     def time(self, sigma: Tensor) -> Tensor:
         """Returns the t at which -ln alpha = arsinh(sigma / 2)."""
         return self._time(torch.asinh(sigma.double() / 2))
 
+    @override
     def diffusion(self, t: Tensor) -> Tensor:
         """Returns sqrt(beta(t) (1 - alpha^4))."""
         return (self._beta(t) * (1 - (4 * self._log_alpha(t)).exp())).sqrt()
 
+    @override
     def discretize(self, y: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Euler's step: drift f / N, deviation g / sqrt(N)."""
         return self.drift(y, t) / steps, self.diffusion(t) / math.sqrt(steps)
 
+    @override
     def ancestral(self, y: Tensor, score: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Raises a UserError: sub-VP has no ancestral step."""
         raise UserError("sub-VP has no ancestral step", expected="euler_maruyama")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
@@ -88,6 +89,7 @@ class SDEDenoiser(Denoiser):
         share = ((wide.log() - low) / (high - low)).clamp(0, 1)
         return upper - 1 + share
 
+    @override
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """Returns the nearest level of a discrete VE process; other processes take any level."""
         if self.noise_labels.continuous or not isinstance(self.sde, VE):
@@ -96,6 +98,7 @@ class SDEDenoiser(Denoiser):
         rounded = self._known.to(sigma.device)[index] * self.unit
         return rounded.reshape(sigma.shape).to(sigma.dtype)
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns D(x; sigma) in x's type; the network runs in its own type."""
         wide = sigma.double().expand(len(x)) / self.unit

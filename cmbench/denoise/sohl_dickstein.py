@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import Denoiser, expand
 
@@ -133,6 +134,7 @@ class ReverseGaussian(Denoiser):
         """Maps standardised data to images."""
         return x * self.std + self.mean
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the clean image (mu - a x_t) / b that mu implies at x (B, C, H, W)."""
         level = sigma / self.std
@@ -142,6 +144,7 @@ class ReverseGaussian(Denoiser):
         of_x, of_x0, _ = self._weights(index)
         return self.restore_range((mean - expand(of_x, x) * x_t) / expand(of_x0, x))
 
+    @override
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """Returns the nearest of the levels t = 2..T."""
         return self._levels()[self._nearest(sigma / self.std) - 2].to(sigma) * self.std

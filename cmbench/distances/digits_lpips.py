@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.distances.base import Distance
@@ -25,6 +26,7 @@ class DigitsLPIPS(Distance):
 
     pixels: float = 1.0
 
+    @override
     def build(self, device: torch.device) -> nn.Module:
         """Builds the distance with its frozen classifier."""
         state = load_file(_WEIGHTS)
@@ -38,6 +40,7 @@ class _DigitsLPIPS(nn.Module):
         super().__init__()
         self.net, self.pixels = net, pixels
 
+    @override
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != (1, 8, 8):
             raise UserError(f"digits_lpips reads (1, 8, 8) images, not {tuple(x.shape[1:])}")

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.distances.base import Distance
 
@@ -11,11 +12,13 @@ __all__ = ["L1"]
 class L1(Distance):
     """The distance mean |x - y|."""
 
+    @override
     def build(self, device: torch.device) -> nn.Module:
         """Builds the distance, which has no weights."""
         return _L1()
 
 
 class _L1(nn.Module):
+    @override
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (x - y).abs().flatten(1).mean(1)

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.assets.download import asset_path
 from cmbench.core.errors import UserError
@@ -36,6 +37,7 @@ class LPIPS(Distance):
     )
     weights: str | None = Field(default=None, description="file of torchvision's trunk weights")
 
+    @override
     def build(self, device: torch.device) -> nn.Module:
         """Builds the distance with its frozen network.
 
@@ -69,10 +71,12 @@ class _LPIPS(nn.Module):
         super().__init__()
         self.net, self.size = net, size
 
+    @override
     def train(self, mode: bool = True) -> "_LPIPS":
         """Stays in evaluation mode, as the package's dropout would make the distance random."""
         return super().train(False)
 
+    @override
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         distance: Tensor = self.net(self._seen(x), self._seen(y))
         return distance.flatten(1).sum(1)

@@ -6,6 +6,7 @@ Improved consistency training (https://arxiv.org/abs/2310.14189): c = 0.00054 sq
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.distances.base import Distance
 
@@ -17,6 +18,7 @@ class PseudoHuber(Distance):
 
     c: float | None = Field(default=None, gt=0, description="none: 0.00054 sqrt(number of values)")
 
+    @override
     def build(self, device: torch.device) -> nn.Module:
         """Builds the distance, which has no weights."""
         return _PseudoHuber(self.c)
@@ -27,6 +29,7 @@ class _PseudoHuber(nn.Module):
         super().__init__()
         self.c = c
 
+    @override
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         c = self.c or 0.00054 * x[0].numel() ** 0.5
         squares = (x - y).square().flatten(1).sum(1)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.distances.base import Distance
 
@@ -30,6 +31,7 @@ class STLPIPS(Distance):
         default=64, ge=32, le=4096, description="side of the resized image; none: no resizing"
     )
 
+    @override
     def build(self, device: torch.device) -> nn.Module:
         """Builds the distance with its frozen network."""
         with warnings.catch_warnings(), _stand_ins():
@@ -64,10 +66,12 @@ class _STLPIPS(nn.Module):
         super().__init__()
         self.net, self.size = net, size
 
+    @override
     def train(self, mode: bool = True) -> "_STLPIPS":
         """Stays in evaluation mode, as the package's dropout would make the distance random."""
         return super().train(False)
 
+    @override
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         distance: Tensor = self.net(self._seen(x), self._seen(y))
         return distance.flatten(1).sum(1)

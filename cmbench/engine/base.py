@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
 from cmbench.engine.context import JobContext
 from cmbench.engine.job import JobFailedError
@@ -92,6 +93,7 @@ class InProcessEngine(Engine):
             OSError: If the disk is full or can't be written.
         """
 
+    @override
     def make(self, plan: Plan, address: Address) -> None:
         """Computes an output and its inputs, depth first, each under its lease."""
         self._raise_failure(address)
@@ -138,11 +140,13 @@ class ClusterEngine(Engine):
     def _advance(self, address: Address) -> None:
         """Waits briefly and collects the jobs that have ended since the last call."""
 
+    @override
     def begin(self, plan: Plan) -> None:
         """Schedules the plan's jobs that are missing in the store, and starts workers."""
         needed = needed_jobs(plan, self.context.store)
         self._schedule_jobs(plan, [a for a, there in needed.items() if not there])
 
+    @override
     def make(self, plan: Plan, address: Address) -> None:
         """Waits for an output; one that was damaged in the meantime is recomputed."""
         while True:

@@ -3,6 +3,8 @@
 import errno
 import traceback
 
+from typing_extensions import override
+
 from cmbench.core.errors import CmbenchError, disk_error
 from cmbench.core.files import write_text
 from cmbench.engine.context import JobContext, Tick
@@ -20,6 +22,7 @@ class JobFailedError(CmbenchError):
         self.job, self.reason, self.log = job, reason, log
         super().__init__(f"{job.title}: {reason}" + (f" (log: {log})" if log else ""))
 
+    @override
     def __reduce__(self) -> tuple[type["JobFailedError"], tuple[Job, str, str]]:
         """Pickles the error for its way from a worker to the driver."""
         return type(self), (self.job, self.reason, self.log)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.engine.base import Engine, EngineOptions, InProcessEngine
 from cmbench.engine.context import JobContext
@@ -28,6 +29,7 @@ class LocalEngine(InProcessEngine):
     Options: ClassVar[type[EngineOptions]] = LocalOptions
 
     @classmethod
+    @override
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
         """Opens the engine; with `timeout`, jobs run in a supervised child process."""
         assert isinstance(options, LocalOptions)
@@ -35,5 +37,6 @@ class LocalEngine(InProcessEngine):
             return cls(context, progress)
         return SupervisedEngine(context, progress, options.timeout)
 
+    @override
     def _work(self, job: Job) -> None:
         run_job(job, self.context, self.progress.tick)

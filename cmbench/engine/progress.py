@@ -20,6 +20,7 @@ from rich.progress import (
     Progress as RichProgress,
 )
 from rich.text import Text
+from typing_extensions import override
 
 __all__ = ["LiveProgress", "PlainProgress", "Progress", "show_progress"]
 
@@ -45,6 +46,7 @@ class Progress(Protocol):
 
 
 class _Rate(ProgressColumn):
+    @override
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")

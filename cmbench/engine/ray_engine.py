@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
@@ -80,11 +81,13 @@ class RayEngine(ClusterEngine):
         self._most, self._counted = _FEWEST, -_COUNT_SECONDS
 
     @classmethod
+    @override
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
         """Connects to the cluster, or starts one on this machine."""
         assert isinstance(options, RayOptions)
         return cls(context, progress, options)
 
+    @override
     def close(self) -> None:
         """Cancels what still runs and leaves the cluster."""
         for handle in self._running:
@@ -92,9 +95,11 @@ class RayEngine(ClusterEngine):
                 self._ray.cancel(handle, force=True)
         self._ray.shutdown()
 
+    @override
     def _submit(self, missing: list[Address]) -> None:
         self._fill()
 
+    @override
     def _advance(self, address: Address) -> None:
         self._fill()
         self._settle()

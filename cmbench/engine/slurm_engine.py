@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.loader import roots
@@ -77,11 +78,13 @@ class SlurmEngine(ClusterEngine):
         self._looked = 0.0
 
     @classmethod
+    @override
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
         """Locates Slurm; the array is submitted with the first jobs."""
         assert isinstance(options, SlurmOptions)
         return cls(context, progress, options)
 
+    @override
     def close(self) -> None:
         """Cancels the array and deletes the list of jobs; logs and failures stay."""
         for task in self._tasks:
@@ -89,11 +92,13 @@ class SlurmEngine(ClusterEngine):
                 task.cancel()
         (self._notes.folder / "jobs.pkl").unlink(missing_ok=True)
 
+    @override
     def _submit(self, missing: list[Address]) -> None:
         self._by_key = {address.key: address for address in missing}
         self._notes.hand_out([self._job(address) for address in missing])
         self._submit_array()
 
+    @override
     def _advance(self, address: Address) -> None:
         if not self._settled(address):
             time.sleep(_POLL_SECONDS)

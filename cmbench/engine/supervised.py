@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from typing_extensions import override
 
 from cmbench.core.errors import CmbenchError
 from cmbench.engine.base import TRIES, InProcessEngine
@@ -100,12 +101,14 @@ class SupervisedEngine(InProcessEngine):
         self.limit = limit
         self._child: Child | None = None
 
+    @override
     def close(self) -> None:
         """Kills the child process."""
         if self._child is not None:
             self._child.close()
             self._child = None
 
+    @override
     def _work(self, job: Job) -> None:
         for attempt in range(1, TRIES + 1):
             try:

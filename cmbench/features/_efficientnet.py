@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 __all__ = ["EfficientNetLite0"]
 
@@ -27,6 +28,7 @@ _STAGES = (
 class _SameConv(nn.Conv2d):
     """Convolution with TensorFlow's padding, which depends on the input's size."""
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         high = self._total(input.shape[-2], kernel, stride)
@@ -58,6 +60,7 @@ class _Block(nn.Module):
         self._project_conv = _SameConv(wide, leaving, 1, bias=False)
         self._bn2: nn.Module = nn.BatchNorm2d(leaving, eps=1e-3)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = x
         if self.grows:
@@ -90,6 +93,7 @@ class EfficientNetLite0(nn.Module):
         self._bn1: nn.Module = nn.BatchNorm2d(1280, eps=1e-3)
         self._fc = nn.Linear(1280, 1000)
 
+    @override
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns pooled features (B, 1280) and logits (B, 1000)."""
         h = functional.relu6(self._bn0(self._conv_stem(x)))

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
@@ -52,10 +53,12 @@ class TransformerFeatures(FeatureExtractor):
             RuntimeError: If a tensor has another shape.
         """
 
+    @override
     def weights_digest(self) -> str:
         """SHA-256 of the weights file."""
         return file_sha256(self._path())
 
+    @override
     def build(self, device: torch.device) -> Extractor:
         """Loads the network and moves it to `device`.
 
@@ -86,6 +89,7 @@ class _Extractor(Extractor):
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         x = colour(pixels).to(torch.float32)
         x = functional.interpolate(

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 __all__ = ["VisionTransformer", "clip_layout", "dinov2_layout"]
 
@@ -51,6 +52,7 @@ class _Block(nn.Module):
             self.scale2 = nn.Parameter(torch.ones(width))
         self.scaled = shape.scaled
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         attended = self._attend(self.norm1(x))
         x = x + (attended * self.scale1 if self.scaled else attended)
@@ -100,6 +102,7 @@ class VisionTransformer(nn.Module):
         """Returns the length of an image's vector."""
         return self.shape.projected or self.shape.width
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Returns the class token after the last norm, projected if the network has a head."""
         patches = self.embed(x)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.component import Component
 from cmbench.core.errors import CmbenchError
@@ -23,6 +24,7 @@ class Extractor(nn.Module, ABC):
     """An extractor with its weights, on a device, in evaluation mode."""
 
     @abstractmethod
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps uint8 pixels (B, C, H, W) to features: layer name to float32 (B, d).
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError
@@ -30,10 +31,12 @@ class DigitsClassifier(FeatureExtractor):
     distance_name: ClassVar[str] = "FD-digits"
     plain_titles: ClassVar[bool] = True
 
+    @override
     def weights_digest(self) -> str:
         """SHA-256 of the weights file."""
         return file_sha256(_WEIGHTS)
 
+    @override
     def build(self, device: torch.device) -> Extractor:
         """Builds the classifier with the shipped weights."""
         extractor = _Extractor()
@@ -46,6 +49,7 @@ class _Extractor(Extractor):
         super().__init__()
         self.hidden, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
 
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         if tuple(pixels.shape[1:]) != (1, 8, 8):
             raise UserError(

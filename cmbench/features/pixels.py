@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.features.base import Extractor, FeatureExtractor
 
@@ -17,15 +18,18 @@ class Pixels(FeatureExtractor):
     layers: ClassVar[dict[str, int]] = {"pool": 0}
     distance_name: ClassVar[str] = "FD-pixels"
 
+    @override
     def weights_digest(self) -> str:
         """SHA-256 of the empty string, as there are no weights."""
         return hashlib.sha256(b"").hexdigest()
 
+    @override
     def build(self, device: torch.device) -> Extractor:
         """Builds the module that flattens pixels."""
         return _Extractor()
 
 
 class _Extractor(Extractor):
+    @override
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         return {"pool": pixels.flatten(1).to(torch.float32) / 255}

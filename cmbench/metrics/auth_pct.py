@@ -8,6 +8,8 @@ the training set.
 from dataclasses import replace
 from typing import ClassVar
 
+from typing_extensions import override
+
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics.base import Features, Metric, Reference, Score
 from cmbench.metrics.intervals.wilson import share_score
@@ -26,6 +28,7 @@ class AuthPct(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("auth_pct",)
     least: ClassVar[int] = 1
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the percentage with Wilson's interval."""
         rows = feature_rows(generated, "pool", least=1)

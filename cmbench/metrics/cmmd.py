@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows, reference_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -35,6 +36,7 @@ class CMMD(Metric):
     sigma: float = Field(10.0, gt=0, description="width of the kernel")
     scale: float = Field(1000.0, gt=0, description="factor of the result")
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the value with a U-statistic error; its details: unbiased, reference_count.
 
@@ -60,6 +62,7 @@ class CMMD(Metric):
         }
         return {"cmmd": Score(value, error, (max(low, 0.0), high), own, details)}
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

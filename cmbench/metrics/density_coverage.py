@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics.base import Bounds, Features, Metric, Reference, Score
@@ -32,10 +33,12 @@ class DensityCoverage(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("density", "coverage")
     k: int = Field(5, ge=1, le=10_000, description="neighbour that a reference ball reaches to")
 
+    @override
     def fewest_reference(self) -> int:
         """One more than a ball has neighbours."""
         return self.k + 1
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns density, its error from the generated images' terms, and coverage."""
         balls = self._balls(generated, reference)
@@ -51,10 +54,12 @@ class DensityCoverage(Metric):
             ),
         }
 
+    @override
     def bounds_of(self, output: str) -> Bounds:
         """Returns the bounds: coverage is a share, density has no upper bound."""
         return (0.0, 1.0) if output == "coverage" else self.bounds
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -40,10 +41,12 @@ class FrechetInfinity(Metric):
         20, ge=2, le=10_000, description="number of shards, left out one at a time"
     )
 
+    @override
     def fewest(self) -> int:
         """Two in each shard."""
         return 2 * self.shards
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the corrected distance; its details: frechet_distance, reference_count.
 

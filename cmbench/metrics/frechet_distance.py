@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference, Score
@@ -26,14 +27,17 @@ class FrechetDistance(Metric):
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("frechet_distance",)
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the distance; its details: bias at this count, mean_term, reference_count."""
         return {"frechet_distance": frechet_score(generated, reference, "pool")}
 
+    @override
     def title_of(self, output: str, extractor: FeatureExtractor) -> str:
         """Names the distance in this feature space: only Inception's is FID."""
         return extractor.distance_name
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

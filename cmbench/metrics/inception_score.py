@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -38,10 +39,12 @@ class InceptionScore(Metric):
         2020, ge=0, lt=2**32, description="seed of the permutation that assigns images to splits"
     )
 
+    @override
     def fewest(self) -> int:
         """Two in each split."""
         return 2 * self.splits
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the score; details: splits, split_deviation (not an error), one_split.
 
@@ -68,6 +71,7 @@ class InceptionScore(Metric):
         rows = self._rows(generated)
         return _checked(inception_score(rows, split_indices(len(rows), self.splits, self.seed)))
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._range import largest
 from cmbench.metrics._rows import feature_rows, reference_rows
@@ -40,14 +41,17 @@ class KID(Metric):
     subset_size: int = Field(1000, ge=2, le=10_000_000, description="rows of each set in a subset")
     seed: int = Field(2020, ge=0, lt=2**32, description="seed of the random subsets")
 
+    @override
     def fewest(self) -> int:
         """A subset's, where there are subsets."""
         return self.subset_size if self.subsets else self.least
 
+    @override
     def fewest_reference(self) -> int:
         """A subset's, where there are subsets."""
         return self.subset_size if self.subsets else 2
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the value with a U-statistic error; details: subset_deviation, with subsets.
 
@@ -72,10 +76,12 @@ class KID(Metric):
         interval, tail = tailed_interval(value, error, terms, second, both_ways=True)
         return {"kid": Score(value, error, interval, len(rows), details | tail)}
 
+    @override
     def version(self) -> int:
         """Returns a later revision for subsets, whose error used to be that of all pairs."""
         return self.revision + (self.subsets > 0)
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows, reference_features, reference_rows
 from cmbench.metrics.base import Features, Metric, Reference, Score
@@ -47,14 +48,17 @@ class PrecisionRecall(Metric):
         "exact", description="exact: float32 products, ties in float64; adm: float16 throughout"
     )
 
+    @override
     def fewest(self) -> int:
         """One more than a ball has neighbours."""
         return self.k + 1
 
+    @override
     def fewest_reference(self) -> int:
         """One more than a ball has neighbours."""
         return self.k + 1
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns precision with Wilson's interval, and recall with its jackknife error."""
         hits = self._hits(generated, reference)
@@ -67,6 +71,7 @@ class PrecisionRecall(Metric):
             "recall": reached_score(hits.covered, variance, count=n, details=details),
         }
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

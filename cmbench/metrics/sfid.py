@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from cmbench.metrics.base import Features, Metric, Reference, Score
 from cmbench.metrics.frechet.error import frechet, frechet_score
@@ -25,10 +26,12 @@ class SpatialFrechetDistance(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("sfid",)
     layers: ClassVar[tuple[str, ...]] = ("spatial",)
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the distance, with the details of `frechet_distance`."""
         return {"sfid": frechet_score(generated, reference, "spatial")}
 
+    @override
     def influence(
         self, generated: Features, reference: Reference | None
     ) -> dict[str, NDArray[np.float64]]:

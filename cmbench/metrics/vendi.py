@@ -21,6 +21,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
@@ -46,6 +47,7 @@ class Vendi(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("vendi",)
     needs_reference: ClassVar[bool] = False
 
+    @override
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Returns the score with its leave-one-out error.
 
@@ -57,6 +59,7 @@ class Vendi(Metric):
         interval = (max(value - 1.96 * error, 1.0), value + 1.96 * error)
         return {"vendi": Score(value, error, interval, len(terms))}
 
+    @override
     def influence(self, generated: Features, reference: Reference | None) -> dict[str, Array]:
         """Influence of each generated image, (N,), mean 0; its variance / N is the score's."""
         return {"vendi": self._value(generated)[1]}

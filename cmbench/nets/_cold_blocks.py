@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 __all__ = ["ColdNet"]
 
@@ -47,6 +48,7 @@ class ColdNet(nn.Module):
         self.last_block = _Block(stem, stem, 0)
         self.last = nn.Conv2d(stem, outputs, 1)
 
+    @override
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         time = self.time(c_noise) if self.time is not None else None
         skips: list[Tensor] = []
@@ -78,6 +80,7 @@ class _Level(nn.Module):
         self.attention = _LinearAttention(width)
         self.resample = resample
 
+    @override
     def forward(self, x: Tensor, time: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.attention(self.block1(self.block0(x, time), time))
         return x, x if self.resample is None else self.resample(x)
@@ -93,6 +96,7 @@ class _Block(nn.Module):
         self.narrow = nn.Conv2d(2 * width, width, 3, padding=1)
         self.skip = nn.Conv2d(inputs, width, 1) if inputs != width else None
 
+    @override
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         h = self.depthwise(x)
         if self.told is not None and time is not None:
@@ -112,6 +116,7 @@ class _LinearAttention(nn.Module):
         self.qkv = nn.Conv2d(width, 3 * _HEADS * _WIDTH, 1, bias=False)
         self.proj = nn.Conv2d(_HEADS * _WIDTH, width, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         rows, _, high, wide = x.shape
         qkv = self.qkv(self.norm(x)).reshape(rows, 3, _HEADS, _WIDTH, high * wide)
@@ -128,6 +133,7 @@ class _ChannelNorm(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         scaled = (x - mean) * (variance + 1e-5).rsqrt()
@@ -146,6 +152,7 @@ class _Time(nn.Module):
         self.register_buffer("rates", rates, persistent=False)
         self.layer0, self.layer1 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
+    @override
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise.to(self.rates.dtype)[:, None] * self.rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.layer0.weight.dtype)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 __all__ = ["Activation", "NormPlus", "RefineNet", "Stage", "Style"]
 
@@ -73,6 +74,7 @@ class NormPlus(nn.Module):
             self.gamma = nn.Parameter(1 + 0.02 * torch.randn(channels))
             self.beta = nn.Parameter(torch.zeros(channels))
 
+    @override
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         means = x.mean((2, 3))
         spread = (means.var(dim=1, keepdim=True) + 1e-5).sqrt()
@@ -123,6 +125,7 @@ class RefineNet(nn.Module):
         self.norm = NormPlus(width, style.levels)
         self.end = nn.Conv2d(width, channels, 3, padding=1)
 
+    @override
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         h, kept = self.begin(x), []
         for blocks in self.down.values():
@@ -139,6 +142,7 @@ class RefineNet(nn.Module):
 class _MeanPooled(nn.Conv2d):
     """A convolution that keeps the sides, then the mean over each 2x2 square."""
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return nnf.avg_pool2d(super().forward(x), 2)
 
@@ -164,6 +168,7 @@ class _Residual(nn.Module):
             side, margin = (1, 0) if pools else (3, spread)
             self.shortcut = kind(inputs, outputs, side, padding=margin, dilation=spread)
 
+    @override
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         h = self.conv1(self.activation(self.norm1(x, level)))
         h = self.conv2(self.activation(self.norm2(h, level)))
@@ -181,6 +186,7 @@ class _Refine(nn.Module):
         self.pool = _ChainedPool(outputs, style)
         self.out = _Units(outputs, 3 if last else 1, style)
 
+    @override
     def forward(self, xs: list[Tensor], level: Tensor) -> Tensor:
         hs = [unit(x, level) for unit, x in zip(self.adapt, xs, strict=True)]
         h = hs[0] if self.fuse is None else self.fuse(hs, level)
@@ -197,6 +203,7 @@ class _Units(nn.Module):
         self.convs = nn.ModuleList(_plain(width) for _ in range(2 * units))
         self.norms = _norms([width] * 2 * units, style)
 
+    @override
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         for i in range(0, len(self.convs), 2):
             h = x
@@ -215,6 +222,7 @@ class _Fuse(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(n, outputs, 3, padding=1) for n in inputs)
         self.norms = _norms(inputs, style)
 
+    @override
     def forward(self, xs: list[Tensor], level: Tensor) -> Tensor:
         size, total = xs[0].shape[2:], torch.zeros(())
         for i, (conv, x) in enumerate(zip(self.convs, xs, strict=True)):
@@ -234,6 +242,7 @@ class _ChainedPool(nn.Module):
         self.convs = nn.ModuleList(_plain(width) for _ in range(2))
         self.norms = _norms([width] * 2, style)
 
+    @override
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         x = path = self.style.activation(x)
         for i, conv in enumerate(self.convs):

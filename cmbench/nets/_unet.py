@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.nets._unet_blocks import (
     Block,
@@ -92,6 +93,7 @@ class UNet(nn.Module):
         self._grow_decoder(growth)
         _initialise(self, xavier=plan.xavier)
 
+    @override
     def forward(
         self,
         x: Tensor,

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 __all__ = ["Block", "BlockStyle", "Conv", "NoiseEmbedding", "Norm", "Resample", "Strided"]
 
@@ -67,6 +68,7 @@ class Resample(nn.Module):
         kernel = torch.outer(line, line) / line.sum() ** 2
         self.register_buffer("kernel", kernel[None, None], persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return self.filtered(x, (len(self.taps) - 1) // 2)
 
@@ -100,6 +102,7 @@ class Conv(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, padding=kernel // 2)
         self.resample, self.fused = resample, fused
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         if self.resample is None:
             return super().forward(x)
@@ -124,6 +127,7 @@ class Strided(nn.Module):
         stride, padding = (2, padding) if direction == "down" else (1, 1)
         self.conv = nn.Conv2d(channels, channels, 3, stride, padding) if learned else None
 
+    @override
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.direction == "up":
             x = nnf.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -164,6 +168,7 @@ class Block(nn.Module):
             self.qkv = Conv(outputs, 3 * outputs, 1)
             self.proj = Conv(outputs, outputs, 1)
 
+    @override
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv0(nnf.silu(self.norm0(x)))
         condition = self.affine(emb)[:, :, None, None]
@@ -229,6 +234,7 @@ class NoiseEmbedding(nn.Module):
 
     freqs: Tensor
 
+    @override
     def forward(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
         phase = torch.outer(c_noise.to(self.freqs.dtype), self.freqs * self.turns)
         waves = [phase.sin(), phase.cos()] if self.sine_first else [phase.cos(), phase.sin()]

@@ -6,6 +6,7 @@ channels // 64, so that a level of fewer than 64 channels has no attention.
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets._unet import UNet, UNetPlan
@@ -31,6 +32,7 @@ class ADMUNet(Network):
     )
     outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for square images (C, H, H)."""
         width = self.model_channels * self.channel_mult_emb

@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
@@ -42,6 +43,7 @@ class ColdModel2(Network):
             raise ValueError(f"widths {widths} must be multiples of {_GROUPS} groups")
         return self
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network: forward(x (B, C, H, H), c_noise (B,), labels) -> (B, C', H, H).
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
@@ -37,6 +38,7 @@ class ColdUNet(Network):
             raise ValueError("dim_mults must start with 1: the last block has `dim` channels")
         return self
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network: forward(x (B, C, H, W), c_noise (B,), labels) -> (B, C', H, W).
 

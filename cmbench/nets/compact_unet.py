@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets.base import Network
@@ -42,6 +43,7 @@ class CompactUNet(Network):
             raise ValueError("channels must be multiples of 8")
         return self
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for sides divisible by unshuffle * 2^(levels - 1)."""
         fold = self.unshuffle * 2 ** (len(self.channels) - 1)
@@ -83,6 +85,7 @@ class _UNet(nn.Module):
         self.norm = _norm(now)
         self.last = _zeroed(nn.Conv2d(now, outputs, 3, padding=1))
 
+    @override
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         first, *others = c_noise.reshape(len(c_noise), -1).unbind(1)
         emb = self.embed(first)
@@ -119,6 +122,7 @@ class _NoiseEmbedding(nn.Module):
         self.inner = nn.Linear(width // 2 * 2, width)
         self.outer = nn.Linear(width, width)
 
+    @override
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise[:, None] * self.frequencies
         hidden = self.inner(torch.cat([angles.sin(), angles.cos()], 1))
@@ -136,6 +140,7 @@ class _Block(nn.Module):
         self.attend = _Attention(target) if attention else None
         self.dropout = dropout
 
+    @override
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(nnf.silu(self.norm1(x)))
         scale, shift = self.shift(emb)[:, :, None, None].chunk(2, 1)
@@ -153,6 +158,7 @@ class _Attention(nn.Module):
         self.norm, self.qkv = _norm(width), nn.Conv2d(width, 3 * width, 1)
         self.out = _zeroed(nn.Conv2d(width, width, 1))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
@@ -167,6 +173,7 @@ class _Down(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
+    @override
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         reduced: Tensor = self.conv(x)
         return reduced
@@ -177,6 +184,7 @@ class _Up(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
+    @override
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         enlarged: Tensor = self.conv(nnf.interpolate(x, scale_factor=2, mode="nearest"))
         return enlarged

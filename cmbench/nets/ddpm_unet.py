@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
@@ -99,6 +100,7 @@ class DDPMUNet(Network):
         except ValueError as error:
             raise UserError(f"not a supported network: {error}", where=where) from None
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for square images (C, H, H).
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Width
 from cmbench.core.images import to_images
@@ -42,6 +43,7 @@ class DigitsConvNet(nn.Module):
             maps.append(h)
         return maps
 
+    @override
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns hidden features (B, 64) and logits (B, 10) of images in [-1, 1]."""
         pooled = self.maps(images)[-1].flatten(1)
@@ -54,6 +56,7 @@ class DigitsCNN(Network):
 
     width: Width = 16
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the classifier with random weights; the shape must be (1, 8, 8)."""
         if tuple(shape) != (1, 8, 8):

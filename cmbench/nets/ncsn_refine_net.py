@@ -7,6 +7,7 @@ second halves the sides, the third and fourth are dilated by 2 and 4 instead.
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Width
 from cmbench.nets._ncsn_blocks import RefineNet, Stage, Style
@@ -29,6 +30,7 @@ class NCSNRefineNet(Network):
     ngf: int = Field(default=128, ge=2, le=16_384, description="width")
     levels: Width = Field(default=10, description="number of noise levels")
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network, which takes no class labels."""
         style = Style(self.levels, nnf.elu, refine_norms=True, mean_pool=True)
@@ -36,5 +38,6 @@ class NCSNRefineNet(Network):
 
 
 class _Indexed(RefineNet):
+    @override
     def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
         return super().forward(x, level.long())

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.nets._ncsn_blocks import Activation, RefineNet, Stage, Style
 from cmbench.nets.base import Network
@@ -44,6 +45,7 @@ class NCSNv2RefineNet(Network):
     depth: Literal["base", "deeper", "deepest"] = "base"
     nonlinearity: Literal["elu", "relu", "lrelu", "swish"] = "elu"
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network, which takes no class labels."""
         activation = _ACTIVATIONS[self.nonlinearity]
@@ -53,6 +55,7 @@ class NCSNv2RefineNet(Network):
 
 
 class _Unconditional(RefineNet):
+    @override
     def forward(
         self, x: Tensor, c_noise: Tensor | None = None, labels: Tensor | None = None
     ) -> Tensor:

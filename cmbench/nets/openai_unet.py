@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.core.errors import UserError
@@ -44,6 +45,7 @@ class OpenAIUNet(Network):
     conv_resample: bool = True
     outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for square images (C, H, H).
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Width, Widths
 from cmbench.nets.base import Network
@@ -24,6 +25,7 @@ class ReadoutMLP(Network):
     readouts: Width = Field(default=10, description="number of bumps along c_noise")
     outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the MLP, which takes no class labels."""
         if classes:
@@ -46,6 +48,7 @@ class _MLP(nn.Module):
         nn.init.zeros_(self.readout.bias)
         self.register_buffer("centres", torch.linspace(-1, 1, spec.readouts), persistent=False)
 
+    @override
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
         for layer in self.layers:

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Depth, Widths
 from cmbench.core.errors import UserError
@@ -52,6 +53,7 @@ class ScoreSDEUNet(Network):
             raise ValueError("progressive_input residual needs fir")
         return self
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for square images (C, H, H).
 
@@ -120,6 +122,7 @@ class ScoreSDEUNet(Network):
 class _Embedding(NoiseEmbedding):
     """Multiplies by 2 pi after the product with c_noise, as in score SDE: rounding is visible."""
 
+    @override
     def forward(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
         phase = torch.outer(c_noise.to(self.freqs.dtype), self.freqs) * self.turns
         waves = torch.cat([phase.sin(), phase.cos()], dim=1).to(self.map_layer0.weight.dtype)

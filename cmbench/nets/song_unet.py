@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets._unet import UNet, UNetPlan
@@ -38,6 +39,7 @@ class SongUNet(Network):
     resample_filter: tuple[float, ...] = (1, 1)
     outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
+    @override
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
         """Builds the raw network for square images (C, H, H)."""
         return UNet(self.plan(shape, classes))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.safe_pickle import ARRAYS, OrderedEntries, Refused, SafeUnpickler, plain_set
 
@@ -111,6 +112,7 @@ class TensorUnpickler(SafeUnpickler):
         super().__init__(file, allowed)
         self._find_storage = find_storage
 
+    @override
     def persistent_load(self, pid: Any) -> Storage:
         """Returns a storage that is outside of the stream."""
         known = isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"

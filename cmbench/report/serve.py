@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from typing_extensions import override
+
 from cmbench.core.errors import UserError
 
 __all__ = ["serve"]
@@ -17,6 +19,7 @@ _LOOPBACK = "127.0.0.1"
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files below one folder: no listings, no log, and only for callers who name this machine."""
 
+    @override
     def send_head(self) -> Any:
         # A page elsewhere may have its own host name resolve to this machine: its name tells.
         host = self.headers.get("Host", "").rsplit(":", 1)[0]
@@ -25,14 +28,17 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             return None
         return super().send_head()
 
+    @override
     def list_directory(self, path: Any) -> None:
         self.send_error(404)
 
+    @override
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 
+    @override
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -40,6 +46,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 class _Server(http.server.ThreadingHTTPServer):
     """A browser that closes a page half loaded is no fault to print."""
 
+    @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -36,10 +37,12 @@ class ColdSampler(Sampler):
         description="degrade by one severity less, as in the released snow and desaturation code",
     )
 
+    @override
     def nfe(self) -> int | None:
         """One evaluation per stride; None if the model's number of severities decides."""
         return self.steps
 
+    @override
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) clipped to [-1, 1], restored from the restorer's start.
 

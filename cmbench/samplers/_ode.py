@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -47,6 +48,7 @@ class GridSampler(Sampler):
             past: Evaluations that a multi-step method keeps for later steps; empty at first.
         """
 
+    @override
     def nfe(self) -> int:
         """One evaluation per step."""
         return self.steps
@@ -55,6 +57,7 @@ class GridSampler(Sampler):
         """Returns the noise levels, from that of the first state to zero."""
         return sigma_steps(denoiser, self.steps, self.rho)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -48,12 +49,14 @@ class AnnealedLangevin(Sampler):
     )
     ends: Literal["denoised", "last", "before_last"] = "denoised"
 
+    @override
     def nfe(self) -> int | None:
         """One evaluation per update and one for a final denoising; None for the model's ladder."""
         if self.levels is None:
             return None
         return self.levels * self.steps_each + int(self.ends == "denoised")
 
+    @override
     def possible_nfe(self, around: int) -> dict[int, "AnnealedLangevin"]:
         """Maps evaluations to samplers, for ladders of every length up to `around` evaluations."""
         samplers = {}
@@ -62,6 +65,7 @@ class AnnealedLangevin(Sampler):
             samplers[sampler.nfe() or 0] = sampler
         return samplers
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64.
 

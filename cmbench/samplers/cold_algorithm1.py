@@ -5,6 +5,7 @@ inverts D exactly. NFE = steps.
 """
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
@@ -16,6 +17,7 @@ __all__ = ["ColdAlgorithm1"]
 class ColdAlgorithm1(ColdSampler):
     """Restores, then degrades to the next lower severity."""
 
+    @override
     def _step(
         self,
         restorer: Restorer,

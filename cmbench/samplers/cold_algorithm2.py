@@ -5,6 +5,7 @@ for any R, so errors of R do not accumulate. NFE = steps.
 """
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
@@ -16,6 +17,7 @@ __all__ = ["ColdAlgorithm2"]
 class ColdAlgorithm2(ColdSampler):
     """Moves x by the difference between the restoration degraded to either end of the stride."""
 
+    @override
     def _step(
         self,
         restorer: Restorer,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -27,10 +28,12 @@ class ColdDirect(Sampler):
         default=0.0, ge=0, description="deviation of noise added to the start"
     )
 
+    @override
     def nfe(self) -> int:
         """Returns 1."""
         return 1
 
+    @override
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) clipped to [-1, 1].
 

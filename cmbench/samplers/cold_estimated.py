@@ -7,6 +7,7 @@ Cold Diffusion (https://arxiv.org/abs/2208.09392), section 5: equal to determini
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -26,6 +27,7 @@ class _Mixes(Protocol):
 class ColdEstimated(ColdSampler):
     """Samples restorers of degradations that mix in another image: `gaussian`, `animorphosis`."""
 
+    @override
     def _step(
         self,
         restorer: Restorer,

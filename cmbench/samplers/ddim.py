@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -39,14 +40,17 @@ class DDIM(Sampler):
     clip: bool = Field(default=False, description="clip D to [-1, 1]")
     rederive: bool = Field(default=True, description="recompute the noise from the clipped D")
 
+    @override
     def nfe(self) -> int:
         """One evaluation per step."""
         return self.steps
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """The call at the start of the Karras grid; other grids' starts depend on their length."""
         return (Euler(steps=1),) if self.grid == "karras" else ()
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step i uses noise draw i + 1.
 

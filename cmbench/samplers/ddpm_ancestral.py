@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -36,10 +37,12 @@ class DDPMAncestral(Sampler):
     grid: Grid | None = Field(default=None, description="steps of the process to keep")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
 
+    @override
     def nfe(self) -> int | None:
         """One evaluation per step; None if the model decides the steps."""
         return self.steps
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step i uses noise draw i + 1.
 

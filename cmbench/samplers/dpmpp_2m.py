@@ -8,6 +8,7 @@ import math
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.samplers._ode import Evaluate, GridSampler, Known
 from cmbench.samplers.base import Sampler
@@ -21,10 +22,12 @@ class DPMpp2M(GridSampler):
 
     order: ClassVar[int | None] = 2
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """The call at the start of the Karras grid, whatever its length."""
         return (Euler(steps=1),)
 
+    @override
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -50,10 +51,12 @@ class EDMAblation(Sampler):
     noise_to: float | None = Field(default=None, ge=0, description="S_max; none: no bound")
     noise_scale: float = Field(default=1.0, gt=0, description="S_noise")
 
+    @override
     def nfe(self) -> int:
         """Two evaluations per step, one in the last; with Euler one per step."""
         return self.steps if self.solver == "euler" else 2 * self.steps - 1
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step i uses noise draw i + 1."""
         time, times = self._times(denoiser)

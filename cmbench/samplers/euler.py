@@ -6,6 +6,7 @@ EDM (https://arxiv.org/abs/2206.00364), Algorithm 1 without the correction. NFE 
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.samplers._ode import Evaluate, GridSampler, Known
 from cmbench.samplers.base import Sampler
@@ -18,10 +19,12 @@ class Euler(GridSampler):
 
     order: ClassVar[int | None] = 1
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """The call at the start of the Karras grid, whatever its length."""
         return (Euler(steps=1),)
 
+    @override
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:

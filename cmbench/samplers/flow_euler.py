@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -28,14 +29,17 @@ class FlowEuler(Sampler):
 
     steps: Steps = Field(default=16, description="even steps of t")
 
+    @override
     def nfe(self) -> int:
         """One evaluation per step."""
         return self.steps
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """Returns the sampler of one step, whose call is at t = 1."""
         return (FlowEuler(steps=1),)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), nominally in [-1, 1].
 

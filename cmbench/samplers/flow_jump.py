@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
@@ -27,10 +28,12 @@ class FlowJump(Sampler):
 
     steps: Steps = Field(default=1, description="even steps; powers of 2 for shortcut models")
 
+    @override
     def nfe(self) -> int:
         """One evaluation per step."""
         return self.steps
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), nominally in [-1, 1].
 

@@ -7,6 +7,7 @@ NFE = 2 steps - 1: 18 steps are 35 evaluations.
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.samplers._ode import (
     Evaluate,
@@ -25,14 +26,17 @@ class Heun(GridSampler):
 
     order: ClassVar[int | None] = 2
 
+    @override
     def nfe(self) -> int:
         """Two evaluations per step, one in the last."""
         return 2 * self.steps - 1
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """The call at the start of the Karras grid, whatever its length."""
         return (Euler(steps=1),)
 
+    @override
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:

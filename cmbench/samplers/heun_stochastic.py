@@ -8,6 +8,7 @@ import math
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -28,10 +29,12 @@ class HeunStochastic(Sampler):
     noise_to: float = Field(default=1.0, ge=0, description="S_max")
     noise_scale: float = Field(default=1.007, gt=0, description="S_noise")
 
+    @override
     def nfe(self) -> int:
         """Two evaluations per step, one in the last."""
         return 2 * self.steps - 1
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step i uses noise draw i + 1."""
 

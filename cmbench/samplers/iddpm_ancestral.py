@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -41,6 +42,7 @@ class IDDPMAncestral(Sampler):
             raise ValueError("give steps or respacing, not both")
         return self
 
+    @override
     def nfe(self) -> int | None:
         """One evaluation per kept step; None if the model decides the steps."""
         if self.steps is not None:
@@ -48,6 +50,7 @@ class IDDPMAncestral(Sampler):
         counts = self.respacing.removeprefix("ddim")
         return sum(map(int, counts.split(","))) if counts else None
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step k uses noise draw k + 1."""
         model = discrete(denoiser)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -45,6 +46,7 @@ class IDDPMDDIM(Sampler):
             raise ValueError("give steps or respacing, not both")
         return self
 
+    @override
     def nfe(self) -> int | None:
         """One evaluation per kept step; None if the model decides the steps."""
         if self.steps is not None:
@@ -52,6 +54,7 @@ class IDDPMDDIM(Sampler):
         counts = self.respacing.removeprefix("ddim")
         return sum(map(int, counts.split(","))) if counts else None
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; step k uses noise draw k + 1."""
         model = discrete(denoiser)

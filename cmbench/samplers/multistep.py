@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import MOST_STEPS, Steps
 from cmbench.core.errors import UserError
@@ -58,6 +59,7 @@ class MultiStep(Sampler):
                 raise ValueError(f"indices must rise from 0 to grid - 1 = {self.grid - 1}")
         return self
 
+    @override
     def require_range(self, low: float, high: float) -> None:
         """Given points lie inside the denoiser's range of noise levels."""
         outside = [s for s in self.sigmas or () if not low < s < high]
@@ -67,18 +69,21 @@ class MultiStep(Sampler):
                 expected=f"sigmas below {high:g} and above {low:g}",
             )
 
+    @override
     def nfe(self) -> int:
         """One evaluation per time point."""
         if self.sigmas is not None:
             return 1 + len(self.sigmas)
         return len(self.indices) - 1 if self.indices is not None else self.steps
 
+    @override
     def possible_nfe(self, around: int) -> "dict[int, MultiStep]":
         """Any number of evaluations is possible, unless given points fix it."""
         if self.sigmas is not None or self.indices is not None:
             return {self.nfe(): self}
         return {n: self.model_copy(update={"steps": n}) for n in range(1, around + 2)}
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """Returns the chain truncated after each point, for the points that other chains share."""
         return (OneStep(), *(self._truncated(n) for n in range(2, self._shared_points() + 1)))
@@ -107,6 +112,7 @@ class MultiStep(Sampler):
             return [grid[i] for i in self.indices[:-1]]
         return [sigma_max, *sorted(_default_stops(self.steps - 1, sigma_min), reverse=True)]
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) in [-1, 1]; point j uses noise draw j."""
         self.require_range(denoiser.sigma_min, denoiser.sigma_max)

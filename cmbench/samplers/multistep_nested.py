@@ -7,6 +7,7 @@ evaluations per image instead of K (K + 1) / 2. NFE = steps.
 
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -40,14 +41,17 @@ class MultiStepNested(Sampler):
         require_falling(self.sigmas)
         return self
 
+    @override
     def nfe(self) -> int:
         """One evaluation per time point."""
         return self.steps
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """Returns all shorter chains."""
         return (OneStep(), *(self._chain(n) for n in range(2, self.steps + 1)))
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) in [-1, 1]; point j uses noise draw j."""
         return self._chain(self.steps).sample(denoiser, noise, labels)

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -21,10 +22,12 @@ class OneShot(Sampler):
 
     accepts: ClassVar[str] = "oneshot"
 
+    @override
     def nfe(self) -> int:
         """Returns 1."""
         return 1
 
+    @override
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) clipped to [-1, 1].
 

@@ -7,6 +7,7 @@ Consistency Models (https://arxiv.org/abs/2303.01469), section 3. NFE = 1.
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -21,14 +22,17 @@ class OneStep(Sampler):
 
     order: ClassVar[int | None] = None
 
+    @override
     def nfe(self) -> int:
         """Returns 1."""
         return 1
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """Returns the sampler itself, the shortest chain of every multi-step sampler."""
         return (self,)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) in [-1, 1]."""
         x = start(noise, denoiser.sigma_max)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import MOST_STEPS, Steps
 from cmbench.core.random import Noise
@@ -51,12 +52,14 @@ class OpenAIKarras(Sampler):
             raise ValueError(f"indices must be less than steps = {self.steps}")
         return self
 
+    @override
     def nfe(self) -> int:
         """Two evaluations per step for dpm and heun (one in heun's last), otherwise one."""
         if self.indices is not None:
             return len(self.indices) - 1
         return {"heun": 2 * self.steps - 1, "dpm": 2 * self.steps}.get(self.method, self.steps)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) in [-1, 1]; step i uses noise draw i + 1."""
         if self.indices is not None:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -56,10 +57,12 @@ class PredictorCorrector(Sampler):
             raise ValueError("the ancestral predictor has no probability flow")
         return self
 
+    @override
     def nfe(self) -> int:
         """One evaluation per predictor step and per correction."""
         return self.steps * (int(self.predictor != "none") + self._corrections)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64; noise draws are numbered in order, from 0.
 

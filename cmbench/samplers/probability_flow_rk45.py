@@ -8,6 +8,7 @@ RK45. The number of evaluations depends on the data; it is counted.
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.random import Noise
 from cmbench.denoise._rk45 import integrate
@@ -34,10 +35,12 @@ class ProbabilityFlowRK45(Sampler):
     end: float | None = Field(default=None, gt=0, lt=1, description="last t; none: the process's")
     shared_steps: bool = Field(default=False, description="one step size per batch")
 
+    @override
     def nfe(self) -> int | None:
         """Returns None: the evaluations must be counted."""
         return None
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64.
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -22,9 +23,11 @@ class SohlDickstein(Sampler):
 
     accepts: ClassVar[str] = "reverse_gaussian"
 
+    @override
     def nfe(self) -> None:
         """Returns None: the model decides the number of steps."""
 
+    @override
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W) clipped to [-1, 1].
 

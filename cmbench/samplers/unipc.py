@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
@@ -47,14 +48,17 @@ class UniPC(Sampler):
     )
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
 
+    @override
     def nfe(self) -> int:
         """One evaluation per step."""
         return self.steps
 
+    @override
     def prefixes(self) -> tuple[Sampler, ...]:
         """The call at the start of the Karras grid or of the levels even in ln sigma."""
         return (Euler(steps=1) if self.spacing == "karras" else UniPC(steps=1),)
 
+    @override
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
         """Returns images (B, C, H, W), float64."""
         sigmas = self._levels(denoiser)

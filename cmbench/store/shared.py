@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from cmbench.core.files import temporary_folder
 from cmbench.core.paths import cache_folder
 from cmbench.store.object_storage import ObjectLeases, ObjectStorage, pack, unpack
@@ -49,6 +51,7 @@ class SharedStore(Store):
         self._sent: dict[str, Any] = {}
         self._leases.append(ObjectLeases(storage, self._send_work))
 
+    @override
     def folder(self, address: Address) -> Path:
         """Returns the local folder of an output, downloaded from the storage if necessary."""
         place = self._place(address)
@@ -56,6 +59,7 @@ class SharedStore(Store):
             self._fetch(address)
         return place
 
+    @override
     def has(self, address: Address) -> bool:
         """Tests whether the output is intact here or in the storage; copies it to the other."""
         if address in self._both:
@@ -68,20 +72,24 @@ class SharedStore(Store):
         self._both.add(address)
         return True
 
+    @override
     def present(self, address: Address) -> bool:
         """Tests whether the output exists here or in the storage, without reading it."""
         return super().present(address) or self.storage.has(_name(address))
 
+    @override
     def survey(self) -> Callable[[Address], bool]:
         """Returns a test of whether an output is in the storage, from one listing."""
         listed = set(self.storage.names("objects"))
         return lambda address: _tail(address) in listed
 
+    @override
     def discard(self, address: Address) -> None:
         """Removes an output here and in the storage."""
         super().discard(address)
         self.storage.remove(_name(address))
 
+    @override
     def work_folder(self, address: Address) -> Path:
         """Returns a folder for checkpoints; if it is empty, downloads those of another machine."""
         folder = super().work_folder(address)
@@ -92,16 +100,19 @@ class SharedStore(Store):
                     unpack(packed, folder)
         return folder
 
+    @override
     def finish_work(self, address: Address) -> None:
         """Removes the work folder of a finished job, here and in the storage."""
         super().finish_work(address)
         if self._sent.pop(address.key, None) or address.kind == "train":
             self.storage.remove(_work(address.key))
 
+    @override
     def _remove(self, address: Address) -> None:
         self._both.discard(address)
         super()._remove(address)
 
+    @override
     def _publish(self, folder: Path, address: Address, spec: dict[str, Any]) -> None:
         super()._publish(folder, address, spec)
         self._send(address)

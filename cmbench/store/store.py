@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import UserError, brief
 from cmbench.core.files import fsync_folder, sweep, temporary_folder, write_json
@@ -46,6 +48,7 @@ class Address:
                 f"{brief(self.key)} is no key of a {self.kind}", expected="64 hexadecimal digits"
             )
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind}/{self.key[:12]}"
 

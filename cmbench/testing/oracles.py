@@ -9,6 +9,7 @@ probability-flow ODE scales x - mu from sigma to sigma' by sqrt((s^2 + sigma'^2)
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.denoise.base import Denoiser, expand
 
@@ -22,6 +23,7 @@ class _Formula(nn.Module):
         super().__init__()
         self._owner = [denoiser]
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._owner[0].closed_form(x, sigma)
 
@@ -37,6 +39,7 @@ class _Oracle(Denoiser):
         """Evaluates the formula at x (B, C, H, W) and sigma (B,)."""
         raise NotImplementedError
 
+    @override
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.net(x, sigma.expand(len(x)).to(x.dtype))
 
@@ -56,6 +59,7 @@ class GaussianDenoiser(_Oracle):
         super().__init__(shape, sigma_min=sigma_min, sigma_max=sigma_max)
         self.mean, self.spread = mean, spread
 
+    @override
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Returns mu + s^2 / (s^2 + sigma^2) (x - mu)."""
         share = self.spread**2 / (self.spread**2 + expand(sigma, x) ** 2)
@@ -70,6 +74,7 @@ class GaussianDenoiser(_Oracle):
 class GaussianConsistency(GaussianDenoiser):
     """The exact consistency function of the same data, with f(x, sigma_min) = x."""
 
+    @override
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Returns mu + (x - mu) sqrt((s^2 + eps^2) / (s^2 + sigma^2))."""
         s2 = self.spread**2
@@ -89,6 +94,7 @@ class PointsDenoiser(_Oracle):
         super().__init__((channels, height, width), sigma_min=sigma_min, sigma_max=sigma_max)
         self.register_buffer("points", points)
 
+    @override
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Returns the posterior mean of the points."""
         known = self.points.to(x).flatten(1)

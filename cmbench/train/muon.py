@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 __all__ = ["Muon", "hidden_convolutions", "orthogonal"]
 
@@ -55,6 +56,7 @@ class Muon(torch.optim.AdamW):
         self.matrices = hidden_convolutions(network_parameters)
 
     @torch.no_grad()
+    @override
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Updates all parameters; clears the gradients of Muon's matrices."""
         group = self.param_groups[0]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -121,6 +122,7 @@ class Cold(Model):
         spec = create("network", {"name": _NETWORKS[network], **fields}).spec()
         return cls(network=spec, shape=shape, degradation=dict(degradation), **more)
 
+    @override
     def build(self) -> nn.Module:
         """Builds a NetworkRestorer over the raw network, `net`."""
         degradation: Degradation = create("degradation", self.degradation)
@@ -136,6 +138,7 @@ class Cold(Model):
         )
         return restorer.eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads an official `model.pt` (its averaged weights), or cmbench's own safetensors.
 
@@ -167,7 +170,7 @@ class Cold(Model):
         covariance = torch.tensor([self.start_covariance], dtype=torch.float64)
         try:
             restorer.set_start(torch.ones(1), mean, covariance)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise UserError(
                 f"start_covariance {self.start_covariance} is not a covariance"
             ) from None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -42,6 +43,7 @@ class ConsistencyHub(Model):
     sigma_max: float = Field(default=80.0, gt=0)
 
     @classmethod
+    @override
     def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
         """Returns a pipeline's weights and configuration; a single file has no configuration.
 
@@ -70,6 +72,7 @@ class ConsistencyHub(Model):
                 **ends,
             }
 
+    @override
     def build(self) -> nn.Module:
         """Builds an OpenAIConsistency over the raw network, `net`."""
         return OpenAIConsistency(
@@ -81,6 +84,7 @@ class ConsistencyHub(Model):
             sigma_max=self.sigma_max,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads diffusers' files, or cmbench's own safetensors.
 
@@ -98,7 +102,7 @@ class ConsistencyHub(Model):
 
 
 _ENDS = ("sigma_data", "sigma_min", "sigma_max")
-_IMAGENET64 = {
+_IMAGENET64: dict[str, Any] = {
     "name": "ddpm_unet",
     "block_out_channels": (192, 384, 576, 768),
     "layers_per_block": 3,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -121,6 +122,7 @@ class ConsistencyOfficial(Model):
         ends["sigma_data"] = model.get("data_std", 0.5)
         return cls(network=network, shape=(3, side, side), layout="flax", **{**ends, **more})
 
+    @override
     def build(self) -> nn.Module:
         """Builds a ConsistencyFunction, or an EDMDenoiser for a teacher."""
         net = create("network", self.network).build(self.shape, self.classes)
@@ -140,6 +142,7 @@ class ConsistencyOfficial(Model):
             sigma_max=self.sigma_max,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads the authors' file, or cmbench's own safetensors.
 

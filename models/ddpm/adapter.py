@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     BetaSchedule,
@@ -85,6 +86,7 @@ class DDPM(Model):
         return cls(**cls.opened(Path(given))[1])
 
     @classmethod
+    @override
     def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
         """Returns a pipeline's weights and configuration; a single file has no configuration.
 
@@ -106,6 +108,7 @@ class DDPM(Model):
                 **_process(folder.scheduler, where),
             }
 
+    @override
     def build(self) -> nn.Module:
         """Builds a DDPMDenoiser over the raw network, `net`."""
         abar = products(
@@ -127,6 +130,7 @@ class DDPM(Model):
             sigma_max=self.sigma_max,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads diffusers' files, the PyTorch port's, or cmbench's own safetensors.
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from cmbench.api import Model, OneShot, Pending, UserError, create
 
@@ -36,6 +37,7 @@ class Decoy(Model):
     ]
     dataset: str | dict[str, Any] = "digits"
 
+    @override
     def build(self) -> nn.Module:
         """Builds the generator, with its images if the dataset needs no path."""
         module = _Generator(self.form)
@@ -45,6 +47,7 @@ class Decoy(Model):
             return module
         return module
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Opens the dataset at the path `weights`.
 
@@ -81,6 +84,7 @@ class _Generator(OneShot):
         else:
             self.pixels = torch.from_numpy(np.ascontiguousarray(images.pixels(indices)))
 
+    @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.form == "gaussian":
             values = self.mean + z.double().flatten(1) @ self.factor.mT

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.api import Classes, ConsistencyFunction, EDMDenoiser, ImageShape, Model, create
 
@@ -21,6 +22,7 @@ class ECT(Model):
     sigma_min: float = 0.003
     sigma_max: float = 80.0
 
+    @override
     def build(self) -> nn.Module:
         """Builds a ConsistencyFunction."""
         return _Tuned(
@@ -36,6 +38,7 @@ class ECT(Model):
 class _Tuned(ConsistencyFunction):
     """EDM's scalings in training, else the boundary condition, as in the authors' code."""
 
+    @override
     def scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Returns c_skip and c_out at sigma."""
         return EDMDenoiser.scalings(self, sigma) if self.training else super().scalings(sigma)

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import Classes, EDMDenoiser, ImageShape, Model, create
 
@@ -21,6 +22,7 @@ class EDM(Model):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
+    @override
     def build(self) -> nn.Module:
         """Builds an EDMDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -100,6 +101,7 @@ class EDMOfficial(Model):
         with parsing(path, "an EDM pickle whose arguments are supported"):
             return cls.model_validate(_stated(content, str(path)))
 
+    @override
     def build(self) -> nn.Module:
         """Builds a Denoiser over the raw network, `net`."""
         arguments = {k: getattr(self, k) for k in _OF_NETWORK if getattr(self, k) is not None}
@@ -112,6 +114,7 @@ class EDMOfficial(Model):
         net = create("network", spec).build(shape, self.label_dim)
         return self._wrapped(net, shape).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads an official pickle, its state_dict as safetensors, or cmbench's own safetensors.
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import Classes, FlowDenoiser, ImageShape, Model, create
 
@@ -22,6 +23,7 @@ class Flow(Model):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
+    @override
     def build(self) -> nn.Module:
         """Builds a FlowDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.api import Classes, ImageShape, Model, OneShot, UserError, Width, Widths
 
@@ -23,6 +24,7 @@ class GAN(Model):
     latent: Width = 64
     channels: Widths = Field(default=(128, 64), min_length=1)
 
+    @override
     def build(self) -> nn.Module:
         """Builds the generator.
 
@@ -47,6 +49,7 @@ class _Generator(OneShot):
         self.blocks = nn.ModuleList(_Block(now, then, spec.latent) for now, then in widths)
         self.last = nn.Conv2d(spec.channels[-1], spec.shape[0], 3, padding=1)
 
+    @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         if self.label is not None and labels is not None:
@@ -69,6 +72,7 @@ class _Block(nn.Module):
         self.conv = nn.Conv2d(now, then, 3, padding=1)
         self.skip = nn.Conv2d(now, then, 1, bias=False)
 
+    @override
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
         h = self.conv(nnf.leaky_relu(self.norm(x) * (1 + scale) + shift, 0.2))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -45,6 +46,7 @@ class IDDPM(Model):
         default=None, gt=0, description="none: the process's, at most 80"
     )
 
+    @override
     def build(self) -> nn.Module:
         """Builds a DiscreteVPDenoiser over the raw network, `net`."""
         wide = {**self.network, "outputs": self.shape[0] * (2 if self.learn_sigma else 1)}

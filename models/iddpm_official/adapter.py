@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     Classes,
@@ -86,6 +87,7 @@ class IDDPMOfficial(Model):
             raise UserError(f"improved-diffusion's argument '{unknown[0]}' is not supported")
         return cls(**fields)
 
+    @override
     def build(self) -> nn.Module:
         """Builds a DiscreteVPDenoiser over the raw network, `net`."""
         shape = (self.in_channels, self.image_size, self.image_size)
@@ -114,6 +116,7 @@ class IDDPMOfficial(Model):
             sigma_max=self.sigma_max,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads the authors' state_dict, or cmbench's own safetensors.
 

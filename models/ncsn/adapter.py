@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.api import (
     ImageShape,
@@ -98,6 +99,7 @@ class NCSN(Model):
             rescaled=data.get("rescaled", False),
         )
 
+    @override
     def build(self) -> nn.Module:
         """Builds an NCSNDenoiser over the raw network, `net`."""
         return NCSNDenoiser(
@@ -108,6 +110,7 @@ class NCSN(Model):
             unit=1.0 if self.rescaled else 2.0,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads an official checkpoint (averaged weights if it has them), or our own safetensors.
 

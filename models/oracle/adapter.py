@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import ImageShape, Model, create, oracles
 
@@ -25,6 +26,7 @@ class Oracle(Model):
     spread: float = 0.5
     dataset: str = "digits"
 
+    @override
     def build(self) -> nn.Module:
         """Builds the denoiser, which has no weights."""
         if self.form == "points":

@@ -7,6 +7,7 @@ number of steps, each distilled from the card with twice as many.
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import Classes, EDMDenoiser, ImageShape, Model, create
 
@@ -29,6 +30,7 @@ class Progressive(Model):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
+    @override
     def build(self) -> nn.Module:
         """Builds an EDMDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)

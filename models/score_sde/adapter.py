@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     SDE,
@@ -97,6 +98,7 @@ class ScoreSDE(Model):
             fourier=fourier,
         )
 
+    @override
     def build(self) -> nn.Module:
         """Builds an SDEDenoiser over the raw network, `net`."""
         labels = Labels(
@@ -115,6 +117,7 @@ class ScoreSDE(Model):
             classes=self.classes,
         ).eval()
 
+    @override
     def load(self, module: nn.Module, weights: Path) -> None:
         """Reads an official checkpoint (its averaged weights), or cmbench's own safetensors.
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import Classes, ImageShape, JumpDenoiser, Model, create
 
@@ -26,6 +27,7 @@ class Shortcut(Model):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
+    @override
     def build(self) -> nn.Module:
         """Builds a JumpDenoiser, whose network has two noise inputs (`times: 2`)."""
         net = create("network", self.network).build(self.shape, self.classes)

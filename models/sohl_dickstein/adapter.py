@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
+from typing_extensions import override
 
 from cmbench.api import (
     BinomialDiffusion,
@@ -37,6 +38,7 @@ class SohlDickstein(Model):
     first_beta: float | None = Field(default=None, gt=0, lt=1, description="none: 1 / levels")
     predicts: Literal["rate", "x0"] = "x0"
 
+    @override
     def build(self) -> nn.Module:
         """Builds a ReverseGaussian or a BinomialDiffusion."""
         if self.kernel == "binomial":

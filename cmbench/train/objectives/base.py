@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.component import Component
 from cmbench.train.draws import Draws
@@ -52,6 +53,7 @@ class Loss(nn.Module, ABC):
     """A built objective; its buffers and submodules (the target network) are checkpointed."""
 
     @abstractmethod
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         """Computes the loss per image (B,) of images (B, C, H, W) in [-1, 1].
 

@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.binomial import BinomialDiffusion
@@ -20,6 +21,7 @@ __all__ = ["Binomial"]
 class Binomial(Objective):
     """The loss (T - 1) KL at a uniform t plus the entropies; images are thresholded at 0."""
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -39,6 +41,7 @@ class _Bound(Loss):
         super().__init__()
         self.student = student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         student, shape = self.student, images.shape[1:]
         bits = torch.where(images > 0, 1.0, -1.0)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -30,24 +31,29 @@ class ConsistencyDistillation(Objective):
     mu: float = Field(default=0.0, ge=0, lt=1, description="rate of the target network's EMA")
     rho: float = Field(default=7.0, gt=0)
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student, with its teacher."""
         if setup.teacher is None:
             raise UserError("objective cd needs a teacher", fix="teacher: edm/digits")
         return _Distillation(self, setup, setup.teacher)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward), target 1, teacher 2 (Heun) or 1 (Euler)."""
         return 6.0 if self.solver == "heun" else 5.0
 
+    @override
     def shares(self) -> dict[str, Any]:
         """The teacher's step does not depend on the student's distance or its target's rate."""
         return {"points": self.points, "solver": self.solver, "rho": self.rho}
 
+    @override
     def starts_from_teacher(self) -> bool:
         """Returns True."""
         return True
 
+    @override
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """Returns the teacher's weights, which have the same names in both modules."""
         return dict(teacher.state_dict())
@@ -64,6 +70,7 @@ class _Distillation(PairLoss):
         low, high = self.student.sigma_min, self.student.sigma_max
         self.grid = karras_grid(spec.points, low, high, spec.rho).float().to(setup.device)
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         x_t, t, x_u, u = self.shared.at(step, lambda: self.pair(images, labels, draws))
         return self.pair_loss(x_t, t, x_u, u, labels)
@@ -87,6 +94,7 @@ class _Distillation(PairLoss):
         corrected = (ahead - teacher(ahead, u, labels)) / wide_u
         return x_t + (wide_u - wide_t) * (slope + corrected) / 2
 
+    @override
     def after_step(self, step: int) -> None:
         if self.target is not None:
             update_average(self.target, self.student, self.spec.mu)

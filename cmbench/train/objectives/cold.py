@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
@@ -31,6 +32,7 @@ class Cold(Objective):
         default=False, description="round degraded images to 8 bits (the released --discrete)"
     )
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -55,6 +57,7 @@ class _Restoration(Loss):
         self.register_buffer("means", torch.zeros(_KEPT, student.shape[0]))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         student = self.student
         self._keep(images.mean((2, 3)))
@@ -67,6 +70,7 @@ class _Restoration(Loss):
         error = error.abs() if self.spec.loss == "l1" else error.square()
         return error.flatten(1).mean(1)
 
+    @override
     def after_step(self, step: int) -> None:
         """Fits the start at intervals and at the end."""
         if (step + 1) % _FIT_EVERY == 0 or step + 1 == self.total_steps:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
@@ -39,18 +40,22 @@ class ConsistencyTraining(Objective):
     rho: float = Field(default=7.0, gt=0)
     init: Literal["random", "teacher"] = "random"
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student."""
         return _Training(self, setup)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and target 1."""
         return 4.0
 
+    @override
     def starts_from_teacher(self) -> bool:
         """Returns True if `init` asks for the teacher's weights."""
         return self.init == "teacher"
 
+    @override
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """Returns the teacher's weights if `init` asks for them."""
         return dict(teacher.state_dict()) if self.init == "teacher" else None
@@ -73,6 +78,7 @@ class _Training(PairLoss):
             return self.spec.mu0
         return adaptive_rate(self.points(step), self.spec.s0, self.spec.mu0)
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         count = self.points(step)
         low, high = self.student.sigma_min, self.student.sigma_max
@@ -83,9 +89,11 @@ class _Training(PairLoss):
         x_t, x_u = images + expand(t, images) * noise, images + expand(u, images) * noise
         return self.pair_loss(x_t, t, x_u, u, labels)
 
+    @override
     def after_step(self, step: int) -> None:
         assert self.target is not None
         update_average(self.target, self.student, self.target_rate(step))
 
+    @override
     def progress(self, step: int) -> dict[str, float]:
         return {"N": float(self.points(step)), "mu": self.target_rate(step)}

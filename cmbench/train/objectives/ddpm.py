@@ -5,6 +5,7 @@ DDPM (https://arxiv.org/abs/2006.11239, eq. 14). The noise is computed from the 
 """
 
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -18,6 +19,7 @@ __all__ = ["DDPM"]
 class DDPM(Objective):
     """L_simple, the mean over pixels of (eps(x_t, t) - eps)^2."""
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -37,6 +39,7 @@ class _Simple(Loss):
         super().__init__()
         self.student = student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         t = draws.integers(len(self.student.levels))
         return self.terms(images, t, draws.normal(*images.shape[1:]), labels)

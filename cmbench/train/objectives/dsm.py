@@ -7,6 +7,7 @@ summed over pixels, at a uniformly drawn level. The loss is the same in all unit
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -22,6 +23,7 @@ class DSM(Objective):
 
     power: float = Field(default=2.0, description="weight sigma^power (anneal_power)")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -41,6 +43,7 @@ class _ScoreMatching(Loss):
         super().__init__()
         self.spec, self.student = spec, student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         index = draws.integers(len(self.student.levels))
         return self.at(images, index, draws.normal(*images.shape[1:]), labels)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
@@ -42,19 +43,23 @@ class EasyConsistencyTuning(Objective):
     p_mean: float = Field(default=-1.1, description="mean of ln t")
     p_std: float = Field(default=2.0, gt=0, description="standard deviation of ln t")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student."""
         distance = setup.distance or PseudoHuber(c=self.c or 1e-6).build(setup.device)
         return _Tuning(self, dataclasses.replace(setup, distance=distance))
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and target 1."""
         return 4.0
 
+    @override
     def starts_from_teacher(self) -> bool:
         """Returns True."""
         return True
 
+    @override
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """Returns the teacher's weights, which have the same names in both modules."""
         return dict(teacher.state_dict())
@@ -74,6 +79,7 @@ class _Tuning(PairLoss):
         gap = self.spec.q ** -(stage + 1) * (1 + self.spec.k * torch.sigmoid(-self.spec.b * t))
         return (t * (1 - gap)).clamp(min=0)
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         t = (self.spec.p_mean + self.spec.p_std * draws.normal()).exp()
         r = self.lower(t, self.stage(step))
@@ -87,5 +93,6 @@ class _Tuning(PairLoss):
         x_t, x_r = images + expand(t, images) * noise, images + expand(r, images) * noise
         return self.pair_loss(x_t, t, x_r, below, labels) / (t - r)
 
+    @override
     def progress(self, step: int) -> dict[str, float]:
         return {"stage": float(self.stage(step))}

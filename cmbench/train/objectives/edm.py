@@ -6,6 +6,7 @@ EDM (https://arxiv.org/abs/2206.00364, section 5 and Table 1): the weight is
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.denoise.base import expand
 from cmbench.train.draws import Draws
@@ -21,6 +22,7 @@ class EDM(Objective):
     p_std: float = Field(default=1.2, gt=0, description="standard deviation of ln sigma")
     sigma_data: float = Field(default=0.5, gt=0)
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student."""
         return _Denoising(self, setup)
@@ -31,6 +33,7 @@ class _Denoising(Loss):
         super().__init__()
         self.spec, self.student = spec, setup.student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         sigma = (self.spec.p_mean + self.spec.p_std * draws.normal()).exp()
         level = expand(sigma, images)

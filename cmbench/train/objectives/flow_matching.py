@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.train.draws import Draws
 from cmbench.train.objectives._flow import FlowLoss
@@ -27,6 +28,7 @@ class FlowMatching(Objective):
         default=1.0, gt=0, description="logit_normal: standard deviation of the logit"
     )
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -41,6 +43,7 @@ class _Matching(FlowLoss):
         super().__init__(setup)
         self.spec = spec
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         if self.spec.times == "uniform":
             t = draws.uniform()

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels, Widths
 from cmbench.core.errors import UserError
@@ -33,6 +34,7 @@ class GAN(Objective):
     lr: float = Field(default=1e-3, gt=0, description="learning rate of the discriminator")
     betas: tuple[float, float] = (0.0, 0.99)
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student, with a new discriminator.
 
@@ -46,6 +48,7 @@ class GAN(Objective):
             )
         return _Adversarial(self, setup.student)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts generator and discriminator: two fakes, one real image, and at intervals R1."""
         return 9 + 6 / self.r1_every
@@ -67,6 +70,7 @@ class _Adversarial(Loss):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last", torch.zeros(2))
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         with torch.no_grad():
             old = self.student(draws.normal(self.student.latent), labels)
@@ -74,6 +78,7 @@ class _Adversarial(Loss):
         fakes = self.student(draws.normal(self.student.latent), labels)
         return nnf.softplus(-self.judge(fakes, labels))
 
+    @override
     def progress(self, step: int) -> dict[str, float]:
         """Returns the discriminator's loss and its R1 penalty."""
         return {"discriminator": float(self.last[0]), "r1": float(self.last[1])}
@@ -130,6 +135,7 @@ class _Discriminator(nn.Module):
         self.score = nn.Linear(channels[-1], 1)
         self.label = nn.Embedding(classes, channels[-1]) if classes else None
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.first(images)
         for block in self.blocks:
@@ -148,6 +154,7 @@ class _Halving(nn.Module):
         self.inner = nn.Conv2d(now, then, 3, padding=1)
         self.skip = nn.Conv2d(now, then, 1, bias=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         h = self.inner(nnf.leaky_relu(x, 0.2)) + self.skip(x)
         return nnf.avg_pool2d(h, 2) / 2**0.5

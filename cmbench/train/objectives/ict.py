@@ -12,6 +12,7 @@ import math
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
@@ -33,11 +34,13 @@ class ImprovedConsistencyTraining(Objective):
     p_std: float = Field(default=2.0, gt=0, description="standard deviation of ln sigma")
     rho: float = Field(default=7.0, gt=0)
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student."""
         distance = setup.distance or PseudoHuber().build(setup.device)
         return _Improved(self, dataclasses.replace(setup, distance=distance))
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and target 1."""
         return 4.0
@@ -65,6 +68,7 @@ class _Improved(PairLoss):
         mass = torch.erf(normal[:-1]) - torch.erf(normal[1:])
         return mass / mass.sum()
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         grid = self.grid(step)
         # On the CPU, where draws are computed: a device without float64 would draw other pairs.
@@ -80,5 +84,6 @@ class _Improved(PairLoss):
         x_t, x_u = images + expand(t, images) * noise, images + expand(u, images) * noise
         return self.pair_loss(x_t, t, x_u, u, labels) / (t - u)
 
+    @override
     def progress(self, step: int) -> dict[str, float]:
         return {"N": float(self.points(step))}

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -25,6 +26,7 @@ __all__ = ["IDDPM"]
 class IDDPM(Objective):
     """The hybrid loss L_simple + 0.001 L_vlb at uniform steps, averaged over pixels."""
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -51,6 +53,7 @@ class _Hybrid(Loss):
         super().__init__()
         self.student, self.process = student, Process.of(student.abar)
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         t = draws.integers(len(self.process.abar))
         terms = self.terms(images, t, draws.normal(*images.shape[1:]), labels)

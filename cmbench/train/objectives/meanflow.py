@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.denoise.base import expand
 from cmbench.train.draws import Draws
@@ -29,6 +30,7 @@ class MeanFlow(Objective):
     power: float = Field(default=0.75, ge=0, description="p of the adaptive weight")
     floor: float = Field(default=1e-3, gt=0, description="c of the adaptive weight")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -37,6 +39,7 @@ class MeanFlow(Objective):
         """
         return _MeanFlow(self, setup)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and about 1 for the Jacobian-vector product."""
         return 4.0
@@ -51,6 +54,7 @@ class _MeanFlow(JumpLoss):
             warnings.simplefilter("ignore", FutureWarning)
             torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         logits = self.spec.t_mean + self.spec.t_std * draws.normal(2)
         r, t = torch.sigmoid(logits).sort(dim=1).values.unbind(1)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
@@ -41,6 +42,7 @@ class ProgressiveDistillation(Objective):
     weighting: Literal["truncated_snr", "uniform"] = "truncated_snr"
     rho: float = Field(default=7.0, gt=0)
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -53,10 +55,12 @@ class ProgressiveDistillation(Objective):
             raise UserError(f"objective progressive can't train a {type(setup.student).__name__}")
         return _Halving(self, setup.student, setup.teacher, setup.distance)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and teacher 2."""
         return 5.0
 
+    @override
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """Returns the teacher's weights."""
         return dict(teacher.state_dict())
@@ -88,10 +92,12 @@ class _Halving(Loss):
         """Returns N at a step, halved with each stage down to 1."""
         return self.stage(step)[0]
 
+    @override
     def learning_rate_share(self, step: int) -> float:
         _, first, length = self.stage(step)
         return max(1 - (step - first) / length, 0.0) if self.spec.decay else 1.0
 
+    @override
     def restarts(self, step: int) -> bool:
         return step > 0 and self.stage(step)[1] == step
 
@@ -102,6 +108,7 @@ class _Halving(Loss):
         level: Tensor = (ends[0] + share * (ends[1] - ends[0])) ** self.spec.rho
         return level
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         count = self.intervals(step)
         index = draws.integers(count)
@@ -132,9 +139,11 @@ class _Halving(Loss):
         first, last = expand(levels[0], x), expand(levels[2], x)
         return x - first * (ahead - x) / (last - first)
 
+    @override
     def after_step(self, step: int) -> None:
         if self.restarts(step + 1):
             self.teacher.load_state_dict(self.student.state_dict())
 
+    @override
     def progress(self, step: int) -> dict[str, float]:
         return {"N": float(self.intervals(step))}

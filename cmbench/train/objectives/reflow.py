@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
@@ -28,6 +29,7 @@ class Reflow(Objective):
 
     solver_steps: Levels = Field(default=6, description="Heun steps of the teacher's ODE")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -38,14 +40,17 @@ class Reflow(Objective):
             raise UserError("objective reflow needs a flow as teacher", fix="teacher: flow/digits")
         return _Reflow(self, setup, setup.teacher)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward) and teacher 2 per solver step."""
         return 3.0 + 2 * self.solver_steps
 
+    @override
     def starts_from_teacher(self) -> bool:
         """Returns True."""
         return True
 
+    @override
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
         """Returns the teacher's weights."""
         return dict(teacher.state_dict())
@@ -69,6 +74,7 @@ class _Reflow(FlowLoss):
             x = x - h * (slope + ahead) / 2
         return x
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         t, noise = draws.uniform(), draws.normal(*images.shape[1:])
         return self.match(self.carried(noise, labels), noise, t, labels)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -26,6 +27,7 @@ class ScoreSDE(Objective):
     likelihood_weighting: bool = False
     least_t: float = Field(default=1e-5, gt=0, lt=1, description="least time that is drawn")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -45,6 +47,7 @@ class _ScoreMatching(Loss):
         super().__init__()
         self.spec, self.student = spec, student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         t = self.spec.least_t + (1 - self.spec.least_t) * draws.uniform().double()
         return self.at(images, t, draws.normal(*images.shape[1:]), labels)

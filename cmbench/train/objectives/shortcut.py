@@ -13,6 +13,7 @@ import math
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import expand
@@ -34,6 +35,7 @@ class Shortcut(Objective):
     mu: float = Field(default=0.999, ge=0, lt=1, description="rate of the target's EMA")
     bound: float = Field(default=4.0, gt=0, description="bound on the state after a half step")
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -42,6 +44,7 @@ class Shortcut(Objective):
         """
         return _Shortcut(self, setup)
 
+    @override
     def forward_equivalents(self) -> float:
         """Counts student 3 (forward and backward), and 2 for one image in `bootstrap_every`."""
         return 3.0 + 2 / self.bootstrap_every
@@ -61,6 +64,7 @@ class _Shortcut(JumpLoss):
         if spec.mu > 0:
             self.target = copy.deepcopy(self.student).requires_grad_(False)
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         position = torch.arange(*draws.part, device=images.device)
         long = position % self.spec.bootstrap_every == 0
@@ -94,6 +98,7 @@ class _Shortcut(JumpLoss):
         ahead = (x - expand(h / 2, x) * first).clamp(-bound, bound)
         return (first + net.mean_velocity(ahead, t - h / 2, h / 2, labels)) / 2
 
+    @override
     def after_step(self, step: int) -> None:
         if self.target is not None:
             update_average(self.target, self.student, self.spec.mu)

@@ -9,6 +9,7 @@ import math
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from cmbench.core.errors import UserError
 from cmbench.denoise.sohl_dickstein import ReverseGaussian
@@ -25,6 +26,7 @@ class SohlDickstein(Objective):
         default=2 / 255, ge=0, description="width of the uniform noise added to images in [-1, 1]"
     )
 
+    @override
     def build(self, setup: Setup) -> Loss:
         """Builds the loss on the student.
 
@@ -44,6 +46,7 @@ class _Bound(Loss):
         super().__init__()
         self.spec, self.student = spec, student
 
+    @override
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         student, shape = self.student, images.shape[1:]
         smooth = images + self.spec.dequantise * (draws.uniform(*shape) - 0.5)
