@@ -119,6 +119,10 @@ def _fragment(given: dict[str, Any]) -> None:
     if set(given) <= set(Suite.model_fields):
         files = given.get("reference", {}).get("files")
         base = _runs(given["runs"]) if "runs" in given else SUITE
+        if "images" in given:
+            given = given | {"images": SUITE["images"] | given["images"]}
+        if isinstance(given.get("dataset"), dict) and given["dataset"]["name"] == "cifar10":
+            base = base | {"runs": [{"model": "edm/cifar10_small", "nfe": 3}]}
         assert _planned(base | ({"features": [*files]} if files else {}) | given).cells
     else:
         student = {"distance": "l2", "teacher": "edm/digits"} if "objective" in given else {}
