@@ -30,6 +30,7 @@ lint: $(VENV)/.extra-test
 	$(BIN)/ruff check cmbench models tests benchmarks examples
 	$(BIN)/ruff format --check cmbench models tests benchmarks examples
 	$(BIN)/mypy
+	$(BIN)/python tests/check_docstrings.py cmbench models benchmarks examples
 
 bench: $(VENV)/.extra-test
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -1,5 +1,6 @@
 """The one import for plugins: `from cmbench.api import Denoiser, Model, ...`."""
 
+from cmbench.core.bounds import Classes, Depth, ImageShape, Levels, Seed, Steps, Width, Widths
 from cmbench.core.component import Component
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing
@@ -62,6 +63,7 @@ __all__ = [
     "ArrayImages",
     "BetaSchedule",
     "BinomialDiffusion",
+    "Classes",
     "ColdStates",
     "Component",
     "ConsistencyFunction",
@@ -70,6 +72,7 @@ __all__ = [
     "Dataset",
     "Degradation",
     "Denoiser",
+    "Depth",
     "DiffusersFolder",
     "DiscreteVPDenoiser",
     "Distance",
@@ -84,8 +87,10 @@ __all__ = [
     "Habits",
     "IDDPMDenoiser",
     "ImageSet",
+    "ImageShape",
     "JumpDenoiser",
     "Labels",
+    "Levels",
     "Loss",
     "Metric",
     "MetricError",
@@ -107,11 +112,15 @@ __all__ = [
     "SDEDenoiser",
     "Sampler",
     "Score",
+    "Seed",
     "Setup",
+    "Steps",
     "SubVP",
     "UserError",
     "VEDenoiser",
     "VPDenoiser",
+    "Width",
+    "Widths",
     "cold_states",
     "create",
     "expand",

@@ -1,4 +1,4 @@
-"""What this machine can do: device, caches, data, weights, packages, network, suites."""
+"""Checks of this machine: device, caches, data, weights, packages, network, suites."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ _ROOM = 2 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One line: `ok`, `missing` (some things won't work, and `fix` brings it) or `wrong`."""
+    """One check: `ok`, `missing` (some features don't work until `fix` is run) or `wrong`."""
 
     subject: str
     state: Literal["ok", "missing", "wrong"]
@@ -46,10 +46,10 @@ class Check:
 
 
 def examine(*, network: bool = True) -> Iterator[Check]:
-    """Looks at one thing after the other; nothing is downloaded, nothing is left behind.
+    """Runs the checks one by one; nothing is downloaded, and no files are left.
 
     Args:
-        network: Whether to try to reach the hosts of official weights (3 s each at most).
+        network: Whether to contact the hosts of official weights (at most 3 s each).
     """
     yield Check("cmbench", "ok", f"{__version__}, torch {torch.__version__}")
     device = pick_device("auto")
@@ -58,8 +58,8 @@ def examine(*, network: bool = True) -> Iterator[Check]:
     if os.environ.get("CMBENCH_STORE"):
         yield _storage()
     searched = ", ".join(str(root) for root in roots())
-    found = len(available("model"))
-    yield Check("plugins", "ok", f"{found} model families under {searched}")
+    families = len(available("model"))
+    yield Check("plugins", "ok", f"{families} model families under {searched}")
     for name in ("digits", "cifar10", "fashion_mnist"):
         yield _tried(f"data set {name}", lambda name=name: _data(name))  # type: ignore[misc]
     for listing in available("features"):
@@ -86,7 +86,7 @@ def _cache() -> Check:
 
 
 def _storage() -> Check:
-    """The storage that machines share: written, read, and whether two can hold one lease."""
+    """Checks the shared storage: writes and reads a probe, and tests exclusive creation."""
     try:
         storage = ObjectStorage(os.environ["CMBENCH_STORE"])
         name = f"probe/{uuid4().hex}"
@@ -97,7 +97,7 @@ def _storage() -> Check:
         return Check("shared store", "wrong", str(error).splitlines()[0], "set CMBENCH_STORE")
     if is_new and is_read and not is_again:
         return Check("shared store", "ok", f"{storage.url}, with exclusive writes")
-    detail = f"{storage.url} has no exclusive writes: two machines may do one job at once"
+    detail = f"{storage.url} has no exclusive writes: two machines may run one job at once"
     return Check("shared store", "ok", detail)
 
 
@@ -137,7 +137,7 @@ def _host(name: str) -> Check:
             f"host {name}",
             "missing",
             f"not reached: {why}",
-            "--mirror URL, or bring files by hand",
+            "use --mirror URL, or download files by hand",
         )
     return Check(f"host {name}", "ok", "reached")
 
@@ -149,10 +149,10 @@ def _suites() -> list[str]:
 def _suite(name: str) -> str:
     suite, source = read_suite(name)
     plan = make_plan(suite, source)
-    waiting = [cell.pending for cell in plan.cells if cell.pending is not None]
-    if waiting:
+    pending = [cell.pending for cell in plan.cells if cell.pending is not None]
+    if pending:
         raise Pending(
-            f"{len(waiting)} of {len(plan.cells)} cells wait: {waiting[0].reason}",
-            command=waiting[0].command,
+            f"{len(pending)} of {len(plan.cells)} cells are pending: {pending[0].reason}",
+            command=pending[0].command,
         )
     return f"all {len(plan.cells)} cells can run"

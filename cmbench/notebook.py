@@ -1,4 +1,4 @@
-"""For notebooks: three lines from a name to images, and from images to scores.
+"""Functions for notebooks: three lines from a name to images, and from images to scores.
 
 import cmbench
 model = cmbench.load_model("edm/cifar10_long")
@@ -42,14 +42,14 @@ _SHOWN = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with what made them.
+    """Generated images, and the model, sampler and seed that they come from.
 
     Args:
         pixels: uint8 (N, C, H, W).
-        nfe: Network evaluations an image, counted.
-        model: `family/card`.
+        nfe: Network evaluations per image, counted.
+        model: The name `family/card`.
         sampler: The sampler's specification.
-        seed: Seed of the noise; image i depends on (seed, i) alone.
+        seed: Seed of the noise; image i depends only on (seed, i).
     """
 
     pixels: NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Samples:
         return len(self.pixels)
 
     def grid(self, columns: int = 8) -> Image.Image:
-        """The first 64 as one picture."""
+        """Draws the first 64 images as one picture."""
         shown = torch.from_numpy(self.pixels[:_SHOWN])
         return Image.fromarray(image_grid(shown, columns).numpy())
 
@@ -103,28 +103,28 @@ class LoadedModel:
         batch: int | None = None,
         quantisation: Quantisation = "round",
     ) -> Samples:
-        """Makes `count` images.
+        """Generates `count` images.
 
         Args:
-            count: How many.
-            nfe: Evaluations an image; the sampler's own number of steps if none.
-            sampler: Another than the card's or family's own.
+            count: Number of images.
+            nfe: Evaluations per image; None: those of the sampler's default number of steps.
+            sampler: A sampler to replace that of the card or family.
             seed: Seed of the noise.
-            batch: Images at once; does not change them.
-            quantisation: How images become bytes.
+            batch: Images per batch; it changes them only through rounding.
+            quantisation: The rule that rounds images to bytes.
 
         Raises:
-            UserError: If the model has no sampler of its own and none is given, or a number is
-                out of range.
+            UserError: If the model has no default sampler and none is given, or a number is out
+                of range.
             ImpossibleNFEError: If the sampler can't spend exactly `nfe`.
         """
         for name, value, least in (("count", count, 1), ("nfe", nfe, 1), ("seed", seed, 0),
                                    ("batch", batch, 1)):  # fmt: skip
             _require_number(name, value, least)
-        chosen = self._sampler(sampler)
+        method = self._sampler(sampler)
         if nfe is not None:
-            chosen = chosen.with_nfe(nfe)
-        generator = BoundGenerator(self.module, chosen)  # type: ignore[arg-type]
+            method = method.with_nfe(nfe)
+        generator = BoundGenerator(self.module, method)  # type: ignore[arg-type]
         size = batch or default_batch(generator.shape, self.device)
         parts = []
         with EvaluationCounter(generator.networks()) as counter:
@@ -133,41 +133,41 @@ class LoadedModel:
                 parts.append(generator.pixels(seed, indices, self.device, quantisation))
         pixels = torch.cat(parts).numpy()
         spent = counter.per_image(count)
-        return Samples(pixels, spent, self.placed.full_name, chosen.spec(), seed)
+        return Samples(pixels, spent, self.placed.full_name, method.spec(), seed)
 
     def _sampler(self, given: str | dict[str, Any] | None) -> Sampler:
         spec = given or self.placed.card.sampler or load("model", self.placed.family).sampler
         if spec is None:
             raise UserError(
                 f"model '{self.placed.full_name}' has no sampler of its own",
-                fix="sampler='heun', or another",
+                fix="pass a sampler, such as sampler='heun'",
             )
-        chosen: Sampler = create("sampler", spec)
-        return chosen
+        method: Sampler = create("sampler", spec)
+        return method
 
 
 def load_model(
     name: str, *, weights: Path | str | None = None, device: str = "auto"
 ) -> LoadedModel:
-    """A model by its card, with shipped weights, an asset's, or those given.
+    """Loads a model by its card, with shipped, downloaded or given weights.
 
     Args:
-        name: `family/card`.
-        weights: A weights file, or the folder of a `cmbench train`.
+        name: The name `family/card`.
+        weights: A weights file, or the output folder of `cmbench train`.
         device: A torch device, or auto.
 
     Raises:
-        UserError: For an unknown card, or one that is trained and has no weights yet.
-        Pending: If official weights are not on this machine, with the command that brings them.
+        UserError: For an unknown card, or one that must be trained first.
+        Pending: If official weights are not on this machine, with the command that downloads them.
     """
-    placed, place = find_card(name), pick_device(device)
+    placed, target = find_card(name), pick_device(device)
     adapter, file = open_card(placed, Path(weights) if weights is not None else None)
-    return LoadedModel(placed, open_module(adapter, file, place), place)
+    return LoadedModel(placed, open_module(adapter, file, target), target)
 
 
 def _require_number(name: str, value: int | None, least: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if value is not None and not (whole and least <= value < 2**63):
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is not None and not (is_integer and least <= value < 2**63):
         raise UserError(f"{name}={value!r}", expected=f"a whole number, {least} to 2^63 - 1")
 
 
@@ -181,9 +181,9 @@ def evaluate(
     size: tuple[int, int] | None = None,
     device: str = "auto",
 ) -> pd.DataFrame:
-    """Scores images: a table of value, standard error and 95% interval by metric.
+    """Scores images; returns a table of value, standard error and 95% interval by metric.
 
-    It accepts and refuses what `cmbench score` does.
+    Its checks are those of `cmbench score`.
 
     Args:
         images: Samples, or uint8 (N, C, H, W).
@@ -191,13 +191,13 @@ def evaluate(
             a file of statistics in any known format.
         features: The feature extractor.
         metrics: Metrics with their parameters.
-        data: Where the data set is.
-        size: (height, width) expected; that of the reference's images by default.
+        data: Path of the data set.
+        size: Expected (height, width); that of the reference's images by default.
         device: A torch device, or auto.
 
     Raises:
-        UserError: For an unknown name, images of another form, or a reference of other images or
-            other features.
+        UserError: For an unknown name, images of another type or shape, or a reference that does
+            not match.
         Pending: If data or weights are not on this machine.
     """
     pixels = images.pixels if isinstance(images, Samples) else images
@@ -214,7 +214,7 @@ def strip(rows: Sequence[Samples], *, columns: int = 10, zoom: int = 2) -> Image
 
     Args:
         rows: Samples of images of one size.
-        columns: Images per row: the first ones of each sampling.
+        columns: Images per row: the first ones of each set of samples.
         zoom: Side of a drawn pixel.
 
     Raises:
@@ -223,8 +223,8 @@ def strip(rows: Sequence[Samples], *, columns: int = 10, zoom: int = 2) -> Image
     sizes = {samples.pixels.shape[1:] for samples in rows}
     if len(sizes) != 1:
         raise UserError(
-            f"a strip of {len(rows)} samplings with {len(sizes)} image sizes",
-            expected="one or more samplings, their images of one size",
+            f"a strip of {len(rows)} sets of samples with {len(sizes)} image sizes",
+            expected="one or more sets of samples with images of one size",
         )
     labels = [f"{samples.model}, {samples.nfe:g} NFE" for samples in rows]
     font = ImageFont.load_default(14)
@@ -248,10 +248,10 @@ def _row(samples: Samples, columns: int, zoom: int) -> Image.Image:
 
 
 def results(folder: Path | str) -> pd.DataFrame:
-    """The scores of a results folder, a row for each cell and score.
+    """Reads the scores of a results folder, one row per cell and score.
 
     Raises:
-        UserError: If it holds no records that can be read.
+        UserError: If it holds no readable records.
     """
     records = read_results(Path(folder))
     rows = []

@@ -8,24 +8,24 @@ from typing import Any
 
 from typer.main import get_command
 
-from cmbench.cli.main import app
 from cmbench.cli.examples import EXAMPLES
+from cmbench.cli.main import app
 
 __all__ = ["cli_reference"]
 
 _INTRO = """# Command line
 
-Made from the commands by `python docs/write_cli_reference.py`; `cmbench COMMAND --help` says the same.
+Generated from the commands by `python docs/write_cli_reference.py`; `cmbench COMMAND --help` prints the same.
 
 ## Exit codes
 
 | code | meaning |
 |---:|---|
-| 0 | all well; cells may be pending, each with the command that brings it |
-| 1 | some cells failed, or what was checked (`models check`, `verify`, `compare`, `doctor`) does not hold |
-| 2 | a mistake in what was given, told with what mends it; nothing was computed |
+| 0 | success; cells may be pending, each with the command that completes it |
+| 1 | some cells failed, or a check (`models check`, `verify`, `compare`, `doctor`) failed |
+| 2 | invalid input; the message says how to fix it, and nothing was computed |
 | 3 | cells or scores are pending under `run --strict`; `verify` could not check something |
-| 130 | interrupted: the same command goes on from there |
+| 130 | interrupted; the same command resumes |
 
 ## Output
 

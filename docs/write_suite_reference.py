@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
@@ -28,7 +28,10 @@ SECTIONS: dict[type[BaseModel], tuple[str, str]] = {
         "`metrics:` is a list. An entry is a metric's name, or a mapping with its name. Every other "
         "key is a parameter of that metric: [What each metric computes](metrics.md).",
     ),
-    RunEntry: ("runs", "`runs:` is a list of mappings. Each is one line of the board, or several."),
+    RunEntry: (
+        "runs",
+        "`runs:` is a list of mappings. Each is one line of the board, or several.",
+    ),
     Finding: (
         "findings",
         "`findings:` is a list of mappings. Each is a claim that the report confirms, contradicts "
@@ -91,7 +94,7 @@ A run's `label` may hold placeholders in braces. Each cell fills in its own:
 | `{model}` | the run's `model` |
 | `{sampler}` | the name of the cell's sampler |
 | `{sampler.KEY}` | a parameter of it: `{sampler.rho}` |
-| `{KEY}` | the cell's value of `KEY` under the run's `train`, else of the recipe: `{objective}`, `{distance}`, `{optimiser.lr}`; a component gives its name |
+| `{KEY}` | the cell's value of `KEY` under the run's `train`, else of the recipe: `{objective}`, `{optimiser.lr}`, `{optimiser.lr}`; a component gives its name |
 
 A label with any other name in braces is refused; braces themselves are written `{{` and `}}`. Without `label`, the line is called by
 its model, the values under `train` and, where the run has several, its sampler.
@@ -164,8 +167,14 @@ def _kind(kind: Any, marks: Iterable[Any] = ()) -> str:
 
 
 def _bound(mark: Any) -> str:
+    if isinstance(mark, FieldInfo):
+        return "".join(filter(None, map(_bound, mark.metadata)))
     if isinstance(mark, Ge):
         return f", at least {mark.ge}"
+    if isinstance(mark, Le):
+        return f", at most {mark.le:,}"
+    if isinstance(mark, MaxLen):
+        return f", at most {mark.max_length:,} characters"
     if isinstance(mark, MinLen):
         return ", not empty"
     pattern = getattr(mark, "pattern", None)

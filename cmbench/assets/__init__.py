@@ -1,1 +1,1 @@
-"""Official weights and statistics: catalogue, download, safe readers of foreign files."""
+"""Official weights and statistics: the catalogue, and the download."""

@@ -1,4 +1,4 @@
-"""The catalogue of official files: `catalogue.yaml` beside this module, and lists of one's own.
+"""The catalogue of official files: `catalogue.yaml` in this folder, and users' own lists.
 
 An `assets.yaml` of the same form in the working directory, on `CMBENCH_PATH` or in an installed
 package of components adds rows, or replaces those of the same name.
@@ -21,20 +21,20 @@ __all__ = ["Asset", "catalogue", "find_asset"]
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SHA256 = r"^[0-9a-f]{64}$"
 _KEPT = (".part", ".part.json", ".sha256")
-"""Endings of what is kept beside an asset."""
+"""Suffixes of files that are kept next to an asset."""
 
 
 class Asset(BaseModel):
     """One official file.
 
     Args:
-        url: Where its owner serves it; https, http or file; none where no program can fetch it.
-        page: Where a person finds it, where there is no `url`.
+        url: Its address: https, http or file; None if it must be downloaded by hand.
+        page: Web page that offers it, if there is no `url`.
         file: Its name in the cache and on mirrors.
-        bytes: Its size, where known.
-        sha256: Its checksum, where published.
-        sha256_prefix: The first digits of it, where only they are published.
-        note: What else to know to bring it.
+        bytes: Its size, if known.
+        sha256: Its checksum, if published.
+        sha256_prefix: The first digits of its checksum, if only they are published.
+        note: Further instructions for downloading it by hand.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,9 +71,9 @@ class Asset(BaseModel):
 
     @property
     def how(self) -> str:
-        """How a person brings what no program can fetch."""
-        told = f"it is at {self.page}" if self.page else "its owners serve no file"
-        return f"{told}; {self.note}" if self.note else told
+        """Instructions for a file that must be downloaded by hand."""
+        location = f"it is at {self.page}" if self.page else "its owners serve no file"
+        return f"{location}; {self.note}" if self.note else location
 
 
 class _Catalogue(BaseModel):
@@ -83,36 +83,36 @@ class _Catalogue(BaseModel):
 
 
 def catalogue() -> dict[str, Asset]:
-    """Every asset by name, cmbench's own first.
+    """Reads all assets by name, cmbench's own first.
 
     Raises:
-        UserError: For a list that does not read: file, line, key, what is allowed.
+        UserError: For an invalid list, with file, line, key and the allowed values.
     """
-    found: dict[str, Asset] = {}
+    assets: dict[str, Asset] = {}
     own = [root / "assets.yaml" for root in reversed(roots())]
     for path in (Path(__file__).with_name("catalogue.yaml"), *own):
         if path.is_file():
-            found |= _read(path, path.stat().st_mtime_ns)
-    return found
+            assets |= _read(path, path.stat().st_mtime_ns)
+    return assets
 
 
 def find_asset(name: str) -> Asset:
-    """The asset called `name`.
+    """Finds the asset called `name`.
 
     Raises:
-        UserError: If there is none, naming the nearest.
+        UserError: If there is none; the error names the nearest.
     """
-    found = catalogue()
-    if name not in found:
-        raise unknown_name("asset", name, found)
-    return found[name]
+    assets = catalogue()
+    if name not in assets:
+        raise unknown_name("asset", name, assets)
+    return assets[name]
 
 
 @lru_cache(maxsize=16)
 def _read(path: Path, changed: int) -> Mapping[str, Asset]:
-    """The rows of a list; read again when the file has changed."""
+    """Reads the rows of a list; `changed` keys the cache, so that a changed file is reread."""
     source = read_yaml(path)
-    # The file is a mapping of names to assets; the wrapper gives faults their place.
+    # The file is a mapping of names to assets; the wrapper keeps line numbers of errors.
     lines = {("assets", *place): line for place, line in source.lines.items()}
     wrapped = Source(source.path, source.text, {"assets": source.data or {}}, lines)
     return validate(wrapped, _Catalogue).assets

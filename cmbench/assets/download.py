@@ -1,9 +1,9 @@
-"""Fetching assets: one process at a time, resumed, tried again, checked, put in place whole.
+"""Downloads assets: one process at a time, with resume and retries, verified, moved atomically.
 
 <cache>/assets/<file>              the verified file
-<cache>/assets/<file>.part         a download in progress, with `.part.json`, where it comes from
-<cache>/assets/<file>.sha256       its checksum, published or recorded when it came
-<cache>/leases/asset-<file>        which process is bringing it now
+<cache>/assets/<file>.part         a download in progress; `.part.json` states its origin
+<cache>/assets/<file>.sha256       its checksum, published or recorded at the first download
+<cache>/leases/asset-<file>        the process that downloads it now
 """
 
 import os
@@ -15,20 +15,20 @@ from cmbench.assets.catalogue import Asset, find_asset
 from cmbench.assets.http_rules import checked_url
 from cmbench.assets.patience import Patience
 from cmbench.assets.transfer import Progress, copy_file, download, forget, leave_room
-from cmbench.core.digests import file_sha256
+from cmbench.core.digests import file_sha256, text_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import fsync_folder, write_text
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.store.store import Address, Store
 
 __all__ = ["Patience", "add", "asset_path", "fetch", "is_offline", "lease_of", "verify"]
 
 
 def asset_path(name: str) -> Path:
-    """The local file of an asset.
+    """Returns the path of an asset in the cache.
 
     Raises:
-        Pending: If it is not here, with the command that brings it.
+        Pending: If it is not here, with the command that downloads it.
         UserError: If no asset has that name.
     """
     asset = find_asset(name)
@@ -48,21 +48,22 @@ def fetch(
     patience: Patience | None = None,
     waiting: Callable[[str], None] | None = None,
 ) -> Path:
-    """Brings an asset, going on from where an earlier attempt broke off.
+    """Downloads an asset, resuming an interrupted download.
 
-    Where another process brings the same asset, it is waited for; one that died is succeeded.
+    If another process downloads the same asset, it waits for that process, or takes over if the
+    process died.
 
     Args:
         name: Name in the catalogue.
-        mirror: Base URL (or folder) that serves files by their names; `CMBENCH_MIRROR` otherwise.
-        progress: Called with bytes here and bytes in all (None if the server doesn't say).
-        patience: How long a server is waited for.
-        waiting: Called with the process that is waited for, if there is one.
+        mirror: Base URL (or folder) that serves files by their names; default: `CMBENCH_MIRROR`.
+        progress: Called with the bytes here and the total (None if the server doesn't state it).
+        patience: Numbers of retries and timeouts.
+        waiting: Called with the owner of the lease, if another process holds it.
 
     Raises:
-        Pending: If `CMBENCH_OFFLINE` is set and a server would have to be asked, or if no
-            program can fetch the file.
-        UserError: If it can't be had (with what was tried), or is not the file that it should be.
+        Pending: If `CMBENCH_OFFLINE` is set and the file is on a server, or if it must be
+            downloaded by hand.
+        UserError: If the download fails (with the attempts), or the file fails verification.
     """
     asset = find_asset(name)
     path = _folder() / asset.file
@@ -71,17 +72,17 @@ def fetch(
         return path
     url = _url(name, asset, mirror)
     with lease_of(asset, waiting):
-        # Another process may have brought it meanwhile.
+        # Another process may have downloaded it in the meantime.
         if not path.is_file():
-            _bring(name, asset, url, path, progress, patience or Patience())
+            _download(name, asset, url, path, progress, patience or Patience())
     return path
 
 
 def add(name: str, source: Path, *, progress: Progress | None = None) -> Path:
-    """Puts a file that a person brought in the place of an asset; the file itself stays.
+    """Copies a file that was downloaded by hand into the place of an asset.
 
     Raises:
-        UserError: If it is not the file that the catalogue states, or another one is there.
+        UserError: If it is not the file of the catalogue, or the asset already exists.
     """
     asset = find_asset(name)
     path = _folder() / asset.file
@@ -94,42 +95,42 @@ def add(name: str, source: Path, *, progress: Progress | None = None) -> Path:
         part.parent.mkdir(parents=True, exist_ok=True)
         forget(part)
         copy_file(source, part, progress, size=asset.bytes)
-        _settle(name, asset, part, path, fix=f"bring the file that {name} stands for")
+        _settle(name, asset, part, path, fix=f"download the file that {name} names")
     return path
 
 
 def verify(name: str) -> str:
-    """Checks an asset against its published or recorded checksum, which is returned.
+    """Verifies an asset against its published or recorded checksum; returns the checksum.
 
     Raises:
         Pending: If it is not here.
-        UserError: If it is not the file that it was.
+        UserError: If the file has changed.
     """
     asset, path = find_asset(name), asset_path(name)
-    found, recorded = file_sha256(path), path.with_name(path.name + ".sha256")
-    _refuse_other(asset, path, found, fix=f"cmbench assets fetch {name}")
-    if recorded.is_file() and recorded.read_text("utf-8").strip() != found:
+    digest, recorded = file_sha256(path), path.with_name(path.name + ".sha256")
+    _refuse_other(asset, path, digest, fix=f"cmbench assets fetch {name}")
+    if recorded.is_file() and recorded.read_text("utf-8").strip() != digest:
         raise UserError(
             f"asset {name} ({path}) has changed since it was fetched",
             fix=f"delete it, then: cmbench assets fetch {name}",
         )
-    return found
+    return digest
 
 
 def is_offline() -> bool:
-    """Whether `CMBENCH_OFFLINE` forbids to ask servers."""
+    """Tests whether `CMBENCH_OFFLINE` forbids network access."""
     return os.environ.get("CMBENCH_OFFLINE", "") not in ("", "0")
 
 
 def lease_of(
     asset: Asset, waiting: Callable[[str], None] | None = None
 ) -> AbstractContextManager[None]:
-    """The right to write an asset's files, as a context; waits for a living owner.
+    """Holds the lease of an asset's files, as a context; waits for a live owner.
 
     Raises:
         UserError: If the cache can't be written.
     """
-    return Store(cache_folder()).lease(Address("asset", f"asset-{asset.file}"), waiting)
+    return Store(cache_folder()).lease(Address("asset", text_sha256(asset.file)), waiting)
 
 
 def _folder() -> Path:
@@ -151,7 +152,7 @@ def _url(name: str, asset: Asset, mirror: str | None) -> str:
 
 def _as_url(base: str) -> str:
     if "://" not in base:
-        folder = Path(base).expanduser().resolve()
+        folder = user_path(base).resolve()
         if not folder.is_dir():
             raise UserError(f"the mirror {folder} is no folder", expected="a folder, or a URL")
         base = folder.as_uri()
@@ -160,12 +161,12 @@ def _as_url(base: str) -> str:
 
 def _by_hand(name: str, asset: Asset) -> Pending:
     return Pending(
-        f"asset {name} is not here, and no program can fetch it: {asset.how}",
+        f"asset {name} is not here and must be downloaded by hand: {asset.how}",
         command=f"cmbench assets add {name} FILE",
     )
 
 
-def _bring(
+def _download(
     name: str, asset: Asset, url: str, path: Path, progress: Progress | None, patience: Patience
 ) -> None:
     part = path.with_name(path.name + ".part")
@@ -185,26 +186,26 @@ def _bring(
 
 
 def _settle(name: str, asset: Asset, part: Path, path: Path, *, fix: str) -> None:
-    """Checks a whole download, records its checksum and puts it in place."""
-    found, size = file_sha256(part), part.stat().st_size
-    _refuse_other(asset, part, found, fix=fix)
+    """Verifies a complete download, records its checksum and moves it into place."""
+    digest, size = file_sha256(part), part.stat().st_size
+    _refuse_other(asset, part, digest, fix=fix)
     if asset.bytes is not None and size != asset.bytes:
         forget(part)
         raise UserError(
             f"{path.name} has {size:,} bytes, {asset.bytes:,} are stated; it was removed", fix=fix
         )
-    write_text(path.with_name(path.name + ".sha256"), found + "\n")
+    write_text(path.with_name(path.name + ".sha256"), digest + "\n")
     part.replace(path)
     forget(part)
     fsync_folder(path.parent)
 
 
-def _refuse_other(asset: Asset, path: Path, found: str, *, fix: str) -> None:
-    """Removes a file that has another checksum than is published."""
+def _refuse_other(asset: Asset, path: Path, digest: str, *, fix: str) -> None:
+    """Removes a file whose checksum is not the published one."""
     stated = asset.sha256 or asset.sha256_prefix or ""
-    if found.startswith(stated):
+    if digest.startswith(stated):
         return
     forget(path) if path.suffix == ".part" else path.unlink()
     raise UserError(
-        f"{path.name} has SHA-256 {found[:16]}, stated {stated[:16]}; it was removed", fix=fix
+        f"{path.name} has SHA-256 {digest[:16]}, stated {stated[:16]}; it was removed", fix=fix
     )

@@ -1,4 +1,4 @@
-"""What HTTP allows: addresses, redirects that stay safe, numbers in headers, status words."""
+"""Rules of HTTP: addresses, safe redirects, numbers in headers, status texts."""
 
 import http.client
 import urllib.request
@@ -14,12 +14,12 @@ _KEPT = "/%:@!$&'()*+,;=~-._"
 
 
 def checked_url(url: str) -> str:
-    """Returns a URL of https, http or file with its path and host as HTTP writes them.
+    """Returns a URL of https, http or file with its path and host encoded for HTTP.
 
-    Letters beyond ASCII are written as UTF-8 in per cents, those of a host by IDNA.
+    Non-ASCII characters are percent-encoded as UTF-8, those of a host by IDNA.
 
     Raises:
-        UserError: If it has another scheme, no host or a host or port that can't be.
+        UserError: If it has another scheme, no host, or an invalid host or port.
     """
     try:
         parts = urlsplit(url)
@@ -38,17 +38,17 @@ def checked_url(url: str) -> str:
 
 
 def url_opener() -> urllib.request.OpenerDirector:
-    """Returns an opener that follows redirects to https, and to http from http alone."""
+    """Returns an opener that follows redirects to https, and from http also to http."""
     return urllib.request.build_opener(_SafeRedirects)
 
 
 def whole_number(text: str) -> int | None:
-    """The number that a header states; None for anything else, or one of 19 digits or more."""
+    """Parses the number in a header; None for anything else, or for 19 digits or more."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 def status_words(code: int) -> str:
-    """A status code in the standard's words: the server's own could steer a terminal."""
+    """Describes a status code by the standard's text: the server's could control a terminal."""
     return f"{code} {http.client.responses.get(code, '')}".rstrip()
 
 
@@ -56,7 +56,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """Raises UserError where a redirect leaves https, or HTTP altogether."""
+        """Raises UserError if a redirect leaves https, or HTTP."""
         allowed = ("https",) if req.type == "https" else ("https", "http")
         target = checked_url(newurl)
         if not target.startswith(tuple(f"{scheme}://" for scheme in allowed)):

@@ -1,4 +1,4 @@
-"""How long a server is waited for."""
+"""Retries and timeouts of downloads."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from cmbench.core.errors import UserError
 __all__ = ["LONGEST_TIMEOUT", "Patience"]
 
 LONGEST_TIMEOUT = 86_400
-"""Seconds: a day."""
+"""Maximum timeout in seconds: one day."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for.
+    """Retries and timeouts of a download.
 
     Args:
-        attempts: Attempts in a row that bring no byte before giving up.
-        timeout: Seconds without data after which a server counts as silent.
-        first_wait: Seconds before the second attempt; doubled from then on.
-        longest_wait: Seconds that a wait has at most, one that the server asks for included.
+        attempts: Attempts in a row without new data before giving up.
+        timeout: Seconds without data before a retry.
+        first_wait: Seconds before the first retry; doubled for each further one.
+        longest_wait: Maximum seconds of a wait, even if the server asks for more.
 
     Raises:
         UserError: For a timeout that is not above 0 and at most a day.
@@ -37,5 +37,5 @@ class Patience:
             )
 
     def wait(self, failed: int) -> float:
-        """Seconds to wait after so many attempts in a row that failed, the server not asked."""
+        """Returns the seconds to wait after `failed` failed attempts in a row."""
         return min(math.ldexp(self.first_wait, min(failed - 1, 64)), self.longest_wait)

@@ -1,4 +1,4 @@
-"""What lies in the folder of assets and serves nothing: found, and removed when asked."""
+"""Finds and removes useless files in the folder of assets."""
 
 import time
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from cmbench.core.paths import cache_folder
 __all__ = ["DeadFile", "find_dead", "remove_dead"]
 
 _BEATS = 60.0
-"""Seconds after which a lease that is not renewed has no living owner."""
+"""Seconds without renewal after which the owner of a lease counts as dead."""
 
 
 @dataclass(frozen=True)
 class DeadFile:
-    """A file that may go.
+    """A useless file.
 
     Args:
-        path: Where it lies.
+        path: Its path.
         bytes: Its size.
-        why: What makes it useless.
+        why: The reason why it is useless.
     """
 
     path: Path
@@ -30,10 +30,10 @@ class DeadFile:
 
 
 def find_dead(*, partial: bool = False) -> list[DeadFile]:
-    """Files of unknown assets, leftovers of downloads and of killed writers, by path.
+    """Lists files of unknown assets and leftovers of downloads and killed processes, by path.
 
-    Downloads that broke off can be gone on with, so they stay unless `partial`; what a living
-    process is bringing stays always. Folders are left alone.
+    Interrupted downloads can be resumed, so they are listed only if `partial`; a file that a live
+    process is downloading is never listed. Folders are ignored.
     """
     folder = cache_folder() / "assets"
     if not folder.is_dir():
@@ -44,7 +44,7 @@ def find_dead(*, partial: bool = False) -> list[DeadFile]:
 
 
 def remove_dead(dead: list[DeadFile]) -> int:
-    """Removes them; returns the bytes that became free. What is gone meanwhile is no fault."""
+    """Removes the files; returns the bytes freed. Files that are already gone are ignored."""
     freed = 0
     for file in dead:
         try:
@@ -57,26 +57,26 @@ def remove_dead(dead: list[DeadFile]) -> int:
 
 def _judged(here: dict[str, Path], known: dict[str, str], partial: bool) -> Iterator[DeadFile]:
     for name, path in here.items():
-        whole, kind = _belongs(name)
-        if _is_being_brought(whole):
+        asset_file, kind = _belongs(name)
+        if _is_being_downloaded(asset_file):
             continue
         why = ""
         if kind == "tmp":
-            why = "left by a writer that was killed"
-        elif whole not in known:
+            why = "left by a killed process"
+        elif asset_file not in known:
             why = "of no asset in the catalogue"
-        elif kind == "part" and whole in here:
-            why = f"the rest of a download; {known[whole]} is whole"
+        elif kind == "part" and asset_file in here:
+            why = f"a partial download; {known[asset_file]} is complete"
         elif kind == "part" and partial:
-            why = f"a download of {known[whole]} that broke off"
-        elif kind == "sha256" and whole not in here:
-            why = f"a checksum without its file; {known[whole]} is not here"
+            why = f"an interrupted download of {known[asset_file]}"
+        elif kind == "sha256" and asset_file not in here:
+            why = f"a checksum without its file; {known[asset_file]} is not here"
         if why:
             yield DeadFile(path, path.lstat().st_size, why)
 
 
 def _belongs(name: str) -> tuple[str, str]:
-    """The asset's file that a file belongs to, and as what."""
+    """Returns the asset file that a file belongs to, and its role: whole, part, sha256 or tmp."""
     if name.startswith(".") and name.endswith(".tmp"):
         return name[1:].rsplit(".", 2)[0].removesuffix(".sha256"), "tmp"
     for ending, kind in ((".part.json", "part"), (".part", "part"), (".sha256", "sha256")):
@@ -85,7 +85,7 @@ def _belongs(name: str) -> tuple[str, str]:
     return name, "whole"
 
 
-def _is_being_brought(file: str) -> bool:
+def _is_being_downloaded(file: str) -> bool:
     lease = cache_folder() / "leases" / f"asset-{file}"
     try:
         return time.time() - lease.stat().st_mtime < _BEATS

@@ -1,7 +1,7 @@
-"""One file over HTTP(S), or from a path, into a file of this machine.
+"""Downloads one file over HTTP(S), or copies it from a path.
 
-It goes on where an earlier attempt broke off (RFC 9110: Range, If-Range), tries again with waits
-that double, and gives up after so many attempts in a row that brought nothing.
+It resumes an interrupted download (RFC 9110: Range, If-Range), retries with exponential backoff,
+and gives up after a number of attempts in a row without new data.
 """
 
 import contextlib
@@ -40,11 +40,11 @@ _BROKEN = (TimeoutError, ConnectionResetError, ConnectionAbortedError, BrokenPip
 
 
 class _PassingError(Exception):
-    """A fault that may be gone at the next attempt.
+    """Says that an attempt failed for a temporary reason.
 
     Args:
-        what: In a few words, to be counted.
-        wait: Seconds that the server asks for.
+        what: The reason, by which faults are counted.
+        wait: Seconds that the server asks to wait.
     """
 
     def __init__(self, what: str, wait: float = 0.0) -> None:
@@ -61,18 +61,18 @@ def download(
     other_place: str,
     size: int | None = None,
 ) -> None:
-    """Brings `url` to `part`, whole by what the server says.
+    """Downloads `url` to `part`, complete by the length that the server states.
 
     Args:
         url: https, http or file.
-        part: Where it grows; kept when an attempt breaks off.
-        patience: How long to try.
-        progress: Called with bytes here and bytes in all (None if the server doesn't say).
-        other_place: What to do if the server has no such file.
-        size: Bytes of the file, where they are known: nothing longer or shorter is taken.
+        part: The partial file, kept when an attempt fails.
+        patience: Retries and timeouts.
+        progress: Called with the bytes here and the total (None if the server doesn't state it).
+        other_place: Advice for the user if the server has no such file.
+        size: Size of the file in bytes, if known: a file of another size is refused.
 
     Raises:
-        UserError: If it can't be had, with what was tried.
+        UserError: If the download fails, with the attempts.
     """
     url = checked_url(url)
     if url.startswith("file:"):
@@ -88,7 +88,7 @@ def download(
             return
         except _PassingError as fault:
             faults[fault.what] += 1
-            # Only new ground counts: a server that starts over each time would keep us for ever.
+            # Only new bytes count as progress: a server may start over each time.
             failed = 1 if _length(part) > furthest else failed + 1
             furthest = max(furthest, _length(part))
             if failed >= patience.attempts:
@@ -99,11 +99,11 @@ def download(
 def copy_file(
     source: Path, target: Path, progress: Progress | None = None, *, size: int | None = None
 ) -> None:
-    """Copies a file of this machine, after a look at the room that is left.
+    """Copies a local file, after checking the free space.
 
     Raises:
-        UserError: If it is no regular file, can't be read, is empty or not of the size stated, or
-            if the disk is full.
+        UserError: If it is not a regular file, can't be read, is empty or has another size than
+            stated, or if the disk is full.
     """
     regular_file(source)
     try:
@@ -115,7 +115,7 @@ def copy_file(
             leave_room(target, total)
             _receive(lambda most: _read_local(file, source, most), target, 0, total, progress)
     except OSError as error:
-        raise _told(error, target) from error
+        raise _write_error(error, target) from error
 
 
 def _read_local(file: BinaryIO, source: Path, most: int) -> bytes:
@@ -126,7 +126,7 @@ def _read_local(file: BinaryIO, source: Path, most: int) -> bytes:
 
 
 def leave_room(target: Path, needed: int) -> None:
-    """Refuses what the disk of `target` has no room for.
+    """Checks that the disk of `target` has `needed` bytes free.
 
     Raises:
         UserError: With the bytes needed and those free.
@@ -140,7 +140,7 @@ def leave_room(target: Path, needed: int) -> None:
 
 
 def origin_file(part: Path) -> Path:
-    """Beside a download in progress: which URL it comes from, and in which version."""
+    """Returns the file next to a partial download that states its URL and version."""
     return part.with_name(part.name + ".json")
 
 
@@ -161,7 +161,7 @@ def _attempt(
     try:
         with url_opener().open(request, timeout=timeout) as answer:
             _refuse_page(answer, url)
-            have = have if _goes_on(answer, have) else 0
+            have = have if _resumes(answer, have) else 0
             length = whole_number(answer.headers.get("Content-Length", ""))
             total = size if length is None else length + have
             if total is not None:
@@ -178,16 +178,16 @@ def _attempt(
     except OSError as error:
         if disk_error(error) is None:
             raise _PassingError(_word(error)) from None
-        raise _told(error, part) from error
+        raise _write_error(error, part) from error
     except ValueError as error:
-        raise UserError(f"{url} answered with what is no HTTP: {error}", fix=other_place) from None
+        raise UserError(f"{url} sent an invalid HTTP answer: {error}", fix=other_place) from None
 
 
-def _refuse_size(what: str, found: int, stated: int | None) -> None:
-    if stated is not None and found != stated:
+def _refuse_size(what: str, length: int, stated: int | None) -> None:
+    if stated is not None and length != stated:
         raise UserError(
-            f"{what} has {found:,} bytes, {stated:,} are stated",
-            expected="the file that the catalogue means",
+            f"{what} has {length:,} bytes, {stated:,} are stated",
+            expected="the file that the catalogue names",
         )
 
 
@@ -199,11 +199,11 @@ def _receive(
             if total is not None and have + len(block) > total:
                 forget(part)
                 raise UserError(
-                    f"more than the {total:,} bytes stated came for {part.stem}",
-                    expected="the file that the catalogue means",
+                    f"the server sent more than the {total:,} bytes stated for {part.stem}",
+                    expected="the file that the catalogue names",
                 )
             file.write(block)
-            # What came is on the disk before more is asked for: a kill loses nothing of it.
+            # Written to disk before the next read, so that a kill loses nothing.
             file.flush()
             have += len(block)
             if progress:
@@ -221,17 +221,17 @@ def _read(read: Callable[[int], bytes], file: BinaryIO) -> bytes:
         raise _PassingError("broke off") from None
 
 
-def _goes_on(answer: Any, have: int) -> bool:
-    """Whether the answer is the rest from `have` on, not the whole anew.
+def _resumes(answer: Any, have: int) -> bool:
+    """Tests whether the answer is the rest from `have` on, not the complete file.
 
     Raises:
-        _PassingError: If it is some other part.
+        _PassingError: If it is another range.
     """
     if answer.status != 206:
         return False
-    told = answer.headers.get("Content-Range", "")
-    if told.startswith("bytes ") and not told.startswith(f"bytes {have}-"):
-        raise _PassingError(f"sent another range ({told[:60]!r})")
+    content_range = answer.headers.get("Content-Range", "")
+    if content_range.startswith("bytes ") and not content_range.startswith(f"bytes {have}-"):
+        raise _PassingError(f"sent another range ({content_range[:60]!r})")
     return True
 
 
@@ -239,7 +239,7 @@ def _refuse_page(answer: Any, url: str) -> None:
     if answer.headers.get_content_type() == "text/html" and not url.endswith((".html", ".htm")):
         raise UserError(
             f"{url} answered with a web page, not with a file",
-            expected="the file itself: a login, a proxy or a consent page stands before it",
+            expected="the file itself: the page may be a login, a proxy or a consent form",
             fix="open it in a browser, then: cmbench assets add NAME FILE",
         )
 
@@ -247,13 +247,13 @@ def _refuse_page(answer: Any, url: str) -> None:
 def _refused(
     error: urllib.error.HTTPError, url: str, part: Path, have: int, other_place: str
 ) -> None:
-    """Tells of an HTTP error status; returns if the whole file turns out to be here."""
+    """Raises the error of an HTTP status; returns if the complete file is already here."""
     if error.code == 416 and have:
-        whole = whole_number(error.headers.get("Content-Range", "").rpartition("/")[2])
-        if whole is None or whole == have:
+        length = whole_number(error.headers.get("Content-Range", "").rpartition("/")[2])
+        if length is None or length == have:
             return
         forget(part)
-        raise _PassingError("the part here is of another file")
+        raise _PassingError("the partial file here belongs to another file")
     if error.code in _PASSING:
         asked = whole_number(error.headers.get("Retry-After", ""))
         raise _PassingError(f"HTTP {status_words(error.code)}", float(asked or 0))
@@ -266,12 +266,12 @@ def _unreachable(reason: object, url: str) -> None:
         raise _PassingError(_word(reason)) from None
     raise UserError(
         f"{url} can't be reached: {getattr(reason, 'strerror', None) or reason}",
-        fix="run the same command again to go on, or use --mirror URL",
+        fix="run the same command again to resume, or use --mirror URL",
     ) from None
 
 
 def forget(part: Path) -> None:
-    """Removes a download in progress and what is known of it."""
+    """Removes a partial download and its origin file."""
     for file in (part, origin_file(part)):
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
@@ -280,14 +280,14 @@ def forget(part: Path) -> None:
 def _given_up(url: str, part: Path, faults: Counter[str], seconds: float) -> UserError:
     tried = ", ".join(f"{what} ({n} times)" if n > 1 else what for what, n in faults.items())
     return UserError(
-        f"{url} could not be brought in {sum(faults.values())} attempts over {seconds:.0f} s: "
+        f"{url} could not be downloaded in {sum(faults.values())} attempts over {seconds:.0f} s: "
         f"{tried}; {_length(part):,} bytes are kept",
-        fix="run the same command again to go on from there, or use --mirror URL",
+        fix="run the same command again to resume, or use --mirror URL",
     )
 
 
-def _told(error: OSError, part: Path) -> UserError:
-    kept = f"; {_length(part):,} bytes are kept, run the same command again to go on"
+def _write_error(error: OSError, part: Path) -> UserError:
+    kept = f"; {_length(part):,} bytes are kept, run the same command again to resume"
     place = str(part)
     other = UserError(f"{place} can't be written: {error.strerror or error}{kept}")
     return disk_error(error, place=place, then=kept) or other
@@ -307,15 +307,15 @@ def _length(part: Path) -> int:
 
 def _remember(part: Path, url: str, answer: Any) -> None:
     tag = answer.headers.get("ETag", "")
-    # Weak tags don't promise equal bytes, so that If-Range may not be asked with them.
+    # Weak tags don't guarantee equal bytes, so they must not be used in If-Range.
     version = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
     origin_file(part).write_text(json.dumps({"url": url, "version": version}), "utf-8")
 
 
 def _version(part: Path, url: str) -> str:
-    """The version that the part here is of, as the same URL told it."""
+    """Returns the version (ETag or date) of the partial file, if it comes from the same URL."""
     try:
-        told = json.loads(origin_file(part).read_text("utf-8"))
-        return str(told["version"]) if told["url"] == url else ""
+        origin = json.loads(origin_file(part).read_text("utf-8"))
+        return str(origin["version"]) if origin["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

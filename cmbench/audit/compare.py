@@ -7,6 +7,7 @@ into one (`cmbench.stats.intervals`), whose interval and p-value hold the spread
 p-values of one comparison are corrected by Holm.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbench.audit.cached import cached_samples, differing_fields
+from cmbench.core.digests import canonical
 from cmbench.core.errors import UserError
 from cmbench.engine.context import JobContext
 from cmbench.metrics.base import MetricError
@@ -79,9 +81,10 @@ class Comparison:
 
 
 def compare_runs(a: Path, b: Path, context: JobContext) -> Comparison:
-    """Compares the rows of two results folders that bear the same label, axes and NFE.
+    """Compares the rows of two results folders that bear the same label, axes, NFE and sampler.
 
-    Where labels differ, the same model at the same NFE; else a single row of each.
+    Where samplers differ, the same label and NFE; where labels differ, the same model and NFE;
+    each only where it names one row on either side. Else a single row of each.
 
     Raises:
         UserError: If a folder holds no results, or the two have no cell in common.
@@ -112,20 +115,29 @@ def _matched(one: Sequence[SeedRow], two: Sequence[SeedRow]) -> list[tuple[SeedR
     pairs: list[tuple[SeedRow, SeedRow]] = []
     left, right = list(one), list(two)
     keys: list[Callable[[SeedRow], tuple[Any, ...]]] = [
+        lambda r: (r.name, r.nfe, canonical(r.first.sampler)),
+        lambda r: (r.name, r.nfe, r.first.sampler.get("name")),
         lambda r: (r.name, r.nfe),
         lambda r: (r.model, r.nfe),
     ]
     for key in keys:
-        named = {key(r): r for r in reversed(right)}
-        for record in list(left):
-            other = named.pop(key(record), None)
-            if other is not None:
-                pairs.append((record, other))
+        mine, theirs = _unique(left, key), _unique(right, key)
+        for name, record in mine.items():
+            if name in theirs:
+                pairs.append((record, theirs[name]))
                 left.remove(record)
-                right.remove(other)
+                right.remove(theirs[name])
     if not pairs and len(one) == len(two) == 1:
         return [(one[0], two[0])]
     return pairs
+
+
+def _unique(
+    rows: Sequence[SeedRow], key: Callable[[SeedRow], tuple[Any, ...]]
+) -> dict[tuple[Any, ...], SeedRow]:
+    """The rows by a key, without those that share theirs: none of them is taken for another."""
+    counts = Counter(map(key, rows))
+    return {key(row): row for row in rows if counts[key(row)] == 1}
 
 
 def _rows(x: SeedRow, y: SeedRow, context: JobContext) -> Iterator[Row]:

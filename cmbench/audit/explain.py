@@ -22,7 +22,7 @@ from cmbench.record.schema import Record, ScoreRecord
 from cmbench.store.jobs import make_job
 from cmbench.store.store import Address
 
-__all__ = ["Explanation", "Shift", "explain", "find_cell"]
+__all__ = ["Explanation", "Shift", "explain", "find_cell", "folder_of"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,7 @@ def find_cell(text: str) -> Record:
     Raises:
         UserError: If there is no such cell, or several.
     """
-    path = Path(text)
-    if path.suffix == ".json":
-        folder, cell = path.parent.parent, path.stem
-    else:
-        place, _, cell = text.rpartition(":")
-        folder = Path(place or text)
-        cell = cell if place else ""
+    folder, cell = _place_of(text)
     every = read_results(folder)
     records = [r for r in every if r.status == "done" and r.cell.startswith(cell)]
     if len(records) != 1:
@@ -81,6 +75,19 @@ def find_cell(text: str) -> Record:
             f"{text} names {len(records)} cells", expected=f"FOLDER:CELL; there are: {known}"
         )
     return records[0]
+
+
+def folder_of(text: str) -> Path:
+    """The results folder of a cell as typed."""
+    return _place_of(text)[0]
+
+
+def _place_of(text: str) -> tuple[Path, str]:
+    path = Path(text)
+    if path.suffix == ".json":
+        return path.parent.parent, path.stem
+    place, _, cell = text.rpartition(":")
+    return Path(place or text), cell if place else ""
 
 
 def explain(a: Record, b: Record, name: str, context: JobContext) -> Explanation:

@@ -1,1 +1,1 @@
-"""Model cards: finding them, opening their networks, starting and shipping a family."""
+"""Model cards: reads them, opens their networks, scaffolds a new family, ships weights."""

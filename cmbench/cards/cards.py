@@ -7,17 +7,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cmbench.core.bounds import Classes, ImageShape
 from cmbench.core.errors import UserError, unknown_name
 from cmbench.core.loader import available, find
+from cmbench.core.names import ComponentName
 from cmbench.core.yaml_source import Source, read_yaml, validate
 from cmbench.denoise.model import Published
 
-__all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards"]
+__all__ = ["Card", "PlacedCard", "WeightsFile", "find_card", "list_cards", "survey_cards"]
 
 
 class WeightsFile(BaseModel):
-    """Where weights lie: a file beside the card (or anywhere), an asset of the catalogue, or a
-    repository on Hugging Face's hub (`owner/name`), which is looked for in its cache.
+    """The source of weights: a file (relative to the card), an asset of the catalogue, or a
+    repository on Hugging Face's hub (`owner/name`), which is read from its cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,25 +37,25 @@ class WeightsFile(BaseModel):
 
 
 class Card(BaseModel):
-    """One checkpoint, or one recipe that makes it.
+    """One checkpoint, or one recipe that trains it.
 
     Args:
         config: The adapter's fields: architecture, classes, noise range.
-        recipe: Recipe that trains it, relative to the family's folder; with `weights` too, the
-            weights are that recipe's product and the recipe makes them again.
-        weights: File or asset; neither recipe nor weights for a model in closed form.
-        sampler: The sampler that reproduces the authors' numbers, where it is not the family's.
-        published: Numbers that the authors printed.
+        recipe: Recipe that trains it, relative to the family's folder; if there are `weights`
+            too, they were trained by this recipe.
+        weights: Source of the weights; a model in closed form has neither recipe nor weights.
+        sampler: The sampler that reproduces the authors' numbers, if it is not the family's.
+        published: Numbers that the authors published.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     summary: str = ""
     config: dict[str, Any] = Field(default_factory=dict)
     recipe: str | None = None
     weights: WeightsFile | None = None
-    shape: tuple[int, int, int] | None = None
-    classes: int | None = None
+    shape: ImageShape | None = None
+    classes: Classes | None = None
     sampler: str | dict[str, Any] | None = None
     licence: str = ""
     citation: str = ""
@@ -64,12 +66,12 @@ class Card(BaseModel):
 class _Cards(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    cards: dict[str, Card]
+    cards: dict[ComponentName, Card]
 
 
 @dataclass(frozen=True)
 class PlacedCard:
-    """A card with the family it belongs to and the folder its paths are relative to."""
+    """A card with its family and the folder to which its paths are relative."""
 
     family: str
     name: str
@@ -78,15 +80,15 @@ class PlacedCard:
 
     @property
     def full_name(self) -> str:
-        """`family/card`."""
+        """The name `family/card`."""
         return f"{self.family}/{self.name}"
 
     @property
     def origin(self) -> str:
-        """Where the weights come from, in a word."""
+        """The kind of source of the weights, for listings."""
         if self.card.weights is not None:
-            told = self.card.weights
-            return "shipped" if told.file else "asset" if told.asset else "hub"
+            weights = self.card.weights
+            return "shipped" if weights.file else "asset" if weights.asset else "hub"
         return "trained here" if self.card.recipe else "none needed"
 
     @property
@@ -112,10 +114,10 @@ class PlacedCard:
 
 
 def find_card(name: str, *, where: str = "") -> PlacedCard:
-    """The card called `family/card`; a family without cards has one, its name.
+    """Finds `family/card`. A family without cards.yaml is its own single card.
 
     Raises:
-        UserError: For an unknown family or card, naming the nearest.
+        UserError: For an unknown family or card; the error names the nearest.
     """
     family, _, card_name = name.partition("/")
     adapter = find("model", family, where=where)
@@ -134,12 +136,27 @@ def find_card(name: str, *, where: str = "") -> PlacedCard:
 
 
 def list_cards() -> list[PlacedCard]:
-    """Every card of every family found; a family whose cards don't read is left out."""
-    found = []
+    """Lists all cards of all families, except families with an invalid cards file."""
+    return survey_cards()[0]
+
+
+def survey_cards() -> tuple[list[PlacedCard], list[UserError]]:
+    """Reads the cards of all families.
+
+    Returns:
+        The cards, and the errors of families with an invalid cards file, whose cards are omitted.
+    """
+    placed: list[PlacedCard] = []
+    faults: list[UserError] = []
     for item in available("model"):
-        for name, card in sorted(_read_cards(item.path).items()):
-            found.append(PlacedCard(item.name, name, card, item.path.parent))
-    return found
+        try:
+            cards = _read_cards(item.path)
+        except UserError as error:
+            faults.append(error)
+            continue
+        for name, card in sorted(cards.items()):
+            placed.append(PlacedCard(item.name, name, card, item.path.parent))
+    return placed, faults
 
 
 def _read_cards(adapter: Path) -> dict[str, Card]:
@@ -150,9 +167,9 @@ def _read_cards(adapter: Path) -> dict[str, Card]:
 
 @lru_cache(maxsize=64)
 def _read_file(path: Path, changed: int) -> dict[str, Card]:
-    """The cards of a file; read again when it has changed: a suite names a family often."""
+    """Reads the cards of a file; `changed` keys the cache, so that a changed file is reread."""
     source = read_yaml(path)
-    # The file is a mapping of names to cards; the wrapper gives faults their place.
+    # The file is a mapping of names to cards; the wrapper keeps line numbers of errors.
     lines = {("cards", *place): line for place, line in source.lines.items()}
     wrapped = Source(path, source.text, {"cards": source.data or {}}, lines)
     return validate(wrapped, _Cards).cards

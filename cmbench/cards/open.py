@@ -1,4 +1,4 @@
-"""Opens a card: its model, its weights file, and where they come from."""
+"""Opens a card: its model, its weights file, and their source."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,12 @@ class SourcedModel:
     """A network to sample from.
 
     Args:
-        card: The card it is of.
+        card: Its card.
         model: The adapter with its configuration.
-        weights: What stands for the weights in keys: {"train": key}, {"sha256": ...} or {}.
-        file: The weights file, where they are not trained in this plan.
-        training: Job that trains it, its teacher's jobs before it.
-        axes: Values that the run's sweep gave.
+        weights: The weights' identity in keys: {"train": key}, {"sha256": ...} or {}.
+        file: The weights file, if they are not trained in this plan.
+        jobs: The job that trains it, after the jobs of its teacher and start.
+        axes: Values of the run's swept fields.
         recipe: The recipe behind the weights, if known.
     """
 
@@ -43,7 +43,7 @@ class SourcedModel:
 
 
 def _from_file(placed: PlacedCard, given: Path, where: str) -> SourcedModel:
-    path, told = load("model", placed.family, where=where).opened(given)
+    path, fields = load("model", placed.family, where=where).opened(given)
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist", where=where)
     sha256 = file_sha256(path)
@@ -53,33 +53,33 @@ def _from_file(placed: PlacedCard, given: Path, where: str) -> SourcedModel:
             f"weights file {path} is not what its card states (SHA-256 {sha256[:12]}, "
             f"stated {stated[:12]})",
             where=where,
-            fix="bring the file that belongs to the card",
+            fix="use the file that belongs to the card",
         )
     recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
-    model = card_model(placed, where, told)
+    model = card_model(placed, where, fields)
     return SourcedModel(placed, model, {"sha256": sha256}, path, recipe=recipe)
 
 
 def weights_of(given: Path) -> Path:
-    """The weights file of a training's folder; any other path as it is."""
+    """Returns the weights file of a training's folder; any other path unchanged."""
     inside = given / "weights.safetensors"
     return inside if inside.is_file() else given
 
 
 def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Path | None]:
-    """A card's adapter with its weights file: that given, or shipped, fetched, or of the hub.
+    """Opens a card's adapter and weights file: given, shipped, downloaded, or from the hub.
 
     Args:
         placed: The card.
-        given: A weights file, the folder of a training, or what the family opens.
+        given: A weights file, the folder of a training, or a folder that the family opens.
 
     Returns:
         The adapter, and the file; None for a model in closed form.
 
     Raises:
-        UserError: If the weights are trained by a recipe and none were given, or are not what
-            the card states.
-        Pending: If official weights are not on this machine, with the command that brings them.
+        UserError: If the model must be trained first and no weights were given, or the weights
+            are not those that the card states.
+        Pending: If official weights are not on this machine, with the command that downloads them.
     """
     place = weights_of(given) if given is not None else placed.weights_file
     if place is None and placed.asset is not None:
@@ -100,13 +100,13 @@ def open_card(placed: PlacedCard, given: Path | None = None) -> tuple[Model, Pat
 def open_module(
     model: Model, file: Path | None, device: torch.device, *, channels_last: bool = False
 ) -> nn.Module:
-    """The module of a model with its weights, on a device, in evaluation mode, without gradients.
+    """Builds a model with its weights, on a device, in evaluation mode, without gradients.
 
     Args:
         model: The adapter.
         file: The weights file; None for a model in closed form.
-        device: Where the module is put.
-        channels_last: Stores weights in the order that convolutions on a CPU read fastest.
+        device: The device of the module.
+        channels_last: Whether to store weights channels last, the fastest order on a CPU.
 
     Raises:
         UserError: If the weights do not fit the model.
@@ -118,10 +118,10 @@ def open_module(
     return module.to(memory_format=torch.channels_last) if channels_last else module
 
 
-def card_model(placed: PlacedCard, where: str = "", told: dict[str, Any] | None = None) -> Model:
-    """The adapter with the card's configuration, its recipe's, or what a weights file told."""
-    spec = {"name": placed.family, **(told or {}), **placed.card.config}
-    if placed.recipe_file and not placed.card.config and not told:
+def card_model(placed: PlacedCard, where: str = "", fields: dict[str, Any] | None = None) -> Model:
+    """Creates the adapter with the card's configuration, its recipe's, or a weights file's."""
+    spec = {"name": placed.family, **(fields or {}), **placed.card.config}
+    if placed.recipe_file and not placed.card.config and not fields:
         spec = read_recipe(placed.recipe_file).model
     model: Model = create("model", spec, where=where)
     return model

@@ -1,4 +1,4 @@
-"""A new model family to start from: adapter, card, recipe, test and suite that work already."""
+"""Writes a working model family to start from: adapter, card, recipe, test and suite."""
 
 import keyword
 import os
@@ -143,7 +143,7 @@ _MODELS = {
 _NFE = {"denoiser": "    nfe: [1, 5, 9]\n", "restorer": "", "oneshot": ""}
 
 _RECIPE = """\
-# How {name}/digits is trained: every key here decides the weights to the bit.
+# The training of {name}/digits: every key here determines the weights.
 recipe: {name}/digits
 {model}
 dataset: {{name: digits, split: train}}
@@ -175,12 +175,12 @@ runs:
 {nfe}"""
 
 _TEST = '''\
-"""The plugin holds to cmbench's contract; add what only this model must hold to."""
+"""Tests that the plugin satisfies cmbench's contract; add tests of this model here."""
 
 from cmbench.testing.model_contract import check_model
 
 
-def test_{name}_holds_to_the_contract() -> None:
+def test_{name}_satisfies_the_contract() -> None:
     verdict = check_model("{name}/digits")
     assert verdict.holds, [f for f in verdict.findings if not f.holds]
 '''
@@ -189,18 +189,18 @@ def test_{name}_holds_to_the_contract() -> None:
 def new_model(name: str, kind: Kind, folder: Path) -> list[Path]:
     """Writes `models/<name>/`, a suite and a test under `folder`; overwrites nothing.
 
-    A call that was killed or met a full disk can be repeated: it writes what is missing.
+    A call that was killed or met a full disk can be repeated: it writes the missing files.
 
     Args:
         name: The family's name: lower case, digits and underscores.
-        kind: What it is: a denoiser in sigma-space, a restorer, or a one-call generator.
-        folder: Where models/, suites/ and tests/ lie.
+        kind: A denoiser in sigma-space, a restorer, or a one-call generator.
+        folder: The folder of models/, suites/ and tests/.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: For a name that is no identifier, or a file that is there already.
+        UserError: For a name that is not an identifier, or an existing file.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
@@ -224,18 +224,18 @@ def new_model(name: str, kind: Kind, folder: Path) -> list[Path]:
         folder / "tests" / f"test_{name}.py": _TEST,
     }
     written = {path: text.format(**words) for path, text in texts.items()}
-    there = [path for path in written if os.path.lexists(path)]
-    # A killed call left some of these very files: another one writes the rest.
-    own = [path for path in there if _holds(path, written[path])]
-    other = next((path for path in there if path not in own), None)
-    if other is not None or len(own) == len(written):
+    existing = [path for path in written if os.path.lexists(path)]
+    # Files left by a killed call are kept; this call writes the rest.
+    intact = [path for path in existing if _holds(path, written[path])]
+    other = next((path for path in existing if path not in intact), None)
+    if other is not None or len(intact) == len(written):
         raise UserError(
             f"{other or family} is there already", fix="choose another name, or remove it"
         )
     for path in written:
         refuse_unwritable(path)
     for path, text in written.items():
-        if path not in own:
+        if path not in intact:
             write_text(path, text)
     return list(written)
 

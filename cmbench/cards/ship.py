@@ -1,4 +1,4 @@
-"""A finished training becomes a card's shipped weights: float16 file, log, digest on the card."""
+"""Ships a finished training as a card's weights: float16 file, log, digest on the card."""
 
 import hashlib
 import re
@@ -17,6 +17,7 @@ from cmbench.core.digests import digest, file_sha256
 from cmbench.core.errors import UserError
 from cmbench.core.files import write_bytes, write_json, write_text
 from cmbench.core.tensor_files import read_safetensors
+from cmbench.core.yaml_source import parse_yaml, read_yaml
 from cmbench.record.schema import TrainingLog
 from cmbench.train.recipe import Recipe, read_recipe
 
@@ -24,14 +25,14 @@ __all__ = ["ship_weights"]
 
 
 def ship_weights(name: str, run: Path) -> list[Path]:
-    """Puts what `cmbench train` left in `run` beside the adapter of the card `name`.
+    """Copies the output of `cmbench train` in `run` next to the adapter of the card `name`.
 
     Returns:
         The files written: weights, log, cards.
 
     Raises:
         UserError: If the card has no recipe or another one than the training's, if the training
-            is not finished, or if a weight is too large for float16 or is no number.
+            is not finished, or if a weight is not finite in float16.
     """
     placed = find_card(name)
     if placed.recipe_file is None:
@@ -51,16 +52,16 @@ def ship_weights(name: str, run: Path) -> list[Path]:
     write_json(logged, log.model_dump(mode="json"))
     cards = placed.folder / "cards.yaml"
     entry = _entry(placed, recipe, weights, logged)
-    text = _with_entry(cards.read_text("utf-8"), placed.name, entry)
+    text = _with_entry(cards, placed.name, entry)
     write_text(cards, text)
     _remove_unnamed(placed, text)
     return [weights, logged, cards]
 
 
 def _free_stem(placed: PlacedCard, data: bytes) -> Path:
-    """Where the new files go: never over those that the card names until it names the new ones.
+    """Returns a path for the new files that does not replace the files which the card names.
 
-    So the card is the one step that decides: killed before it, the old weights are still whole.
+    The switch is the write of the card: a kill before it leaves the old weights intact.
     """
     place = placed.folder / "weights"
     place.mkdir(exist_ok=True)
@@ -74,7 +75,7 @@ def _free_stem(placed: PlacedCard, data: bytes) -> Path:
 
 
 def _remove_unnamed(placed: PlacedCard, text: str) -> None:
-    """Removes the files that the card named before, if no card of the family names them now."""
+    """Removes the files that the card named before, unless another card names them."""
     weights, log = placed.card.weights, placed.card.training.get("log")
     for name in (weights.file if weights else None, log):
         if isinstance(name, str) and name.startswith("weights/") and name not in text:
@@ -108,18 +109,20 @@ def _half(name: str, value: Tensor) -> Tensor:
 
 def _entry(placed: PlacedCard, recipe: Recipe, weights: Path, log: Path) -> dict[str, Any]:
     inside = placed.card.model_dump(mode="json", exclude_defaults=True)
-    told = {
+    training = {
         "images": recipe.images,
         "seed": recipe.seed,
         "precision": "float16",
         "log": str(log.relative_to(placed.folder)),
     }
     shipped = {"file": str(weights.relative_to(placed.folder)), "sha256": file_sha256(weights)}
-    return inside | {"weights": shipped, "training": told}
+    return inside | {"weights": shipped, "training": training}
 
 
-def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
-    """The text of cards with one card's block replaced; the others keep their words."""
+def _with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
+    """Replaces one card's block in the text of the cards; the others stay as written."""
+    source = read_yaml(path)
+    text = source.text
     block = yaml.safe_dump(
         {name: entry}, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None
     )
@@ -128,7 +131,7 @@ def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
     after = re.search(r"^\S", text[start.end() :], re.M)
     end = start.end() + after.start() if after else len(text)
     changed = text[: start.start()] + block + text[end:]
-    before, now = yaml.safe_load(text), yaml.safe_load(changed)
+    before, now = source.data, parse_yaml(changed, path).data
     if before | {name: now[name]} != now:
         raise UserError(
             f"the card of {name} can't be replaced in its file", fix=f"write:\n{block}"

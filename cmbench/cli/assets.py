@@ -23,10 +23,10 @@ Names = Annotated[
 
 @assets.command("list")
 def assets_list(
-    here: Annotated[bool, typer.Option("--here", help="Only what is on this machine.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Only files on this machine.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists the catalogue and what is here."""
+    """Lists the catalogue and which of its files are on this machine."""
     from cmbench.assets.catalogue import catalogue
     from cmbench.core.paths import cache_folder
 
@@ -54,7 +54,7 @@ def assets_list(
 
 @assets.command("show")
 def assets_show(name: Name, as_json: AsJson = False) -> None:
-    """Shows one row of the catalogue: where the file is, what it must be, whose it is."""
+    """Shows one asset of the catalogue: its address, checksum, licence and path."""
     import yaml
 
     from cmbench.assets.catalogue import find_asset
@@ -77,15 +77,19 @@ def assets_show(name: Name, as_json: AsJson = False) -> None:
 @assets.command("fetch")
 def assets_fetch(
     names: Names,
-    mirror: Annotated[str | None, typer.Option(help="URL or folder that has the files.")] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Attempts in a row without any data.")] = 5,
+    mirror: Annotated[
+        str | None, typer.Option(help="URL or folder to download from instead.")
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Attempts in a row without data before giving up.")
+    ] = 5,
     timeout: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds without data before a retry.")
     ] = 30.0,
 ) -> None:
-    """Brings assets: resumes broken downloads, tries again, checks their SHA-256.
+    """Downloads assets: resumes partial downloads, retries, and verifies their SHA-256.
 
-    One that can't be had doesn't keep the others; the exit code then is 2.
+    If one fails, the others are still downloaded, and the exit code is 2.
     """
     from cmbench.assets.download import Patience, fetch
     from cmbench.engine.progress import show_progress
@@ -101,7 +105,7 @@ def assets_fetch(
                     mirror=mirror,
                     progress=lambda done, total: shown.tick(done, total or 0),
                     patience=patience,
-                    waiting=lambda owner: shown.say(f"waiting: {owner} is bringing it"),
+                    waiting=lambda owner: shown.say(f"waiting: {owner} is downloading it"),
                 )
             except CmbenchError as error:
                 faults.append(f"error: {error}")
@@ -117,17 +121,18 @@ def assets_fetch(
 
 @assets.command("add")
 def assets_add(
-    name: Name, file: Annotated[Path, typer.Argument(help="The file, which stays where it is.")]
+    name: Name, file: Annotated[Path, typer.Argument(help="The file to copy.")]
 ) -> None:
-    """Puts a file that you brought yourself in an asset's place, if it is that asset."""
+    """Copies a file that you downloaded yourself into the cache, after verifying it."""
     from cmbench.assets.download import add
+    from cmbench.core.paths import user_path
 
-    sys.stdout.write(f"{add(name, file.expanduser())}\n")
+    sys.stdout.write(f"{add(name, user_path(file))}\n")
 
 
 @assets.command("path")
 def assets_path(name: Name) -> None:
-    """Prints where an asset lies."""
+    """Prints the path of an asset in the cache."""
     from cmbench.assets.download import asset_path
 
     sys.stdout.write(f"{asset_path(name)}\n")
@@ -137,32 +142,36 @@ def assets_path(name: Name) -> None:
 def assets_verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="All that are here if none.", autocompletion=complete_asset),
+        typer.Argument(
+            help="Names; by default all assets on this machine.", autocompletion=complete_asset
+        ),
     ] = None,
 ) -> None:
-    """Checks assets against their published or recorded SHA-256."""
+    """Verifies assets against their published or recorded SHA-256."""
     from cmbench.assets.catalogue import catalogue
     from cmbench.assets.download import verify
     from cmbench.core.paths import cache_folder
 
     folder = cache_folder() / "assets"
-    chosen = names or [n for n, a in catalogue().items() if (folder / a.file).is_file()]
-    for name in chosen:
+    selection = names or [n for n, a in catalogue().items() if (folder / a.file).is_file()]
+    for name in selection:
         sys.stdout.write(f"{verify(name)}  {name}\n")
 
 
 @assets.command("prune")
 def assets_prune(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them: the default.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the files.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list them (the default).")
+    ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Downloads that broke off, too.")
+        bool, typer.Option("--partial", help="Include interrupted downloads.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists (or with --yes removes) leftovers and files of no asset in the catalogue.
+    """Lists (or with --yes removes) leftovers and files that belong to no asset in the catalogue.
 
-    An `assets.yaml` counts where `cmbench` is started: run this where yours are known.
+    `assets.yaml` is read from the working directory, so run this in the folder that holds yours.
     """
     from cmbench.assets.prune import find_dead, remove_dead
 
@@ -178,6 +187,6 @@ def assets_prune(
     for file in dead:
         sys.stdout.write(f"{file.bytes:>15,}  {file.path}: {file.why}\n")
     total = sum(d.bytes for d in dead)
-    ending = "removed" if yes else "would go; --yes removes them" if dead else "nothing to remove"
-    told = f"{len(dead)} files, {total:,} bytes: {ending}"
-    Console(stderr=True).print(told, markup=False, highlight=False, soft_wrap=True)
+    ending = "removed" if yes else "use --yes to remove them" if dead else "nothing to remove"
+    summary = f"{len(dead)} files, {total:,} bytes: {ending}"
+    Console(stderr=True).print(summary, markup=False, highlight=False, soft_wrap=True)

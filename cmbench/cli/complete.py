@@ -1,4 +1,4 @@
-"""What the shell's completion offers: names read from files alone, so that a Tab is quick."""
+"""Shell completion: names are read from files without heavy imports, so that a Tab is quick."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,7 +25,7 @@ MODEL_KINDS = ("denoiser", "restorer", "oneshot")
 
 
 def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
-    """A completer of fixed words."""
+    """Returns a completer of fixed words."""
     fixed = list(words)
 
     def complete(incomplete: str) -> list[str]:
@@ -35,14 +35,14 @@ def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def complete_engine(incomplete: str) -> list[str]:
-    """Names of engines."""
+    """Completes names of engines."""
     from cmbench.engine.names import engine_names
 
     return _beginning(engine_names(), incomplete)
 
 
 def complete_component(kind: str) -> Callable[[str], list[str]]:
-    """A completer of the components of one kind, plugins included."""
+    """Returns a completer of the components of one kind, plugins included."""
 
     def complete(incomplete: str) -> list[str]:
         from cmbench.core.loader import available
@@ -53,13 +53,13 @@ def complete_component(kind: str) -> Callable[[str], list[str]]:
 
 
 def complete_features(incomplete: str) -> list[str]:
-    """Feature extractors, several of them separated by commas."""
+    """Completes the last of several feature extractors, separated by commas."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in complete_component("features")(last)]
 
 
 def complete_suite(incomplete: str) -> list[str]:
-    """Names of suites, and YAML files below the working directory as far as they are typed."""
+    """Completes names of suites and paths of YAML files."""
     from cmbench.core.loader import roots
 
     names = {file.stem for root in roots() for file in (root / "suites").glob("*.yaml")}
@@ -70,37 +70,37 @@ def complete_suite(incomplete: str) -> list[str]:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Names of cards, `family/card`; of a family without cards its own."""
+    """Completes `family/card`, or `family` for a family without cards."""
     from cmbench.core.errors import CmbenchError
     from cmbench.core.loader import available
     from cmbench.core.yaml_source import read_yaml
 
-    found = []
+    models = []
     for item in available("model"):
         family = item.path.name == "adapter.py"
         file = item.path.parent / ("cards.yaml" if family else f"{item.path.stem}.cards.yaml")
         try:
             cards = read_yaml(file).data if file.is_file() else {}
         except CmbenchError:
-            continue  # one family's fault keeps no other from being offered
+            continue  # the other families are still offered
         names = sorted(cards) if isinstance(cards, dict) else []
-        found += [f"{item.name}/{name}" for name in names] or [item.name]
-    return _beginning(found, incomplete)
+        models += [f"{item.name}/{name}" for name in names] or [item.name]
+    return _beginning(models, incomplete)
 
 
 def complete_asset(incomplete: str) -> list[str]:
-    """Names in the catalogue of official files."""
+    """Completes names in the catalogue of official files."""
     from cmbench.assets.catalogue import catalogue
 
     return _beginning(sorted(catalogue()), incomplete)
 
 
 def complete_results(incomplete: str) -> list[str]:
-    """Results folders below the working directory, and other folders as far as they are typed."""
-    found = [str(folder.parent) for folder in Path().glob("*/*/records")]
+    """Completes results folders below the working directory, and paths of other folders."""
+    results = [str(folder.parent) for folder in Path().glob("*/*/records")]
     typed = Path(incomplete).parent
     folders = [f"{f}/" for f in typed.glob("*") if f.is_dir()] if incomplete else []
-    return _beginning([*sorted(found), *sorted(folders)], incomplete)
+    return _beginning([*sorted(results), *sorted(folders)], incomplete)
 
 
 def _beginning(words: Iterable[str], incomplete: str) -> list[str]:

@@ -12,7 +12,15 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, Consistency, DataPath, Features, Overwrite, print_json
+from cmbench.cli.options import (
+    MOST_SEED,
+    AsJson,
+    Consistency,
+    DataPath,
+    Features,
+    Overwrite,
+    print_json,
+)
 from cmbench.core.errors import UserError
 
 __all__ = ["edit", "search_steps_command"]
@@ -36,14 +44,14 @@ def edit(
     ] = "digits",
     data: DataPath = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("edited.png"),
-    count: Annotated[int, typer.Option(min=2, help="Images.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Evaluations an image.")] = 17,
-    seed: int = 0,
+    count: Annotated[int, typer.Option(min=2, help="Number of images.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Evaluations per image.")] = 17,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the noise.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Edits images zero-shot by a consistency model; rows: original, what is given, what is made.
+    """Edits images zero-shot by a consistency model. Rows: original, input, result.
 
-    interpolate walks between two noises instead: its second row shows the noises.
+    The task interpolate interpolates between two noises instead; its second row shows the noises.
     """
     from typing import get_args
 
@@ -74,31 +82,37 @@ def edit(
 def search_steps_command(
     model: Consistency,
     weights: Annotated[Path | None, typer.Option(help="Weights file or trained folder.")] = None,
-    nfe: Annotated[int, typer.Option(min=2, help="Evaluations an image.")] = 2,
-    grid: Annotated[int, typer.Option(min=3, help="Points of the Karras grid.")] = 18,
+    nfe: Annotated[int, typer.Option(min=2, max=64, help="Evaluations per image.")] = 2,
+    grid: Annotated[int, typer.Option(min=3, max=10_000, help="Points of the Karras grid.")] = 18,
     dataset: Annotated[
         str,
-        typer.Option(help="Data set to be near to.", autocompletion=complete_component("dataset")),
+        typer.Option(
+            help="Reference data set of the Frechet distance.",
+            autocompletion=complete_component("dataset"),
+        ),
     ] = "digits",
     data: DataPath = None,
     features: Features = "digits_classifier",
-    count: Annotated[int, typer.Option(min=10, help="Images a candidate.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the search; boards use others.")] = 1_000_000,
+    count: Annotated[int, typer.Option(min=10, help="Images per candidate.")] = 1000,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_SEED, help="Seed of the search, not to be used by suites."),
+    ] = 1_000_000,
     as_json: AsJson = False,
 ) -> None:
-    """Searches multi-step time points: greedy, ternary, all candidates at the same noise."""
+    """Searches multi-step time points greedily by ternary search, all from the same noise."""
     from cmbench.core.environment import pick_device
     from cmbench.core.loader import create
     from cmbench.run.edit import load_denoiser
     from cmbench.run.search_steps import search_steps
 
     denoiser = load_denoiser(model, weights, pick_device("cpu"))
-    chosen = create("dataset", dataset)
+    reference = create("dataset", dataset)
     try:
-        found = search_steps(
+        search = search_steps(
             denoiser,
-            chosen,
-            chosen.open(data),
+            reference,
+            reference.open(data),
             features,
             nfe=nfe,
             grid=grid,
@@ -107,11 +121,11 @@ def search_steps_command(
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    sampler = {"name": "multistep", "indices": list(found.indices), "grid": grid}
+    sampler = {"name": "multistep", "indices": list(search.indices), "grid": grid}
     if as_json:
-        print_json({"sampler": sampler, "value": found.value, "tried": len(found.tried)})
+        print_json({"sampler": sampler, "value": search.value, "tried": len(search.tried)})
         return
     sys.stdout.write(
         f"sampler: {json.dumps(sampler)}\n"
-        f"Frechet distance {found.value:.4f}, the least of {len(found.tried)} tried\n"
+        f"Frechet distance {search.value:.4f}, the smallest of {len(search.tried)} candidates\n"
     )

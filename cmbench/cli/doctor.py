@@ -11,10 +11,10 @@ __all__ = ["doctor"]
 
 
 def doctor(
-    network: Annotated[bool, typer.Option(help="Try the hosts of official weights.")] = True,
+    network: Annotated[bool, typer.Option(help="Contact the hosts of official weights.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Says what will and won't work on this machine, and what brings what is missing."""
+    """Lists what works on this machine, what doesn't, and how to install or download the rest."""
     from cmbench.doctor import examine
 
     console = Console()
@@ -25,7 +25,7 @@ def doctor(
             console.print(f"{check.state:8}{check.subject}: {check.detail}", markup=False,
                           highlight=False, soft_wrap=True)  # fmt: skip
             if check.fix:
-                console.print(f"{'':8}  bring it with: {check.fix}", markup=False,
+                console.print(f"{'':8}  fix: {check.fix}", markup=False,
                               highlight=False, soft_wrap=True)  # fmt: skip
     if as_json:
         print_json(checks)

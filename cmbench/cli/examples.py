@@ -72,11 +72,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "disclose": ("cmbench disclose results/mine",),
 }
-"""By command; what they name is made by tests/docs/test_commands.py before they are run."""
+"""Examples by command; tests/docs/test_commands.py creates the files that they name."""
 
 
 def teach(app: typer.Typer, path: str = "") -> None:
-    """Puts its examples at the end of the help of each command."""
+    """Appends the examples to the help of each command."""
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
         examples = EXAMPLES.get(f"{path}{name}")

@@ -1,4 +1,4 @@
-"""The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports wait for use."""
+"""The command line: `cmbench run SUITE`, then `cmbench report`. Heavy imports are deferred."""
 
 import contextlib
 import io
@@ -35,11 +35,11 @@ app = typer.Typer(
     help="""Evaluate and benchmark few-step image generators: one YAML file to a leaderboard.
 
     **First steps:** `cmbench run digits_nfe` trains small models on 8x8 digits and compares them,
-    offline; `cmbench report results/digits_nfe` renders what it found; `cmbench plan SUITE` says
+    offline; `cmbench report results/digits_nfe` renders the results; `cmbench plan SUITE` says
     what a run would cost.
 
-    **Exit codes:** 0 all well, 1 some cells failed, 2 a mistake in what was given, 3 cells or
-    scores are pending under `--strict`, 130 interrupted (run the same command again to go on).
+    **Exit codes:** 0 success, 1 some cells failed, 2 invalid input, 3 cells or scores are pending
+    under `--strict`, 130 interrupted (run the same command again to resume).
     """,
 )
 
@@ -71,7 +71,7 @@ def _root(
 def main() -> None:
     """Runs the command; a known error is printed without a traceback and exits with 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # No name, arrow or bar ends a command.
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal can't encode
             stream.reconfigure(errors="backslashreplace")
     handler = InterruptHandler()
     try:
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Prints how the command ended, unless nobody can read it any more; returns its exit code."""
+    """Prints the error, unless the output is closed; returns the exit code."""
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -103,7 +103,7 @@ def _report(error: BaseException) -> int:
 
 
 def _ended_by_interrupt(error: BaseException) -> bool:
-    """Whether the error came up while an interrupt ended the command, as at a closed terminal."""
+    """Tests whether the error occurred while an interrupt ended the command (closed terminal)."""
     earlier = error.__context__ if isinstance(error, OSError) else None
     while earlier is not None and not isinstance(earlier, Interrupted):
         earlier = earlier.__context__

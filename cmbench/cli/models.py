@@ -29,23 +29,23 @@ def _default(context: typer.Context, as_json: AsJson = False) -> None:
 
 @models.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """Lists every model family found and its cards."""
-    from cmbench.cards.cards import list_cards
+    """Lists all model families and their cards, and names families with invalid cards."""
+    from cmbench.cards.cards import survey_cards
 
-    rows = [
-        {"model": c.full_name, "weights": c.origin, "summary": c.card.summary}
-        for c in list_cards()
-    ]
+    cards, faults = survey_cards()
+    for fault in faults:
+        sys.stderr.write(f"not listed: {fault}\n")
+    rows = [{"model": c.full_name, "weights": c.origin, "summary": c.card.summary} for c in cards]
     if as_json:
         print_json(rows)
         return
-    for row in rows:  # no table: a name that is cut to fit can't be typed
+    for row in rows:  # no table: it would truncate names, which users copy
         sys.stdout.write(f"{row['model']}  ({row['weights']})\n    {row['summary']}\n")
 
 
 @models.command("show")
 def models_show(name: Name, as_json: AsJson = False) -> None:
-    """Shows one card: where its weights are, how it was trained, what was published of it."""
+    """Shows one card: its weights, its training, and published numbers."""
     import yaml
 
     from cmbench.cards.cards import find_card
@@ -66,10 +66,12 @@ def models_show(name: Name, as_json: AsJson = False) -> None:
 @models.command("check")
 def models_check(
     name: Name,
-    weights: Annotated[Path | None, typer.Option(help="Weights to load instead.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights to load instead of the card's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tries a plugin against the contract: counted evaluations, batch independence, range, ..."""
+    """Tests a plugin against the contract: counted evaluations, batch independence, range, ..."""
     from cmbench.testing.model_contract import check_model
 
     verdict = check_model(name, weights=weights)
@@ -85,7 +87,7 @@ def models_check(
                 console.print(f"       seen: {finding.seen}", markup=False, highlight=False)
                 console.print(f"       fix:  {finding.fix}", markup=False, highlight=False)
         broken = sum(not f.holds for f in verdict.findings)
-        ending = "holds to the contract" if verdict.holds else f"breaks {broken} rules"
+        ending = "satisfies the contract" if verdict.holds else f"breaks {broken} rules"
         console.print(f"{verdict.model} {ending}", markup=False, highlight=False)
     if not verdict.holds:
         raise typer.Exit(1)
@@ -98,7 +100,7 @@ def models_new(
         str,
         typer.Option(help="denoiser, restorer or oneshot.", autocompletion=one_of(MODEL_KINDS)),
     ] = "denoiser",
-    folder: Annotated[Path, typer.Option(help="Where models/, suites/, tests/ lie.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="Folder of models/, suites/ and tests/.")] = Path(),
 ) -> None:
     """Writes a model family to start from: adapter, card, recipe, suite and test."""
     from cmbench.cards.scaffold import Kind, new_model
@@ -114,9 +116,9 @@ def models_new(
 @models.command("ship")
 def models_ship(
     name: Name,
-    run: Annotated[Path, typer.Option(help="Folder that `cmbench train` filled.")],
+    run: Annotated[Path, typer.Option(help="Output folder of `cmbench train`.")],
 ) -> None:
-    """Puts a finished training beside its adapter: float16 weights, log, digest on the card."""
+    """Copies a finished training next to its adapter: float16 weights, log, digest on the card."""
     from cmbench.cards.ship import ship_weights
 
     for path in ship_weights(name, run):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,11 @@ from cmbench.cli.complete import (
     one_of,
 )
 from cmbench.core.errors import UserError
+from cmbench.core.names import is_name
+from cmbench.core.paths import user_path
 
 __all__ = [
+    "MOST_SEED",
     "AsJson",
     "Consistency",
     "DataPath",
@@ -50,7 +54,7 @@ Consistency = Annotated[
 
 DataPaths = Annotated[
     list[str] | None,
-    typer.Option("--data", help="Where data is: PATH for the suite's own set, or NAME=PATH."),
+    typer.Option("--data", help="Path of a data set: PATH for the suite's own, or NAME=PATH."),
 ]
 
 
@@ -60,41 +64,58 @@ Device = Annotated[
 
 
 Features = Annotated[
-    str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+    str, typer.Option(help="Feature extractor.", autocompletion=complete_component("features"))
 ]
 
 
-Results = Annotated[Path, typer.Option(help="Folder of results; the suite's name is added.")]
+Results = Annotated[Path, typer.Option(help="Folder of results; each suite gets a subfolder.")]
 
 
 Retrain = Annotated[
-    bool, typer.Option("--retrain", help="Train what has a recipe, though weights are shipped.")
+    bool,
+    typer.Option(
+        "--retrain", help="Train all models that have a recipe, even if weights are shipped."
+    ),
 ]
 
 
-Tag = Annotated[str | None, typer.Option(help="Only the suite's runs that have this tag.")]
+Tag = Annotated[str | None, typer.Option(help="Only the suite's runs with this tag.")]
 
 
-DataPath = Annotated[Path | None, typer.Option("--data", help="Where the data set is.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="Path of the data set.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
-def data_paths(given: list[str], default: str) -> dict[str, Path]:
-    """Paths by data set, from `--data PATH` (of the set `default`) and `--data NAME=PATH`."""
-    paths = {}
+MOST_SEED = 2**63 - 1
+"""Maximum seed; the minimum is 0 (`cmbench.core.bounds.Seed`)."""
+
+
+def data_paths(given: list[str], default: Callable[[], str]) -> dict[str, Path]:
+    """Returns paths by data set: `--data PATH` is `default`'s, `--data NAME=PATH` is NAME's.
+
+    The text before the first `=` is a name only if it is a valid one, so a path may contain `=`.
+
+    Raises:
+        UserError: For a path that does not exist, or two paths of one data set.
+    """
+    paths: dict[str, Path] = {}
     for item in given:
         name, separator, path = item.partition("=")
-        chosen = Path(path if separator else item).expanduser()
-        if not chosen.exists():
-            raise UserError(f"--data {item}: {chosen} does not exist")
-        paths[name if separator else default] = chosen
+        is_named = bool(separator) and is_name(name)
+        location = user_path(path if is_named else item, where=f"--data {item}")
+        if not location.exists():
+            raise UserError(f"--data {item}: {location} does not exist")
+        key = name if is_named else default()
+        if key in paths:
+            raise UserError(f"--data {item}: data set {key} has a path already")
+        paths[key] = location
     return paths
 
 
 def key_values(option: str, given: list[str]) -> dict[str, str]:
-    """The pairs of an option that is given as KEY=VALUE, again and again."""
+    """Returns the pairs of a repeatable option KEY=VALUE."""
     pairs = [item.partition("=") for item in given]
     for key, separator, _ in pairs:
         if not (key and separator):

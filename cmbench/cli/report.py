@@ -23,37 +23,42 @@ def report(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Print this model (or family) across suites instead.",
+            help="Only print the scores of this model (or family) in all suites.",
             autocompletion=complete_model,
         ),
     ] = None,
     site: Annotated[
-        Path | None, typer.Option(help="Write a static site over all the folders here.")
+        Path | None, typer.Option(help="Folder to write a static site of all results to.")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the site in a browser, to this machine alone.")
+        bool, typer.Option("--serve", help="Serve the site to this machine and open a browser.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For --serve; 0: a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of --serve; 0: any free port.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Renders results: leaderboard.md, .csv and .tex, plots, samples.png and report.html.
 
-    Without a folder, every suite under results/. With several, their tables side by side too.
+    Without a folder, it renders every suite under results/. With several folders, it also prints
+    their tables side by side.
     """
     from cmbench.report.write import side_by_side, write_reports
 
-    chosen = folders or sorted(f.parent for f in Path("results").glob("*/records"))
-    if not chosen:
+    sources = folders or sorted(f.parent for f in Path("results").glob("*/records"))
+    if not sources:
         raise UserError("no results under results/", fix="cmbench run digits_nfe")
     if model is not None:
-        _model(chosen, model, as_json)
+        _model(sources, model, as_json)
         return
     if site is not None or serve:
-        _site(chosen, site, serve, port, as_json)
+        _site(sources, site, serve, port, as_json)
         return
-    written, failed = write_reports(chosen, _progress(len(chosen)))
+    written, failed = write_reports(sources, _progress(len(sources)))
     if as_json:
-        print_json({str(folder): [str(path) for path in made] for folder, made in written.items()})
+        print_json(
+            {str(folder): [str(path) for path in paths] for folder, paths in written.items()}
+        )
     else:
         for folder in written:
             _say(f"open {folder / 'report.html'}")
@@ -114,7 +119,7 @@ def _site(folders: list[Path], site: Path | None, served: bool, port: int, as_js
         sys.stdout.flush()
         if sys.stdout.isatty() and not as_json:
             webbrowser.open(url)
-            sys.stderr.write("Ctrl-C ends it\n")
+            sys.stderr.write("press Ctrl-C to stop\n")
 
     with tempfile.TemporaryDirectory() as place:
         index = write_site(folders, site or Path(place), _progress(len(folders)))

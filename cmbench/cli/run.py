@@ -31,9 +31,9 @@ def run(
     device: Device = "auto",
     retrain: Retrain = False,
     tag: Tag = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Pending cells or scores are an error.")
+        bool, typer.Option("--strict", help="Exit with 3 if cells or scores are pending.")
     ] = False,
     write: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.")
@@ -43,32 +43,40 @@ def run(
         typer.Option(help="Where jobs run: local, ray or slurm.", autocompletion=complete_engine),
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster: auto, HOST:PORT; none starts one here.")
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster (auto or HOST:PORT). Without it, Ray is "
+            "started on this machine."
+        ),
     ] = None,
     cpus: Annotated[
-        float | None, typer.Option(min=0.1, help="CPUs per job (Ray) or worker (Slurm): 1.")
+        float | None,
+        typer.Option(min=0.1, help="CPUs per job (Ray) or worker (Slurm); default 1."),
     ] = None,
     gpus: Annotated[
-        float | None, typer.Option(min=0, help="GPUs per job (Ray) or worker (Slurm): 0.")
+        float | None, typer.Option(min=0, help="GPUs per job (Ray) or worker (Slurm); default 0.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers of the Slurm array: 1.")
+        int | None, typer.Option(min=1, help="Workers of the Slurm array; default 1.")
     ] = None,
     slurm: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=VALUE of the Slurm array: partition, time (minutes), account."),
+        typer.Option(help="Slurm parameter KEY=VALUE: partition, time (minutes), account."),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds without a sign of life until a job counts as hung."),
+        typer.Option(min=1, help="Seconds without progress after which a job counts as hung."),
     ] = None,
     race: Annotated[
-        bool, typer.Option("--race", help="In rounds: cells whose rank is settled stop early.")
+        bool,
+        typer.Option(
+            "--race", help="Sample in rounds; stop cells early once their rank is settled."
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Runs a suite: trains, samples, scores. Run it again to resume; nothing is made twice."""
+    """Runs a suite: trains, samples, scores. Run it again to resume; finished work is reused."""
     if dry_run:
         plan(suite, data, device, retrain, tag, as_json)
         return
@@ -84,7 +92,7 @@ def run(
         raise UserError(
             f"--race --engine {engine}: a race runs in one process", fix="--engine local"
         )
-    asked = {
+    values = {
         "address": address,
         "cpus": cpus,
         "gpus": gpus,
@@ -92,13 +100,13 @@ def run(
         "slurm": key_values("--slurm", slurm) if slurm else None,
         "timeout": timeout,
     }
-    options = {key: value for key, value in asked.items() if value is not None}
-    planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    options = {key: value for key, value in values.items() if value is not None}
+    planned, store, target = _planned(suite, data, device, retrain, tag)
     refuse_unwritable(results / planned.suite.suite, folder=True)
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,
-        open_engine(engine, JobContext(store, chosen), shown, options) as opened,
+        open_engine(engine, JobContext(store, target), shown, options) as opened,
     ):
         if race:
             from cmbench.run.race import race_suite
@@ -137,13 +145,13 @@ def plan(
     tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prints what a run would do: jobs, what is cached, evaluations, time and disk."""
+    """Prints what a run would do: jobs, cached outputs, evaluations, time and disk."""
     from cmbench.run.estimate import estimate_plan
     from cmbench.run.plan_table import plan_as_json, print_plan
 
-    planned, store, chosen = _planned(suite, data, device, retrain, tag)
+    planned, store, target = _planned(suite, data, device, retrain, tag)
     _tell_foreign(planned)
-    estimate = estimate_plan(planned, store, chosen)
+    estimate = estimate_plan(planned, store, target)
     if as_json:
         print_json(plan_as_json(planned, store, estimate))
     else:
@@ -178,18 +186,24 @@ def _planned(
     from cmbench.suite.planner import make_plan, plan_of_tag
     from cmbench.suite.spec import read_suite
 
-    chosen = pick_device(device)
+    target = pick_device(device)
     read, source = read_suite(suite)
     named = read.dataset if isinstance(read.dataset, str) else str(read.dataset.get("name"))
-    lookup = DataLookup(data_paths(data or [], named))
+    lookup = DataLookup(data_paths(data or [], lambda: named))
     planned = make_plan(read, source, data=lookup, retrain=retrain)
+    unused = sorted(set(lookup.paths) - lookup.asked)
+    if unused and all(cell.pending is None for cell in planned.cells):
+        raise UserError(
+            f"--data {unused[0]}=...: the suite uses no data set '{unused[0]}'",
+            expected=f"one of: {', '.join(sorted(lookup.asked))}",
+        )
     if tag is not None:
         planned = plan_of_tag(planned, tag, retrain=retrain)
-    return planned, open_store(), chosen
+    return planned, open_store(), target
 
 
 def _tell_foreign(planned: Any) -> None:
-    """Says that a run would set finished cells aside, of another suite of the same name."""
+    """Warns that a run would set aside finished cells of another suite of the same name."""
     from cmbench.record.folder import on_stderr
     from cmbench.run.results import foreign_cells, foreign_line
 

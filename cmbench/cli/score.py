@@ -1,4 +1,4 @@
-"""`cmbench score` and `neighbours`: images that were made elsewhere."""
+"""`cmbench score` and `neighbours`: images from other programs."""
 
 import sys
 from pathlib import Path
@@ -28,24 +28,28 @@ def score(
     ],
     features: Annotated[
         str,
-        typer.Option(help="Extractors, separated by commas.", autocompletion=complete_features),
+        typer.Option(
+            help="Feature extractors, separated by commas.", autocompletion=complete_features
+        ),
     ] = "efficientnet_lite0",
     metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME, NAME:key=value,... or NAME@EXTRACTOR; give it again for more.",
+            help="NAME, NAME:key=value,... or NAME@EXTRACTOR; repeatable.",
             autocompletion=complete_component("metric"),
         ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="HEIGHTxWIDTH expected; else the reference's, or most images'."),
+        typer.Option(
+            help="Expected HEIGHTxWIDTH; default: the reference's, or the most frequent."
+        ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave broken images out and list them.")
+        bool, typer.Option("--skip-bad", help="Omit bad images and list them.")
     ] = False,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="Each class alone too, where labels exist.")
+        bool, typer.Option("--per-class", help="Also score each class, if labels exist.")
     ] = False,
     data: DataPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
@@ -53,7 +57,7 @@ def score(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Scores images made elsewhere, without loading them all; what is wrong with any is named."""
+    """Scores images from other programs, in batches; bad images are named."""
     from cmbench.core.environment import pick_device
     from cmbench.engine.context import JobContext
     from cmbench.engine.progress import show_progress
@@ -63,7 +67,7 @@ def score(
     context = JobContext(open_store(), pick_device(device))
     with show_progress(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"score {images}")
-        found = score_images(
+        scores = score_images(
             images, reference, context,
             features=[name.strip() for name in features.split(",") if name.strip()],
             metrics=metric_specs(metrics or []), size=_size(size), skip_bad=skip_bad,
@@ -71,12 +75,12 @@ def score(
         )  # fmt: skip
         shown.end_job()
     if as_json:
-        print_json(found.as_dict())
+        print_json(scores.as_dict())
         return
-    _show_scores(found)
+    _show_scores(scores)
 
 
-def _show_scores(found: Any) -> None:
+def _show_scores(scores: Any) -> None:
     from rich.table import Table
 
     from cmbench.external.containers import ignored_files
@@ -86,8 +90,8 @@ def _show_scores(found: Any) -> None:
     for column in ("score", "value", "95% interval", "error", "images", "fingerprint"):
         table.add_column(column, justify="left" if column == "score" else "right")
     named = [
-        ("", found.scores),
-        *((f" of class {found.class_names[k]}", v) for k, v in found.classes.items()),
+        ("", scores.scores),
+        *((f" of class {scores.class_names[k]}", v) for k, v in scores.classes.items()),
     ]
     for row, of in [(row, of) for of, rows in named for row in rows]:
         interval = f"{row.interval[0]:.5g} to {row.interval[1]:.5g}" if row.interval else "–"
@@ -96,15 +100,15 @@ def _show_scores(found: Any) -> None:
         table.add_row(f"{row.title}{of} {arrow}", f"{row.value:.6g}", interval, error,
                       f"{row.count:,}", row.fingerprint[:12])  # fmt: skip
     console.print(table)
-    height, width = found.shape[1:]
-    lines = [f"{found.images:,} images of {height}x{width} against {found.reference}"]
-    if found.duplicates:
-        lines.append(f"{found.duplicates:,} images equal an earlier one to the last bit")
-    lines += [ignored_files(found.ignored)] if found.ignored else []
-    lines += [f"left out: {text}" for text in found.skipped]
-    if found.bad:
-        lines.append(f"{len(found.bad):,} images left out:")
-        lines += [f"  {bad.name}: {bad.fault}: {bad.detail}" for bad in found.bad]
+    height, width = scores.shape[1:]
+    lines = [f"{scores.images:,} images of {height}x{width} against {scores.reference}"]
+    if scores.duplicates:
+        lines.append(f"{scores.duplicates:,} images are exact duplicates of an earlier one")
+    lines += [ignored_files(scores.ignored)] if scores.ignored else []
+    lines += [f"not scored: {text}" for text in scores.skipped]
+    if scores.bad:
+        lines.append(f"{len(scores.bad):,} images omitted:")
+        lines += [f"  {bad.name}: {bad.fault}: {bad.detail}" for bad in scores.bad]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -125,10 +129,10 @@ def neighbours(
     ],
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("neighbours.png"),
     features: Annotated[
-        str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+        str, typer.Option(help="Feature extractor.", autocompletion=complete_component("features"))
     ] = "efficientnet_lite0",
     show: Annotated[int, typer.Option(min=1, help="Samples shown, most suspicious first.")] = 16,
-    near: Annotated[int, typer.Option(min=1, help="Training images beside each.")] = 3,
+    near: Annotated[int, typer.Option(min=1, max=64, help="Training images per sample.")] = 3,
     data: DataPath = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in memory at once.")] = 64,
     device: Device = "auto",
@@ -136,9 +140,9 @@ def neighbours(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows samples beside the training images nearest to them: what was copied is seen.
+    """Shows each sample with the training images nearest to it, to detect near-copies.
 
-    Suspicious: nearer to a training image than any other training image is to that one.
+    A sample is suspicious if it is nearer to a training image than any other training image is.
     """
     from cmbench.core.environment import pick_device
     from cmbench.engine.context import JobContext
@@ -149,22 +153,22 @@ def neighbours(
     context = JobContext(open_store(), pick_device(device))
     with show_progress(1, quiet=quiet or as_json) as shown:
         shown.start_job(f"neighbours of {images}")
-        found = nearest_training_images(
+        result = nearest_training_images(
             images, reference, context, features=features, show=show, near=near, data=data,
             batch=batch, out=out, overwrite=overwrite, tick=shown.tick,
         )  # fmt: skip
         shown.end_job()
     if as_json:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
         return
-    share = 100 * found.suspicious / found.images
+    share = 100 * result.suspicious / result.images
     lines = [
-        f"{found.suspicious:,} of {found.images:,} samples ({share:.3g}%) are nearer to an image "
-        f"of {found.training} than any other of it is ({found.features})"
+        f"{result.suspicious:,} of {result.images:,} samples ({share:.3g}%) are nearer to an "
+        f"image of {result.training} than any other image of it is ({result.features})"
     ]
     lines += [
         f"  sample {n.sample}: training image {n.nearest[0]}, distance {n.distances[0]:.4g} "
         f"(its own nearest: {n.own_gap:.4g}), {n.levels:.3g} grey levels"
-        for n in found.shown[:5]
+        for n in result.shown[:5]
     ]
     sys.stdout.write("\n".join([*lines, str(out)]) + "\n")

@@ -12,7 +12,7 @@ from cmbench.cli.complete import (
     complete_component,
     one_of,
 )
-from cmbench.cli.options import AsJson, DataPath, Device, Overwrite, Quiet, print_json
+from cmbench.cli.options import MOST_SEED, AsJson, DataPath, Device, Overwrite, Quiet, print_json
 from cmbench.core.errors import UserError
 
 __all__ = ["stats"]
@@ -29,9 +29,9 @@ def stats_build(
             autocompletion=complete_component("dataset"),
         ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write; .npz is added where it lacks.")],
+    out: Annotated[Path, typer.Option(help="File to write; .npz is appended if missing.")],
     features: Annotated[
-        str, typer.Option(help="Extractor.", autocompletion=complete_component("features"))
+        str, typer.Option(help="Feature extractor.", autocompletion=complete_component("features"))
     ] = "inception",
     form: Annotated[
         str,
@@ -42,19 +42,25 @@ def stats_build(
         ),
     ] = "cmbench",
     data: DataPath = None,
-    count: Annotated[int | None, typer.Option(min=2, help="So many images, by seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    images: Annotated[int, typer.Option(min=2, help="Images that adm keeps.")] = 10_000,
-    keep: Annotated[int, typer.Option(min=2, help="Features that compact keeps.")] = 2000,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    count: Annotated[
+        int | None, typer.Option(min=2, help="Size of a random subset; default: all images.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Seed of the random subset.")
+    ] = 0,
+    images: Annotated[int, typer.Option(min=2, help="Images stored in an adm file.")] = 10_000,
+    keep: Annotated[
+        int, typer.Option(min=2, help="Feature rows stored in a compact file.")
+    ] = 2000,
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
     backend: Annotated[
-        str, typer.Option(help="torch, or tensorflow: the graph of 2015.")
+        str, typer.Option(help="torch, or tensorflow (the frozen graph of 2015).")
     ] = "torch",
     graph: Annotated[
         Path | None, typer.Option(help="classify_image_graph_def.pb, for tensorflow.")
     ] = None,
     python: Annotated[
-        str | None, typer.Option(help="A Python that has tensorflow; this one by default.")
+        str | None, typer.Option(help="Python that has TensorFlow; default: this one.")
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -73,35 +79,37 @@ def stats_build(
     context = JobContext(open_store(), pick_device(device))
     with show_progress(1, quiet=quiet) as shown:
         shown.start_job(f"statistics of {dataset}")
-        built = build_statistics(
+        statistics = build_statistics(
             dataset, out, context, features=features, form=form, data=data, count=count, seed=seed,
             images=images, keep=keep, batch=batch, backend=backend, graph=graph, python=python,  # type: ignore[arg-type]
             tick=shown.tick, overwrite=overwrite,
         )  # fmt: skip
         shown.end_job()
-    layers = ", ".join(f"{name} {width}" for name, width in built.layers.items())
-    others = f" ({ignored_files(built.ignored)})" if built.ignored else ""
-    sys.stdout.write(f"{built.path}: {built.count:,} images{others}, {layers}\n")
+    layers = ", ".join(f"{name} {width}" for name, width in statistics.layers.items())
+    others = f" ({ignored_files(statistics.ignored)})" if statistics.ignored else ""
+    sys.stdout.write(f"{statistics.path}: {statistics.count:,} images{others}, {layers}\n")
 
 
 @stats.command("convert")
 def stats_convert(
     source: Annotated[Path, typer.Argument(help="Statistics in any known format.")],
-    out: Annotated[Path, typer.Argument(help="File to write; .npz is added where it lacks.")],
+    out: Annotated[Path, typer.Argument(help="File to write; .npz is appended if missing.")],
     form: Annotated[
         str, typer.Option("--to", help="Format to write.", autocompletion=one_of(FORMATS))
     ] = "pytorch-fid",
     count: Annotated[
-        int, typer.Option(min=0, help="Images it was made from, where the file does not say.")
+        int, typer.Option(min=0, help="Number of images, if the file does not state it.")
     ] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Writes statistics in another evaluator's format; nothing is computed but what must be."""
+    """Writes statistics in another evaluator's format."""
     from cmbench.external.build_statistics import convert_statistics
 
-    done = convert_statistics(source, out, form, count=count, overwrite=overwrite)
-    lost = "; features are not kept" if done.lost else ""
-    sys.stdout.write(f"{done.path}: {', '.join(done.layers)} ({done.form} to {form}{lost})\n")
+    conversion = convert_statistics(source, out, form, count=count, overwrite=overwrite)
+    lost = "; features are not kept" if conversion.lost else ""
+    sys.stdout.write(
+        f"{conversion.path}: {', '.join(conversion.layers)} ({conversion.form} to {form}{lost})\n"
+    )
 
 
 @stats.command("show")
@@ -109,7 +117,7 @@ def stats_show(
     source: Annotated[Path, typer.Argument(help="Statistics in any known format.")],
     as_json: AsJson = False,
 ) -> None:
-    """Says what a statistics file holds: format, layers, counts, spectrum, what it was made of."""
+    """Prints the contents of a statistics file: format, layers, counts, spectrum, origin."""
     from cmbench.metrics.statistics.formats import open_statistics
 
     summary = open_statistics(source).summary()
@@ -122,8 +130,8 @@ def stats_show(
 def _shown_summary(summary: dict[str, Any]) -> str:
     lines = [f"format   {summary['format']}", f"sha256   {summary['sha256']}"]
     for name, facts in summary["layers"].items():
-        told = ", ".join(f"{k.replace('_', ' ')} {_brief(v)}" for k, v in facts.items())
-        lines.append(f"layer    {name}: {told}")
+        text = ", ".join(f"{k.replace('_', ' ')} {_brief(v)}" for k, v in facts.items())
+        lines.append(f"layer    {name}: {text}")
     for key in ("images", "made_of", "arrays"):
         if summary[key]:
             lines.append(f"{key:9}{json.dumps(summary[key])}")

@@ -20,7 +20,9 @@ def train(
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for checkpoints, log and weights; of several, one in it each."),
+        typer.Option(
+            help="Folder for checkpoints, log and weights; several recipes get a subfolder each."
+        ),
     ],
     data: DataPath = None,
     teacher: Annotated[Path | None, typer.Option(help="Teacher's weights or folder.")] = None,
@@ -32,8 +34,9 @@ def train(
 ) -> None:
     """Trains a recipe; run it again to resume. Several GPUs: `torchrun ... -m cmbench train`.
 
-    Several recipes of consistency distillation that differ in distance, target or optimiser train
-    together: one teacher's passes serve them all, and each gets the weights it would get alone.
+    Several recipes of consistency distillation that differ only in distance, target or optimiser
+    are trained together: they share the teacher's passes, and each gets the weights of a training
+    of its own.
     """
     from cmbench.core.environment import pick_device
     from cmbench.core.files import refuse_unwritable

@@ -1,16 +1,21 @@
 """Errors that a user can fix, and how they are worded."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 __all__ = [
     "CmbenchError",
     "Interrupted",
     "Pending",
     "UserError",
+    "brief",
     "disk_error",
     "nearest",
+    "placing",
     "unknown_name",
 ]
 
@@ -45,6 +50,17 @@ class UserError(CmbenchError):
     def at(self, where: str) -> "UserError":
         """The same error, placed: used by callers that know the file and the line."""
         return type(self)(self.what, where=where, expected=self.expected, fix=self.fix)
+
+
+@contextlib.contextmanager
+def placing(where: str) -> Iterator[None]:
+    """Gives a place to the errors of users that are raised inside without one."""
+    try:
+        yield
+    except UserError as error:
+        if error.where:
+            raise
+        raise error.at(where) from None
 
 
 class Pending(CmbenchError):
@@ -93,9 +109,19 @@ def disk_error(error: OSError, *, place: str = "", then: str = "") -> UserError 
     return UserError(f"{what}: {name}" if name else what, fix=fix + then)
 
 
+def brief(value: Any) -> str:
+    """Returns the value as Python writes it, cut to a line; safe for values of any size."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = shown.maxlong = 80
+    try:
+        return shown.repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return f"a {type(value).__name__}"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The allowed name most like `name`, or an empty string when none is near."""
-    found = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name[:100], list(allowed), n=1, cutoff=0.5)
     return found[0] if found else ""
 
 
@@ -107,7 +133,7 @@ def unknown_name(
     near = meant or nearest(name, choices)
     hint = f" Did you mean '{near}'?" if near else ""
     return UserError(
-        f"no {kind} named '{name}'.{hint}",
+        f"no {kind} named {brief(name)}.{hint}",
         where=where,
         expected=f"one of: {', '.join(choices) or '(none found)'}",
     )

@@ -3,13 +3,16 @@
 No decorators and no registry: `ls` is the registry, only the file asked for is imported, and a
 broken plugin breaks only itself. Looked for, in this order: the working directory, the folders on
 `CMBENCH_PATH`, installed packages (entry point group `cmbench.components`), what cmbench ships.
+A name is never a path, and nothing is loaded from results that are read (`without_folder`).
 """
 
 import ast
+import contextlib
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import distributions
@@ -20,8 +23,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cmbench.core.component import Component
-from cmbench.core.digests import text_sha256
-from cmbench.core.errors import UserError, nearest, unknown_name
+from cmbench.core.digests import canonical, text_sha256
+from cmbench.core.errors import Interrupted, UserError, brief, nearest, unknown_name
+from cmbench.core.names import is_name, require_name
+from cmbench.core.paths import user_path
 
 __all__ = [
     "FOLDERS",
@@ -33,6 +38,7 @@ __all__ = [
     "load",
     "roots",
     "validation_message",
+    "without_folder",
 ]
 
 FOLDERS = {
@@ -49,6 +55,7 @@ FOLDERS = {
 """Kind of component to the folder its files lie in, under each root."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_SHUT: ContextVar[tuple[Path, ...]] = ContextVar("folders of which nothing is loaded", default=())
 
 
 @dataclass(frozen=True)
@@ -71,20 +78,34 @@ def bundled_root() -> Path:
 def roots() -> list[Path]:
     """Folders searched for plugins, first match wins; what cmbench ships comes last."""
     found = [Path.cwd()]
-    found += [
-        Path(p).expanduser() for p in os.environ.get("CMBENCH_PATH", "").split(os.pathsep) if p
-    ]
+    found += [user_path(p) for p in os.environ.get("CMBENCH_PATH", "").split(os.pathsep) if p]
     found += _installed_roots(tuple(sys.path))
-    found.append(bundled_root())
-    return list(dict.fromkeys(p.resolve() for p in found))
+    found = [p.resolve() for p in found]
+    found = [p for p in found if not any(p.is_relative_to(shut) for shut in _SHUT.get())]
+    return list(dict.fromkeys([*found, bundled_root().resolve()]))
+
+
+@contextlib.contextmanager
+def without_folder(*folders: Path) -> Iterator[None]:
+    """Loads nothing from these folders inside: results of somebody else, which may hold code.
+
+    They are no plugin folders even where they are the working directory or on `CMBENCH_PATH`.
+    """
+    token = _SHUT.set((*_SHUT.get(), *(folder.resolve() for folder in folders)))
+    try:
+        yield
+    finally:
+        _SHUT.reset(token)
 
 
 def find(kind: str, name: str, *, where: str = "") -> Path:
     """The file that defines component `name` of `kind`.
 
     Raises:
-        UserError: If there is none, naming the nearest and all that were found.
+        UserError: If the name is none (letters, digits, `_`, `-`), or nobody has it, naming the
+            nearest and all that were found.
     """
+    require_name(kind, name, where=where)
     for folder in _folders(kind):
         for path in (folder / f"{name}.py", folder / name / "adapter.py"):
             if path.is_file() and _is_component(name):
@@ -102,7 +123,9 @@ def load(kind: str, name: str, *, where: str = "") -> type[Any]:
     """
     path = find(kind, name, where=where)
     module = _import(path, name, where)
-    exported = [getattr(module, item, None) for item in getattr(module, "__all__", [])]
+    named = getattr(module, "__all__", [])
+    listed = [n for n in named if isinstance(n, str)] if isinstance(named, (list, tuple)) else []
+    exported = [getattr(module, item, None) for item in listed]
     classes = [c for c in exported if isinstance(c, type) and issubclass(c, Component)]
     matching = [c for c in classes if c.kind == kind]
     if len(matching) != 1:
@@ -126,13 +149,33 @@ def create(kind: str, spec: str | dict[str, Any], *, where: str = "") -> Any:
         raise UserError(f"{kind} without a name", where=where, expected="name, or {name: ...}")
     cls = load(kind, name, where=where)
     try:
-        return cls(**given)
+        made = cls(**given)
     except ValidationError as error:
         raise UserError(
             f"{kind} '{name}': {validation_message(error, list(cls.model_fields))}",
             where=where,
             expected=f"parameters of {name}: {', '.join(cls.model_fields) or '(none)'}",
         ) from None
+    except Exception as error:
+        raise _plugin_fault(kind, name, error, where) from error
+    _require_json(made, where)
+    return made
+
+
+def _require_json(made: Component, where: str) -> None:
+    """A specification is part of keys and records, so it must be JSON."""
+    try:
+        canonical(made.spec())
+    except Exception as error:
+        raise _plugin_fault(made.kind, made.name, error, where) from error
+
+
+def _plugin_fault(kind: str, name: str, error: Exception, where: str) -> UserError:
+    return UserError(
+        f"{kind} '{name}' can't be made: {type(error).__name__}: {error}",
+        where=where,
+        fix=f"mend {find(kind, name)}, or name another {kind}",
+    )
 
 
 def validation_message(error: ValidationError, allowed: list[str]) -> str:
@@ -141,8 +184,9 @@ def validation_message(error: ValidationError, allowed: list[str]) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = nearest(str(first["loc"][-1]), allowed)
-        return f"unknown key '{key}'" + (f"; did you mean '{near}'?" if near else "")
-    return f"{key}: {first['msg']} (got {first['input']!r})" if key else str(first["msg"])
+        return f"unknown key {brief(key)}" + (f"; did you mean '{near}'?" if near else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {brief(first['input'])})" if key else message
 
 
 def available(kind: str) -> list[Listing]:
@@ -160,7 +204,7 @@ def available(kind: str) -> list[Listing]:
 
 def _is_component(name: str) -> bool:
     """Whether a file of this name defines a component: `base.py` and `_*.py` serve the others."""
-    return name != "base" and not name.startswith("_")
+    return is_name(name) and name != "base" and not name.startswith("_")
 
 
 def _folders(kind: str) -> Iterator[Path]:
@@ -198,8 +242,10 @@ def _import(path: Path, name: str, where: str) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # a plugin may raise anything, sys.exit included
         del sys.modules[module_name]
+        if isinstance(error, (KeyboardInterrupt, Interrupted)):
+            raise
         raise UserError(
             f"{path} does not import: {type(error).__name__}: {error}",
             where=where,
@@ -212,7 +258,7 @@ def _facts(path: Path) -> tuple[str, tuple[str, ...]]:
     """The first line of a file's docstring, and the `aliases` that its classes state."""
     try:
         tree = ast.parse(path.read_text("utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"(does not parse: {type(error).__name__})", ()
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     stated = [

@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cmbench.core.errors import UserError, nearest
+from cmbench.core.errors import UserError, brief, nearest
+from cmbench.core.yaml_nodes import Place, read_nodes
 
-__all__ = ["Source", "read_yaml", "validate"]
+__all__ = ["Source", "parse_value", "parse_yaml", "read_yaml", "validate"]
 
-Place = tuple[str | int, ...]
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+MOST_BYTES = 4 * 2**20
+"""Size of the largest YAML file that is read."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -44,29 +45,60 @@ class Source:
 
 
 def read_yaml(path: Path) -> Source:
-    """Reads a YAML file safely: no tags that build objects, no duplicate keys.
+    """Reads a YAML file safely: no tags that build objects, no duplicate keys, bounded work.
 
     Raises:
-        UserError: If the file is missing, not UTF-8, not YAML, or repeats a key.
+        UserError: If the file is missing, not UTF-8, not YAML, repeats a key, nests more than
+            64 deep, or its aliases stand for more than 20,000 values.
+    """
+    return parse_yaml(_text_of(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> Source:
+    """Parses YAML text as `read_yaml` does; `path` stands in the messages.
+
+    Raises:
+        UserError: As `read_yaml`.
+    """
+    data, lines = read_nodes(text, str(path))
+    return Source(path, text, data, lines)
+
+
+def parse_value(text: str, where: str) -> Any:
+    """One value typed on a command line, as YAML reads it: 3, 0.5, true, [1, 2], a word.
+
+    Args:
+        text: The value.
+        where: The option it stands in, for messages.
+
+    Raises:
+        UserError: If it is not YAML.
     """
     try:
-        text = path.read_text("utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Place, int] = {}
-        data = _build(node, (), lines, path) if node is not None else None
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read {path}: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        return read_nodes(text, where)[0]
+    except UserError as error:
+        raise error.at(where) from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise UserError(f"no such file: {path}", expected="a YAML file")
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    if len(raw) > MOST_BYTES:
+        raise UserError(f"{path} is larger than {MOST_BYTES:,} bytes", expected="a YAML file")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"not valid YAML: {getattr(error, 'problem', None) or error}",
-            where=place,
-            expected="YAML; strings with ': ' or a leading '[' or '{' need quotes",
+            f"not UTF-8: byte 0x{raw[error.start]:02x}",
+            where=f"{path}:{line}",
+            expected="text saved as UTF-8",
         ) from None
-    return Source(path, text, data, lines)
 
 
 def validate(source: Source, model: type[M]) -> M:
@@ -92,26 +124,31 @@ def _placed(source: Source, model: type[BaseModel], fault: ErrorDetails) -> User
         key = str(place[-1])
         near = nearest(key, allowed)
         return UserError(
-            f"unknown key '{key}'" + (f"; did you mean '{near}'?" if near else ""),
+            f"unknown key {brief(key)}" + (f"; did you mean '{near}'?" if near else ""),
             where=source.where(place),
             expected=f"one of: {', '.join(allowed)}" if allowed else "",
         )
     if fault["type"] == "missing":
         return UserError(f"key '{place[-1]}' is missing", where=source.where(place[:-1]))
     message = fault["msg"].removeprefix("Value error, ")
-    return UserError(f"{message} (got {fault['input']!r})", where=source.where(place))
+    while place and place not in source.lines:  # which of several types was tried, in pydantic
+        place = place[:-1]
+    return UserError(f"{message} (got {brief(fault['input'])})", where=source.where(place))
 
 
 def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
     current: Any = model
+    is_key = False
     for part in place:
-        if isinstance(part, int):
+        if isinstance(part, int) or is_key:
+            is_key = False
             continue
         info = current.model_fields.get(part) if _is_model(current) else None
         found = _models_in(info.annotation) if info else []
-        if not found:
+        if info is None or not found:
             return []
         current = found[0]
+        is_key = get_origin(info.annotation) is dict  # what follows is a key of the user's own
     return list(current.model_fields) if _is_model(current) else []
 
 
@@ -123,33 +160,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, BaseModel)
-
-
-def _build(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> Any:
-    lines.setdefault(place, node.start_mark.line + 1)
-    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
-        raise UserError(
-            f"not valid YAML here: the tag {node.tag} is not data",
-            where=f"{path}:{node.start_mark.line + 1}",
-        )
-    if isinstance(node, yaml.MappingNode):
-        result: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = _scalar(key_node)
-            line = key_node.start_mark.line + 1
-            if key in result:
-                raise UserError(f"key '{key}' stands twice", where=f"{path}:{line}")
-            lines[(*place, key)] = line
-            result[key] = _build(value_node, (*place, key), lines, path)
-        return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*place, i), lines, path) for i, item in enumerate(node.value)]
-    return _scalar(node)
-
-
-def _scalar(node: yaml.Node) -> Any:
-    # A constructor of its own for each scalar: safe tags only; others raise ConstructorError.
-    return yaml.SafeLoader("").construct_object(node, deep=True)
 
 
 def _dotted(place: Place) -> str:

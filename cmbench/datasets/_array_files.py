@@ -1,7 +1,7 @@
-"""Reads images and labels out of .npy and .npz files, a block at a time.
+"""Reads images and labels from .npy and .npz files in blocks.
 
-Headers are checked against the size of what follows before anything is allocated, and nothing in
-a file is run: arrays of Python objects (pickles) are refused.
+Headers are checked against the size of the data before anything is allocated, and no code in a
+file is run: arrays of Python objects (pickles) are refused.
 """
 
 import zipfile
@@ -25,14 +25,14 @@ _IMAGES = ("arr_0", "images", "samples", "x")
 _LABELS = ("arr_1", "labels", "label", "y")
 _FAULTS = (*CORRUPT, RuntimeError, NotImplementedError, RecursionError)
 ExpectedShape = tuple[int | None, int | None, int | None]
-"""(C, H, W) as far as it is known: it decides where an array's axes could be read in two ways."""
+"""(C, H, W) as far as it is known: it resolves arrays whose axes are ambiguous."""
 
 
 class ArrayFile:
     """The images of a .npy or .npz, uint8 (N, H, W, C) or (N, C, H, W), with labels if any.
 
     Raises:
-        UserError: If the file holds no images, or is cut short.
+        UserError: If the file holds no images, or is truncated.
     """
 
     def __init__(self, path: Path, expected: ExpectedShape = (None, None, None)) -> None:
@@ -63,11 +63,11 @@ class ArrayFile:
         """
         with self._opened(self._name) as (file, header):
             for block in self._read(file, header, batch):
-                turned = block.transpose(0, 3, 1, 2) if self._channels_last else block
-                yield np.array(turned, order="C")
+                pixels = block.transpose(0, 3, 1, 2) if self._channels_last else block
+                yield np.array(pixels, order="C")
 
     def labels(self) -> Labels | None:
-        """Returns the labels, or None where the file has none.
+        """Returns the labels, or None if the file has none.
 
         Raises:
             UserError: For labels of another length, type or range.
@@ -91,17 +91,17 @@ class ArrayFile:
             raise self._broken(error) from None
 
     def _one_of(self, names: tuple[str, ...]) -> str | None:
-        held = [name for name in names if name in self._names]
-        if len(held) > 1:
+        present = [name for name in names if name in self._names]
+        if len(present) > 1:
             raise UserError(
-                f"{self.path} holds both {held[0]} and {held[1]}",
+                f"{self.path} holds both {present[0]} and {present[1]}",
                 expected="one array of images and one of labels",
             )
-        return held[0] if held else None
+        return present[0] if present else None
 
     @contextmanager
     def _opened(self, name: str | None) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
-        """Opens an array past its header, whose size is that of the bytes that follow."""
+        """Opens an array after its header, whose size is checked against the data."""
         try:
             if name is None:
                 with self.path.open("rb") as file:
@@ -129,7 +129,7 @@ class ArrayFile:
         return header
 
     def _layout(self, expected: ExpectedShape) -> bool:
-        """Tells whether channels are the last axis (N, H, W, C), or the second (N, C, H, W)."""
+        """Tests whether channels are the last axis (N, H, W, C), or the second (N, C, H, W)."""
         shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 or len(shape) != 4:
             raise self._unfit(
@@ -147,7 +147,7 @@ class ArrayFile:
         return last
 
     def _decided(self, expected: ExpectedShape) -> bool:
-        """Decides between the two ways to read an array such as (N, 3, 8, 3)."""
+        """Resolves the ambiguous axes of an array such as (N, 3, 8, 3)."""
         a, b, c = self._header.shape[1:]
         fits = [
             all(want in (None, got) for want, got in zip(expected, own, strict=True))
@@ -176,7 +176,7 @@ class ArrayFile:
             yield np.frombuffer(data, header.dtype).reshape(count, *header.shape[1:])
 
     def _no_images(self) -> UserError:
-        held = ", ".join(sorted(self._names)[:10]) or "nothing"
+        contents = ", ".join(sorted(self._names)[:10]) or "nothing"
         fix = ""
         if {"data", "labels"} <= self._names:
             fix = ("ImageNet's downsampled files keep rows: save data.reshape(-1, 3, side, side) "
@@ -184,7 +184,7 @@ class ArrayFile:
         elif {"mu", "sigma"} <= self._names:
             fix = "these are statistics of images, not images"
         return UserError(
-            f"{self.path} has no array of images; it has: {held}",
+            f"{self.path} has no array of images; it has: {contents}",
             expected="one of " + ", ".join(_IMAGES),
             fix=fix,
         )
@@ -208,7 +208,7 @@ class ArrayFile:
     def _broken(self, error: BaseException) -> UserError:
         detail = str(error) or type(error).__name__
         return UserError(
-            f"{self.path} is not a whole .npy/.npz file: {detail}",
+            f"{self.path} is a damaged .npy/.npz file: {detail}",
             fix="download or write it again",
         )
 

@@ -1,4 +1,4 @@
-"""Images that lie in memory as one array."""
+"""Images in memory, as one array."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class ArrayImages:
         labels: Class of each, from 0.
         classes: Number of classes; 0 if it is not known or there are none.
         names: Names of the classes in the order of their labels, where they have names.
-        ignored: Files of the container that are no images.
+        ignored: Files of the container that are not images.
 
     Raises:
         UserError: For another type or number of axes, or labels of another length or range.
@@ -54,15 +54,15 @@ class ArrayImages:
 
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns the pixels (B, C, H, W) of these images."""
-        chosen: NDArray[np.uint8] = self._pixels[np.asarray(indices, dtype=np.int64)]
-        return chosen
+        pixels: NDArray[np.uint8] = self._pixels[np.asarray(indices, dtype=np.int64)]
+        return pixels
 
     def labels(self) -> NDArray[np.int64] | None:
         """Returns the class of every image, (N,), or None."""
         return self._labels
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of shape, pixels and labels in order, whatever the container."""
+        """Returns the SHA-256 of shape, pixels and labels in order."""
         state = hashlib.sha256(str(self._pixels.shape).encode())
         state.update(np.ascontiguousarray(self._pixels).tobytes())
         if self._labels is not None:

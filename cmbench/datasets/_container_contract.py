@@ -1,4 +1,4 @@
-"""What every container of images offers: images in a fixed order, shapes, labels."""
+"""The contract of a container of images: images in a fixed order, shapes, labels."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -25,13 +25,13 @@ class Image(NamedTuple):
 
 
 class Container(ABC):
-    """Images in a fixed order, read one after another, with the labels that lie beside them."""
+    """Images in a fixed order, read one after another, with their labels."""
 
     path: Path
     ignored: int = 0
-    """Files that are no images: hidden ones, those of the system, other kinds."""
+    """Number of files that are not images: hidden files, system files, other types."""
     uniform: ClassVar[bool] = False
-    """Whether all images have one shape by the container's nature."""
+    """True if all images of such a container have one shape."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -46,16 +46,16 @@ class Container(ABC):
             fit: Crops and resizes image files.
 
         Raises:
-            UserError: If the container itself is cut short.
+            UserError: If the container itself is truncated.
         """
 
     @abstractmethod
     def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Yields name and (C, H, W) of every image that can be read, from its header alone."""
+        """Yields name and (C, H, W) of every readable image, from its header."""
 
     @abstractmethod
     def labels(self) -> Labels | None:
-        """Returns the label of every image, or None where the container has none.
+        """Returns the label of every image, or None if the container has none.
 
         Raises:
             UserError: For labels that don't fit the images.

@@ -1,7 +1,7 @@
 """The one reader of image containers: folder, zip, .npy, .npz, parquet.
 
-It serves generated images, references, statistics and training sets with one set of checks. What
-is not read is named; nothing is converted that was not asked for.
+It serves generated images, references, statistics and training sets with one set of checks.
+Unreadable images are named; nothing is converted unless requested.
 """
 
 import io
@@ -39,10 +39,10 @@ class _Arrays(Container):
         return len(self._file)
 
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
-        """Yields the images as they lie; arrays are neither converted nor resized.
+        """Yields the images unchanged; arrays are neither converted nor resized.
 
         Raises:
-            UserError: If another size or other channels were asked for.
+            UserError: If another size or other channels are requested.
         """
         own = self._file.shape
         if channels is not None and own[0] != channels:
@@ -67,7 +67,7 @@ class _Arrays(Container):
         yield "image 0", self._file.shape
 
     def labels(self) -> Labels | None:
-        """Returns the labels kept beside the images in an .npz."""
+        """Returns the labels stored with the images in an .npz."""
         return self._file.labels()
 
 
@@ -83,8 +83,8 @@ class _Parquet(Container):
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
         """Yields the images of the rows."""
         for name, data in self._files.members():
-            found = data if isinstance(data, BadImage) else None
-            yield Image(name, found or decode(name, data, channels=channels, fit=fit))  # type: ignore[arg-type]
+            bad = data if isinstance(data, BadImage) else None
+            yield Image(name, bad or decode(name, data, channels=channels, fit=fit))  # type: ignore[arg-type]
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yields the shapes of the rows that have an image's header."""
@@ -106,11 +106,11 @@ def open_container(
     Args:
         path: A folder, .zip, .npz, .npy or .parquet.
         split: The split to read, where folders or parquet files are named after splits.
-        expected: (C, H, W) as far as known, for arrays whose axes can be read in two ways.
+        expected: (C, H, W) as far as known, for arrays whose axes are ambiguous.
 
     Raises:
-        UserError: For a container that is missing, empty, broken, of several splits, or no
-            container at all.
+        UserError: For a path that is missing, empty, broken, of several splits, or not a
+            container.
         Pending: If reading it needs a package that is not installed.
     """
     shown, suffix = printable(str(path)), path.suffix.lower()
@@ -124,7 +124,7 @@ def open_container(
     if folder:
         return _of_listing(path, list_folder(path), split)
     if not regular:
-        raise UserError(f"{shown} is no regular file", expected=_KINDS)
+        raise UserError(f"{shown} is not a regular file", expected=_KINDS)
     if suffix == ".zip":
         with opened_zip(path) as archive:
             assert archive is not None
@@ -135,9 +135,9 @@ def open_container(
         return _Parquet(path, [path], 0)
     one = suffix in SUFFIXES
     raise UserError(
-        f"{shown} is one image" if one else f"{shown} is no container of images that is read here",
+        f"{shown} is one image" if one else f"{shown} is not a known container of images",
         expected=_KINDS,
-        fix="give the folder that it lies in" if one else "",
+        fix="give the folder that contains it" if one else "",
     )
 
 
@@ -165,11 +165,11 @@ def _of_listing(path: Path, listing: Listing, split: str | None) -> Container:
 
 
 def locate(name: str, given: Path | None, usual: tuple[str, ...], *, command: str) -> Path:
-    """Returns the path given, or the first usual name found under `CMBENCH_DATA` or ./data.
+    """Returns the given path, or the first usual name under `CMBENCH_DATA` or ./data.
 
     Raises:
-        UserError: If the path given does not exist.
-        Pending: If nothing is found, with the command that downloads the data.
+        UserError: If the given path does not exist.
+        Pending: If the data is not on this machine, with the command that downloads it.
     """
     if given is not None:
         if not given.exists():

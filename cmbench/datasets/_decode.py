@@ -1,4 +1,4 @@
-"""Decodes one image file: what is not plainly 8-bit grey or RGB is a fault, never a conversion.
+"""Decodes one image file; an image that is not 8-bit grey or RGB is refused, never converted.
 
 The same checks serve generated images, references and training sets.
 """
@@ -23,7 +23,7 @@ __all__ = ["CORRUPT", "MAX_BYTES", "SUFFIXES", "BadImage", "Fit", "Shape", "deco
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff",
             ".ppm", ".pgm", ".pbm", ".pnm")  # fmt: skip
 MAX_BYTES = 256 * 2**20
-"""The largest image file that is read, unpacked: a member of a zip may claim to be any size."""
+"""Maximum size of an uncompressed image file: a member of a zip may claim any size."""
 CORRUPT = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, KeyError,
            TypeError, IndexError, OverflowError, MemoryError, struct.error, zlib.error,
            zipfile.BadZipFile, Image.DecompressionBombError)  # fmt: skip
@@ -42,10 +42,10 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that can't be read: its name, the kind of fault, and what the fault is.
+    """An unreadable image: its name, the kind of fault, and the details.
 
-    The kinds: `size` and `mode` (of the pixels), `corrupt` (does not decode), `file` (can't be
-    opened: a dead link, a folder, a pipe, an encrypted or oversized member).
+    The kinds: `size` and `mode` (of the pixels), `corrupt` (can't be decoded), `file` (can't be
+    opened: a broken link, a folder, a pipe, an encrypted or oversized member).
     """
 
     name: str
@@ -54,7 +54,7 @@ class BadImage:
 
 
 class Fit(NamedTuple):
-    """How images of other sizes become (size, size): explicit, never by default."""
+    """Crop and resize of images to (size, size), only on request."""
 
     size: int
     crop: str
@@ -71,8 +71,8 @@ def decode(
     Args:
         name: Name of the file, for the fault.
         data: The file's bytes.
-        channels: 1 or 3 converts to grey (ITU-R 601 luma) or RGB; None keeps what the file has.
-        fit: Crop and resize, where they were asked for.
+        channels: 1 or 3 converts to grey (ITU-R 601 luma) or RGB; None keeps the file's channels.
+        fit: Crop and resize, if requested.
     """
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -91,7 +91,7 @@ def decode(
 
 
 def header_shape(file: IO[bytes]) -> Shape | None:
-    """Returns (C, H, W) from a file's header without decoding it; None if it is no image."""
+    """Returns (C, H, W) from a file's header without decoding it; None if it is not an image."""
     try:
         with _quiet(), Image.open(file, formats=_FORMATS) as image:
             return (1 if image.mode in _GREY else 3, image.height, image.width)
@@ -101,40 +101,42 @@ def header_shape(file: IO[bytes]) -> Shape | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Pillow's warnings on broken metadata, which say nothing of the pixels."""
+    """Silences Pillow's warnings about broken metadata, which do not concern the pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _unfit(image: Image.Image) -> str:
-    """Returns why the image is no single, upright picture of 8-bit grey or RGB, or nothing."""
+    """Returns why the image is not a single, upright image of 8-bit grey or RGB; "" if it is."""
     if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA"):
         return f"{image.mode}, not 8-bit grey or RGB"
     if _deep(image):
         return "more than 8 bits per channel"
     if getattr(image, "n_frames", 1) > 1:
         return "more than one frame"
-    turned = _orientation(image)
-    return f"EXIF orientation {turned}: stored turned or mirrored" if turned != 1 else ""
+    orientation = _orientation(image)
+    return (
+        f"EXIF orientation {orientation}: stored rotated or mirrored" if orientation != 1 else ""
+    )
 
 
 def _deep(image: Image.Image) -> bool:
-    """Tells 16-bit RGB, of which Pillow keeps the high byte without a word."""
+    """Detects 16-bit RGB, of which Pillow silently keeps the high byte."""
     for tile in getattr(image, "tile", [])[:1]:
-        given = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        parts = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         if any(isinstance(part, str) and part.partition(";")[2][:2] in ("16", "32")
-               for part in given):  # fmt: skip
+               for part in parts):  # fmt: skip
             return True
         if tile.codec_name in ("ppm", "ppm_plain") and any(
-            isinstance(part, int) and part > 255 for part in given
+            isinstance(part, int) and part > 255 for part in parts
         ):
             return True
     return False
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
+    """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except CORRUPT:
@@ -143,7 +145,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _hides(image: Image.Image) -> bool:
-    """Tells whether an alpha channel hides something: the background is not ours to guess."""
+    """Tests whether an alpha channel is not opaque: the background would have to be guessed."""
     if not image.has_transparency_data:
         return False
     return bool(image.convert("RGBA").getchannel("A").getextrema() != (255, 255))

@@ -28,7 +28,7 @@ class ImageFiles(Container):
         return len(self._members)
 
     def images(self, *, channels: int | None = None, fit: Fit | None = None) -> Iterator[Image]:
-        """Yields the images in the order of their paths' parts."""
+        """Yields the images in the order of their path components."""
         with opened_zip(self.path) as archive:
             for member in self._members:
                 data = read_member(member, archive)
@@ -46,20 +46,20 @@ class ImageFiles(Container):
                     yield member.name, shape
 
     def labels(self) -> Labels | None:
-        """Returns the labels of the dataset.json, or those that the class folders give."""
+        """Returns the labels in dataset.json, or else those of class folders."""
         where = printable(str(self.path))
         if len(self._listing.labels) > 1:
             names = " and ".join(m.name for m in self._listing.labels[:2])
             raise UserError(f"{where} holds {names}", expected="one dataset.json")
         if self._listing.labels:
             return self._listed(self._listing.labels[0], where)
-        whole = [i for i, member in enumerate(self._members) if not member.fault]
-        found = labels_of_folders([self._members[i].parts for i in whole], where)
-        if found is None:
+        intact = [i for i, member in enumerate(self._members) if not member.fault]
+        labels = labels_of_folders([self._members[i].parts for i in intact], where)
+        if labels is None:
             return None
         values = np.zeros(len(self), np.int64)  # A member with a fault is never read.
-        values[whole] = found.values
-        return Labels(values, found.names)
+        values[intact] = labels.values
+        return Labels(values, labels.names)
 
     def _listed(self, file: Member, where: str) -> Labels | None:
         root = file.parts[:-1]
@@ -71,12 +71,12 @@ class ImageFiles(Container):
         if isinstance(text, BadImage):
             raise UserError(f"{where}: {file.name} can't be read: {text.detail}")
         paths = [m.parts[len(root) :] for m in self._listing.images]
-        found = labels_of_json(text, paths, f"{where}: {file.name}")
-        if found is None or len(self._members) == len(paths):
-            return found
-        chosen = set(self._members)
-        keep = [i for i, m in enumerate(self._listing.images) if m in chosen]
-        return Labels(found.values[keep])
+        labels = labels_of_json(text, paths, f"{where}: {file.name}")
+        if labels is None or len(self._members) == len(paths):
+            return labels
+        members = set(self._members)
+        keep = [i for i, m in enumerate(self._listing.images) if m in members]
+        return Labels(labels.values[keep])
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile | None]:
     """Opens a zip; a folder has no archive.
 
     Raises:
-        UserError: If the zip is cut short or no zip.
+        UserError: If the file is truncated or not a zip.
     """
     if path.is_dir():
         yield None
@@ -93,7 +93,7 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile | None]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise UserError(
-            f"{printable(str(path))} is not a whole zip file ({error})",
+            f"{printable(str(path))} is a damaged zip file ({error})",
             fix="download or pack it again",
         ) from None
     with archive:

@@ -1,9 +1,9 @@
-"""Class labels by one rule, whatever the container keeps them in.
+"""Class labels by one rule for all containers.
 
 Class folders: the last folder above an image names its class (`train/cat` and `test/cat` are one
 class). Folders that are all numbers (`7`, `07`, `class 7`) are labels by their value; other names
 are numbered in sorted order and keep their names, by which two sets are matched. A `dataset.json`
-wins over folders. Arrays and columns hold whole numbers, or one-hot rows.
+takes precedence over folders. Arrays and columns hold integers, or one-hot rows.
 """
 
 import json
@@ -25,14 +25,14 @@ _CHUNK = re.compile(r"img([0-9]{8})\.\w+", re.ASCII)
 
 
 class Labels(NamedTuple):
-    """Label of each image, int64 (N,), and the classes' names where they have names."""
+    """Label of each image, int64 (N,), and the names of the classes, if they have names."""
 
     values: NDArray[np.int64]
     names: tuple[str, ...] | None = None
 
 
 def labels_of_folders(paths: Sequence[tuple[str, ...]], where: str) -> Labels | None:
-    """Returns the labels that class folders give; None where not every image lies in one.
+    """Returns the labels by class folders; None if some image is not in one.
 
     Args:
         paths: Parts of each image's path.
@@ -57,7 +57,7 @@ def labels_of_folders(paths: Sequence[tuple[str, ...]], where: str) -> Labels | 
 
 
 def _in_chunks(paths: Sequence[tuple[str, ...]]) -> bool:
-    """Tells EDM's folders of a thousand images each (`00007/img00007123.png`) from classes."""
+    """Detects EDM's folders of a thousand images each (`00007/img00007123.png`)."""
     for parts in paths:
         match = _CHUNK.fullmatch(parts[-1])
         if match is None or parts[-2] != f"{int(match[1]) // 1000:05d}":
@@ -83,7 +83,7 @@ def _require_distinct(numbers: dict[str, int | None], where: str) -> None:
 
 
 def labels_of_json(text: bytes, paths: Sequence[tuple[str, ...]], where: str) -> Labels | None:
-    """Returns the labels of a `dataset.json` as EDM writes it; None where it says there are none.
+    """Returns the labels of EDM's `dataset.json`; None if it states that there are none.
 
     Args:
         text: The file: `{"labels": [["00000/img.png", 6], ...]}`, or `{"labels": null}`.
@@ -91,7 +91,7 @@ def labels_of_json(text: bytes, paths: Sequence[tuple[str, ...]], where: str) ->
         where: The file, for messages.
 
     Raises:
-        UserError: If it does not read so, or its names are not those of the images.
+        UserError: If it has another form, or its names are not those of the images.
     """
     try:
         rows = json.loads(text).get("labels")
@@ -113,7 +113,7 @@ def labels_of_json(text: bytes, paths: Sequence[tuple[str, ...]], where: str) ->
         raise UserError(
             f"{where} has {len(labels):,} labels for {len(paths):,} images: "
             f"{printable('/'.join(extra))} is not there",
-            fix="download or unpack the container anew, or remove the surplus labels",
+            fix="download or unpack the container again, or remove the surplus labels",
         )
     return Labels(label_array(np.array([labels[p] for p in paths], object), len(paths), where))
 
@@ -159,7 +159,7 @@ def label_array(given: NDArray[Any], count: int, where: str) -> NDArray[np.int64
 
 
 def _whole(values: NDArray[Any]) -> bool:
-    """Tells whether these are whole numbers that int64 holds exactly."""
+    """Tests whether the values are integers that int64 holds exactly."""
     if values.dtype.kind in "iu":
         return not len(values) or int(values.max()) < 2**31
     if values.dtype.kind == "O":

@@ -133,6 +133,6 @@ def _image_bytes(name: str, cell: Any) -> bytes | BadImage:
 def _broken(file: Path, error: BaseException) -> UserError:
     detail = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
     return UserError(
-        f"{printable(str(file))} is not a whole parquet file: {detail}",
+        f"{printable(str(file))} is a damaged parquet file: {detail}",
         fix="download it again",
     )

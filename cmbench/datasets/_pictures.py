@@ -1,4 +1,4 @@
-"""Reads a container of images whole, as a data set needs it: the first fault refuses it."""
+"""Reads all images of a container for a data set; the first bad image is an error."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -38,10 +38,10 @@ def read_pictures(
 
     Args:
         path: A folder, .zip, .npz, .npy or .parquet.
-        channels: 1 or 3 converts image files to grey or RGB; None keeps what they have.
+        channels: 1 or 3 converts image files to grey or RGB; None keeps their channels.
         fit: Crops and resizes image files.
         split: The split to read, where folders or parquet files are named after splits.
-        expected: (C, H, W) as far as known, for arrays whose axes can be read in two ways.
+        expected: (C, H, W) as far as known, for arrays whose axes are ambiguous.
 
     Raises:
         UserError: For a broken image, mixed sizes or modes, an empty container, labels that don't
@@ -52,7 +52,7 @@ def read_pictures(
     labels = container.labels()
     pixels = _pixels(container, channels, fit)
     if labels is None or (labels.names is not None and len(labels.names) == 1):
-        return Pictures(pixels, None, None, container.ignored)  # One folder is no class.
+        return Pictures(pixels, None, None, container.ignored)  # a single folder is not a class
     return Pictures(pixels, labels.values, labels.names, container.ignored)
 
 
@@ -86,24 +86,24 @@ def _allocated(container: Container, shape: tuple[int, ...]) -> NDArray[np.uint8
 def _refused(container: Container, bad: BadImage) -> UserError:
     fixes = {
         "transparent": "flatten it onto a background of your choice",
-        "EXIF": "turn the pixels upright and remove the tag (ImageOps.exif_transpose)",
+        "EXIF": "rotate the pixels upright and remove the tag (ImageOps.exif_transpose)",
         "8 bits": "convert it to 8 bits by a rule of your choice",
         "not 8-bit": "convert it to 8-bit grey or RGB",
         "frame": "save its frames as single images",
     }
     fix = next((text for key, text in fixes.items() if key in bad.detail), "")
-    what = "is not a whole image" if bad.fault == "corrupt" else "can't be read"
+    what = "is not an intact image" if bad.fault == "corrupt" else "can't be read"
     if "transparent" in bad.detail:
         what = "has transparent pixels"
     return UserError(
         f"{printable(str(container.path))}: {bad.name} {what}: {bad.detail}",
-        expected="whole, opaque, upright single images of 8-bit grey or RGB",
+        expected="intact, opaque, upright single images of 8-bit grey or RGB",
         fix=fix or "replace or remove it",
     )
 
 
 def _mixed(container: Container, name: str, channels: int | None, fit: Fit | None) -> UserError:
-    """Names the images that are unlike most others, whichever comes first."""
+    """Names the images whose shape is not the most frequent one."""
     usual = container.usual_shape()
     assert usual is not None
     shown = printable(str(container.path))
@@ -126,18 +126,18 @@ def _mixed(container: Container, name: str, channels: int | None, fit: Fit | Non
 def require_count(
     name: str, split: str, count: int, splits: dict[str, int], *, path: Path, subset: bool
 ) -> None:
-    """Holds the number of images against that of the split that was asked for.
+    """Checks that the number of images is that of the requested split.
 
     Args:
         name: The data set.
-        split: The split that was asked for.
-        count: Images read.
-        splits: Images of each split.
+        split: The requested split.
+        count: Number of images read.
+        splits: Number of images of each split.
         path: The container.
-        subset: Whether a part of the split was asked for.
+        subset: Whether a subset of the split is allowed.
 
     Raises:
-        UserError: For another number, unless a smaller part was asked for.
+        UserError: For another number, unless it is a subset and that is allowed.
     """
     wanted = splits[split]
     if count == wanted or (subset and count < wanted):
@@ -147,6 +147,6 @@ def require_count(
     raise UserError(
         f"{printable(str(path))} holds {count:,} images{is_other}",
         expected=f"{wanted:,}, the {split} split of {name}",
-        fix=f"dataset: {{name: {name}, split: {split}, subset: true}} if a part of it is meant, "
+        fix=f"dataset: {{name: {name}, split: {split}, subset: true}} for a subset, "
         "or data set `images`" if count < wanted else "",
     )  # fmt: skip

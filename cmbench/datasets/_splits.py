@@ -1,4 +1,4 @@
-"""Tells which split a member belongs to by its folder's or parquet file's name."""
+"""Determines the split of a member by the name of its folder or parquet file."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _WORD = re.compile(rf"(?:^|[-_. ])({'|'.join(_SPLITS)})(?:[-_. ]|$)", re.IGNOREC
 
 
 def is_split(folder: str) -> bool:
-    """Tells whether a folder has the name of a split."""
+    """Tests whether a folder has the name of a split."""
     return folder.lower() in _SPLITS
 
 
@@ -31,17 +31,17 @@ def split_of_name(name: str) -> str | None:
 def of_split(
     members: Sequence[Member], split: str | None, path: Path, *, by_file: bool = False
 ) -> list[Member]:
-    """Returns the members of one split, where names state splits; all of them where none does.
+    """Returns the members of one split if names state splits, else all members.
 
     Args:
         members: Members of a folder or zip.
-        split: The split that was asked for; None: the container is one set.
+        split: The requested split; None: the container is one set.
         path: The container, for messages.
-        by_file: The file's own name counts too, as for the parquet files of a hub.
+        by_file: Whether the file's own name counts too, as for a hub's parquet files.
 
     Raises:
-        UserError: If the members belong to several splits and none was asked for, or to others
-            than the one asked for.
+        UserError: If the members belong to several splits and none was requested, or if none
+            belongs to the requested one.
     """
     splits = [_split(member, by_file) for member in members]
     stated = sorted({s for s in splits if s})

@@ -1,8 +1,8 @@
 """Lists the members of a folder or zip of images by one rule, in one order.
 
-Members are sorted by the parts of their paths, so that a folder and a zip of it have one order.
-Hidden files and those that systems leave behind are not images and are counted as ignored. Links
-are followed. What can't be reached (dead links, loops, closed folders, pipes) is named as a fault.
+Members are sorted by their path components, so that a folder and a zip of it have one order.
+Hidden files and system files are counted as ignored. Links are followed. Entries that can't be
+reached (dead links, loops, unreadable folders, pipes) are listed as faults.
 """
 
 import os
@@ -36,13 +36,13 @@ class Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path below the root, fit to be printed."""
+        """The path below the root, safe to print."""
         return printable("/".join(self.parts))
 
 
 @dataclass
 class Listing:
-    """What a folder or zip holds: images, parquet, label files, containers, and how much else."""
+    """Contents of a folder or zip: images, parquet, label files, containers, ignored files."""
 
     images: list[Member] = field(default_factory=list)
     parquet: list[Member] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Listing:
     ignored: int = 0
 
     def add(self, member: Member) -> None:
-        """Files the member by its name; one with a fault counts as an image that is missing."""
+        """Adds a member to the list of its type; one with a fault counts as a bad image."""
         name = member.parts[-1].lower()
         if member.fault or name.endswith(SUFFIXES):
             self.images.append(member)
@@ -65,7 +65,7 @@ class Listing:
                 self.containers.append(member)
 
     def sort(self) -> None:
-        """Puts every list in the order of the parts of the paths."""
+        """Sorts every list by path components."""
         for members in (self.images, self.parquet, self.labels, self.containers):
             members.sort(key=lambda member: member.parts)
 
@@ -118,7 +118,7 @@ def _sorted_out(
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[str, str]:
-    """Returns folder, file or other, and the fault of an image that is neither."""
+    """Returns folder, file or other, and the fault of an image that is not a file."""
     image = entry.name.lower().endswith((*SUFFIXES, ".parquet"))
     try:
         if entry.is_file():
@@ -141,8 +141,8 @@ def _target(entry: os.DirEntry[str]) -> str:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = os.stat(folder)
-    return found.st_dev, found.st_ino
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _hidden(name: str) -> bool:
@@ -181,7 +181,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str:
 
 
 def read_member(member: Member, archive: zipfile.ZipFile | None = None) -> bytes | BadImage:
-    """Reads a member whole, or says why it can't be: never more than MAX_BYTES."""
+    """Reads a member of at most MAX_BYTES, or returns why it can't be read."""
     if member.fault:
         return BadImage(member.name, "file", member.fault)
     try:
@@ -204,7 +204,7 @@ def open_member(member: Member, archive: zipfile.ZipFile | None) -> IO[bytes]:
 
 
 def unreadable(member: Member) -> str:
-    """Returns why a member can't be unpacked (encrypted, too large, method), or nothing."""
+    """Returns why a member can't be unpacked (encrypted, too large, method); "" if it can."""
     source = member.source
     if isinstance(source, Path):
         size = source.stat().st_size
@@ -214,5 +214,5 @@ def unreadable(member: Member) -> str:
             return "encrypted"
         if source.compress_type not in _READABLE:
             method = _METHODS.get(source.compress_type, f"method {source.compress_type}")
-            return f"packed by {method}, which is not read here: pack the zip by plain deflate"
+            return f"compressed by {method}, which is not supported: pack the zip by plain deflate"
     return f"{size:,} bytes, more than an image of {MAX_BYTES:,}" if size > MAX_BYTES else ""

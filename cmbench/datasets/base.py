@@ -22,35 +22,39 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pixels (B, C, H, W) of the images with these indices.
+        """Returns the pixels (B, C, H, W) of the images with these indices.
 
         Raises:
-            UserError: For a file that is broken or of another size, naming it.
+            UserError: For a file that is broken or of another size; the error names it.
         """
         ...
 
     def labels(self) -> NDArray[np.int64] | None:
-        """Class label of every image, (N,), or None."""
+        """Returns the class label of every image, (N,), or None."""
         ...
 
     def fingerprint(self) -> str:
-        """SHA-256 of the decoded pixels and labels in order: equal data, equal fingerprint,
-        whatever the container.
+        """Returns the SHA-256 of the decoded pixels and labels in order: equal data have equal
+        fingerprints in any container.
         """
         ...
 
 
 class Dataset(Component, ABC):
-    """Names a data set, its split and its resize policy; `path` says where, not what."""
+    """Names a data set, its split and its resize policy; `path` does not enter its identity."""
 
     kind: ClassVar[str] = "dataset"
     transport: ClassVar[frozenset[str]] = frozenset({"path"})
 
+    def stated_shape(self) -> tuple[int, int, int] | None:
+        """Shape (C, H, W) of its images where its name says it; None where only opening tells."""
+        return None
+
     @abstractmethod
     def open(self, path: Path | None = None) -> ImageSet:
-        """The images. `path` (the command line's --data) wins over the field of that name.
+        """Opens the images. `path` (the command line's --data) overrides the field `path`.
 
         Raises:
-            Pending: If the data is not there, with the command or URL that brings it.
-            UserError: If what is there is not this data set.
+            Pending: If the data is not on this machine, with the command that downloads it.
+            UserError: If the data there is not this data set.
         """

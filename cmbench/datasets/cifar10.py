@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test images of 32x32, 10 classes (Krizhevsky 2009).
 
 Read from torchvision's folder (`cifar-10-batches-py`), an EDM-style zip, a Hugging Face parquet
-file or folder, a folder of images, or .npy/.npz. The number of images is held against the split.
+file or folder, a folder of images, or .npy/.npz. The number of images must be that of the split.
 """
 
 import io
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular
+from cmbench.core.paths import user_path
 from cmbench.core.safe_pickle import SafeUnpickler
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._containers import locate
@@ -42,14 +43,18 @@ class CIFAR10(Dataset):
     split: Literal["train", "test"] = "train"
     path: str | None = None
     subset: bool = Field(
-        default=False, description="true: a part of the split is meant, not all of its images"
+        default=False, description="true: allow a subset of the split instead of all its images"
     )
+
+    def stated_shape(self) -> tuple[int, int, int]:
+        """3 x 32 x 32."""
+        return (3, 32, 32)
 
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         edm = ("cifar10-32x32.zip",) if self.split == "train" else ()  # EDM's training set.
         usual = (f"cifar10-32x32-{self.split}.zip", *edm, _BATCHES)
-        given = path or (Path(self.path) if self.path else None)
+        given = path or (user_path(self.path) if self.path else None)
         place = self._inside(locate("cifar10", given, usual, command=_COMMAND))
         pictures = self._read(place)
         if pictures.pixels.shape[1:] != (3, 32, 32):
@@ -73,7 +78,7 @@ class CIFAR10(Dataset):
         return read_pictures(place, split=self.split, expected=(3, 32, 32))
 
     def _inside(self, place: Path) -> Path:
-        """Returns the split's own file, where a folder that holds both was given."""
+        """Returns the split's own file, if the given folder holds both splits."""
         for name in (_BATCHES, f"cifar10-32x32-{self.split}.zip", self.split):
             if place.is_dir() and (place / name).exists():
                 return place / name
@@ -89,7 +94,7 @@ def read_cifar_batches(folder: Path, names: list[str]) -> Pictures:
         with parsing(file, "a CIFAR-10 batch"):
             batch = SafeUnpickler(io.BytesIO(data)).load()
             # Python 2 wrote the names as text, Python 3 as bytes.
-            held = {n.decode() if isinstance(n, bytes) else n: v for n, v in batch.items()}
-            pixels.append(np.asarray(held["data"], np.uint8).reshape(-1, 3, 32, 32))
-            labels.append(np.asarray(held["labels"], np.int64))
+            fields = {n.decode() if isinstance(n, bytes) else n: v for n, v in batch.items()}
+            pixels.append(np.asarray(fields["data"], np.uint8).reshape(-1, 3, 32, 32))
+            labels.append(np.asarray(fields["labels"], np.int64))
     return Pictures(np.concatenate(pixels), np.concatenate(labels))

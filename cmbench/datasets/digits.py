@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from cmbench.core.errors import UserError
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets.base import Dataset
 
@@ -20,13 +21,23 @@ class Digits(Dataset):
 
     split: Literal["train", "test", "all"] = "train"
 
+    def stated_shape(self) -> tuple[int, int, int]:
+        """Returns (1, 8, 8)."""
+        return (1, 8, 8)
+
     def open(self, path: Path | None = None) -> ArrayImages:
-        """The images; `path` is not used, the data is embedded."""
+        """Returns the images.
+
+        Raises:
+            UserError: If a path is given: the data is part of scikit-learn.
+        """
+        if path is not None:
+            raise UserError(f"data set {self.name} is embedded and takes no path ({path})")
         from sklearn.datasets import load_digits
 
         data = load_digits()
         pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = data.target.astype(np.int64)
         test = np.arange(len(pixels)) % 5 == 4
-        chosen = {"train": ~test, "test": test, "all": np.ones_like(test)}[self.split]
-        return ArrayImages(pixels[chosen], labels[chosen], classes=10)
+        mask = {"train": ~test, "test": test, "all": np.ones_like(test)}[self.split]
+        return ArrayImages(pixels[mask], labels[mask], classes=10)

@@ -17,6 +17,7 @@ from pydantic import Field
 from cmbench.core.array_files import check_unpacked
 from cmbench.core.errors import UserError
 from cmbench.core.files import parsing, read_regular
+from cmbench.core.paths import user_path
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._containers import locate
 from cmbench.datasets._labels import Labels, renumbered
@@ -43,13 +44,17 @@ class FashionMNIST(Dataset):
     size: Literal[28, 32] = 32
     path: str | None = None
     subset: bool = Field(
-        default=False, description="true: a part of the split is meant, not all of its images"
+        default=False, description="true: allow a subset of the split instead of all its images"
     )
+
+    def stated_shape(self) -> tuple[int, int, int]:
+        """One channel, padded to `size`."""
+        return (1, self.size, self.size)
 
     def open(self, path: Path | None = None) -> ArrayImages:
         """Returns the images of the split."""
         usual = ("FashionMNIST/raw", "fashion-mnist")
-        given = path or (Path(self.path) if self.path else None)
+        given = path or (user_path(self.path) if self.path else None)
         place = locate("fashion_mnist", given, usual, command=_COMMAND)
         if place.is_dir() and (place / "FashionMNIST" / "raw").is_dir():
             place = place / "FashionMNIST" / "raw"

@@ -1,7 +1,7 @@
-"""Any images of the user's own: a zip, a folder (sub-folders are classes), .npy/.npz or parquet.
+"""Images of the user's own: a zip, a folder (sub-folders are classes), .npy/.npz or parquet.
 
-The resize policy is explicit: without `size` all images must already be equal; with it they are
-cropped as `crop` says and resized by `resample`. Without `channels` they must be all grey or all
+The resize policy is explicit: without `size` all images must have one size; with it they are
+cropped by `crop` and resized by `resample`. Without `channels` they must be all grey or all
 colour.
 """
 
@@ -11,7 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from cmbench.core.bounds import Width
 from cmbench.core.errors import Pending
+from cmbench.core.paths import user_path
 from cmbench.datasets._arrays import ArrayImages
 from cmbench.datasets._pictures import Fit, read_pictures
 from cmbench.datasets.base import Dataset
@@ -27,17 +29,15 @@ class Images(Dataset):
     path: str | None = None
     channels: Literal[1, 3] | None = Field(
         default=None,
-        description="none: as all images have; else image files are converted (1 by ITU-R 601)",
+        description="None: those of the images; else image files are converted (1 by ITU-R 601)",
     )
-    size: int | None = Field(
-        default=None, ge=1, description="side to resize to; none: as they are"
-    )
+    size: Width | None = Field(default=None, description="side to resize to; None: not resized")
     crop: Literal["center", "none"] = "center"
     resample: Literal["lanczos", "bicubic", "bilinear", "box"] = "lanczos"
 
     def open(self, path: Path | None = None) -> ArrayImages:
-        """Returns the images in the order of the parts of their paths."""
-        place = path or (Path(self.path) if self.path else None)
+        """Returns the images in the order of their path components."""
+        place = path or (user_path(self.path) if self.path else None)
         if place is None:
             raise Pending("data set images needs a place", command="--data images=PATH")
         if not os.path.lexists(place):

@@ -1,5 +1,7 @@
-"""Mixing with another image: x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) z (Cold Diffusion's old
-cosine schedule, https://arxiv.org/abs/2208.09392; schedule of https://arxiv.org/abs/2102.09672).
+"""Mixing with another image: x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) z.
+
+Cold Diffusion (https://arxiv.org/abs/2208.09392) with its first cosine schedule, that of iDDPM
+(https://arxiv.org/abs/2102.09672, eq. 17).
 """
 
 import math
@@ -7,9 +9,9 @@ from abc import abstractmethod
 from functools import lru_cache
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -18,47 +20,47 @@ __all__ = ["Mixing", "cosine_signal"]
 
 
 class Mixing(Degradation):
-    """A degradation that blends the image with `other(noise)`, the same z at every severity."""
+    """A degradation that blends the image with z = `other(noise)`, equal at every severity."""
 
-    levels: int = Field(default=200, ge=1)
+    levels: Steps = 200
 
     @abstractmethod
     def other(self, noise: Noise) -> Tensor:
-        """The image z (B, C, H, W) that is mixed in."""
+        """Returns the image z (B, C, H, W) that is mixed in."""
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
         """Mixes z into x0 (B, C, H, W) to severity (B,) in 0..levels.
 
         Raises:
-            UserError: If no noise was given: z is drawn from it.
+            UserError: If `noise` is None: z is drawn from it.
         """
         if noise is None:
             raise UserError(f"degradation '{self.name}' needs noise", fix="pass noise=")
         return self.mix(x0, self.other(noise).to(x0), severity)
 
     def start(self, noise: Noise) -> Tensor:
-        """The other image: what is left of the image at the last severity can't be seen."""
+        """Returns z alone: at the last severity nothing of the image is visible."""
         return self.other(noise)
 
     def mix(self, x0: Tensor, z: Tensor, severity: Tensor) -> Tensor:
-        """sqrt(abar_s) x0 + sqrt(1 - abar_s) z."""
+        """Returns sqrt(abar_s) x0 + sqrt(1 - abar_s) z."""
         signal = self.signal(severity).to(x0)
         return signal.sqrt() * x0 + (1 - signal).sqrt() * z
 
     def estimated(self, x: Tensor, x0: Tensor, severity: Tensor) -> Tensor:
-        """The z that makes x at severity >= 1 from x0."""
+        """Estimates z = (x - sqrt(abar_s) x0) / sqrt(1 - abar_s) at severity >= 1."""
         signal = self.signal(severity).to(x0)
         return (x - signal.sqrt() * x0) / (1 - signal).sqrt()
 
     def signal(self, severity: Tensor) -> Tensor:
-        """abar_s, (B, 1, 1, 1) float64, 1 at severity 0."""
+        """Returns abar_s, (B, 1, 1, 1) float64; it is 1 at severity 0."""
         return cosine_signal(self.levels)[severity.cpu()].reshape(-1, 1, 1, 1)
 
 
 @lru_cache(maxsize=8)
 def cosine_signal(levels: int) -> Tensor:
-    """The signal abar at severities 0..levels, float64: squared cosine, steps clipped."""
-    places = torch.linspace(0, levels + 1, levels + 1, dtype=torch.float64) / (levels + 1)
-    curve = torch.cos((places + 0.008) / 1.008 * math.pi / 2) ** 2
-    kept = (curve[1:] / curve[:-1]).clamp(0.001, 1)
-    return torch.cat([torch.ones(1, dtype=torch.float64), kept.cumprod(0)])
+    """Returns abar at severities 0..levels, float64: a squared cosine with clipped steps."""
+    times = torch.linspace(0, levels + 1, levels + 1, dtype=torch.float64) / (levels + 1)
+    curve = torch.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2
+    ratios = (curve[1:] / curve[:-1]).clamp(0.001, 1)
+    return torch.cat([torch.ones(1, dtype=torch.float64), ratios.cumprod(0)])

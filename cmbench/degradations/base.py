@@ -1,4 +1,4 @@
-"""The contract of a degradation D(x0, s) of cold diffusion: deterministic given its noise."""
+"""The contract of a degradation D(x0, s) of cold diffusion, deterministic given its noise."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -21,8 +21,8 @@ class Degradation(Component, ABC):
 
     @abstractmethod
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
-        """Degrades x0 to `severity` (B,) int64 in 0..levels; `noise` seeds random masks."""
+        """Degrades x0 to `severity` (B,) int64 in 0..levels; `noise` draws random masks."""
 
     @abstractmethod
     def start(self, noise: Noise) -> Tensor:
-        """A fully degraded image, (B, C, H, W): where generation starts."""
+        """Returns fully degraded images (B, C, H, W), the start of generation."""

@@ -1,6 +1,6 @@
-"""Hot noise as a degradation: a Gaussian z, kept fixed or estimated anew at each step.
+"""Hot noise as a degradation: a Gaussian z, fixed or re-estimated at each step.
 
-Fixed noise is Algorithm 2 with the z that the image started from; estimated noise (sampler
+Fixed noise is Algorithm 2 with the z of the start; estimated noise (sampler
 `cold_estimated`) is deterministic DDIM. Cold Diffusion (https://arxiv.org/abs/2208.09392),
 section 5.
 """
@@ -17,5 +17,5 @@ class Gaussian(Mixing):
     """Standard normal noise, the initial draw of the image."""
 
     def other(self, noise: Noise) -> Tensor:
-        """Draw 0, standard normal."""
+        """Returns draw 0, standard normal."""
         return noise.normal(0)

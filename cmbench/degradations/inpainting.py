@@ -1,7 +1,7 @@
-r"""Inpainting: Gaussian holes that grow, x_s = x * m_1 * ... * m_s, with mid-grey (0) inside.
+r"""Inpainting: growing Gaussian holes, x_s = x * m_1 * ... * m_s, filled with mid-grey (0).
 
-m_i = 1 - G_i / max G_i, G_i a Gaussian of deviation kernel_std (i + initial_mask). Cold Diffusion
-(https://arxiv.org/abs/2208.09392), section 4.2; routines as in the released code.
+m_i = 1 - G_i / max G_i with a Gaussian G_i of deviation kernel_std (i + initial_mask). Cold
+Diffusion (https://arxiv.org/abs/2208.09392), section 4.2; routines as in the released code.
 """
 
 from functools import lru_cache
@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -18,57 +19,61 @@ from cmbench.degradations.base import Degradation
 __all__ = ["Inpainting"]
 
 CENTRE_DRAW = 5
-"""The draw that the holes' centres are taken from."""
+"""Index of the noise draw that the holes' centres are taken from."""
 
 
 class Inpainting(Degradation):
-    """Incremental: deviations grow, hole in the middle. Constant: one deviation.
-    Random_Incremental: growing, with a centre for each image drawn from its noise.
+    """Masks out a hole. Incremental: growing deviations, a hole in the middle.
+
+    Constant: a constant deviation. Random_Incremental: growing, with a random centre per image.
     """
 
-    levels: int = Field(default=50, ge=1)
+    levels: Steps = 50
     routine: Literal["Incremental", "Constant", "Random_Incremental"] = "Random_Incremental"
-    kernel_std: float = Field(default=0.1, gt=0, description="pixels")
-    initial_mask: int = Field(default=1, ge=0, description="steps the first hole is ahead")
+    kernel_std: float = Field(default=0.1, gt=0, description="deviation, in pixels")
+    initial_mask: int = Field(
+        default=1, ge=0, le=10_000, description="offset of the first hole, in steps"
+    )
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
-        """Digs holes of severity (B,) in 0..levels into x0 (B, C, H, W).
+        """Masks holes of severity (B,) in 0..levels out of x0 (B, C, H, W).
 
         Raises:
-            UserError: If the centre is random and no noise was given.
+            UserError: If the centre is random and `noise` is None.
         """
         return x0 * self.masks(severity, x0.shape[-1], noise).to(x0)
 
     def start(self, noise: Noise) -> Tensor:
-        """The masks at the last severity over white: mid-grey where there is nothing to see."""
+        """Returns white images masked at the last severity."""
         last = torch.full((len(noise),), self.levels, device=noise.device)
         return self.degrade(torch.ones(len(noise), *noise.shape, device=noise.device), last, noise)
 
     def masks(self, severity: Tensor, side: int, noise: Noise | None = None) -> Tensor:
-        """The product of the first s masks, (B, 1, side, side) in [0, 1], float64."""
+        """Returns the product of the first s masks, (B, 1, side, side) in [0, 1], float64."""
         if self.routine != "Random_Incremental":
             return _products(self, side, side // 2 - 1)[severity.cpu()][:, None]
         if noise is None:
             raise UserError("inpainting with a random centre needs noise", fix="pass noise=")
-        drawn = noise.uniform(CENTRE_DRAW).flatten(1)[:, :2].cpu().double()
-        top, left = (drawn * (side + 1)).long().clamp(max=side).unbind(1)
-        whole = _products(self, 2 * side, side - 1)
+        uniform = noise.uniform(CENTRE_DRAW).flatten(1)[:, :2].cpu().double()
+        top, left = (uniform * (side + 1)).long().clamp(max=side).unbind(1)
+        # A window of a mask twice as large puts the hole's centre anywhere in the image.
+        large = _products(self, 2 * side, side - 1)
         window = torch.arange(side)
         rows, columns = top[:, None] + window, left[:, None] + window
         levels = severity.cpu()[:, None, None]
-        return whole[levels, rows[:, :, None], columns[:, None, :]][:, None]
+        return large[levels, rows[:, :, None], columns[:, None, :]][:, None]
 
 
 @lru_cache(maxsize=16)
 def _products(spec: Inpainting, side: int, centre: int) -> Tensor:
-    """Cumulative masks (levels + 1, side, side): severity 0 is all ones."""
+    """Returns the cumulative masks (levels + 1, side, side); severity 0 is all ones."""
     squares = (torch.arange(side, dtype=torch.float64) - centre) ** 2
     now = torch.ones(side, side, dtype=torch.float64)
-    found = [now]
+    masks = [now]
     for step in range(spec.levels):
-        grown = 1 if spec.routine == "Constant" else step + spec.initial_mask
-        variance = max(spec.kernel_std * grown, 1e-12) ** 2
+        size = 1 if spec.routine == "Constant" else step + spec.initial_mask
+        variance = max(spec.kernel_std * size, 1e-12) ** 2
         bell = torch.exp(-(squares[:, None] + squares) / (2 * variance))
         now = now * (1 - bell / bell.max())
-        found.append(now)
-    return torch.stack(found)
+        masks.append(now)
+    return torch.stack(masks)

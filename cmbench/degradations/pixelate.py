@@ -1,4 +1,4 @@
-"""Super-resolution's degradation: coarser and coarser pixels, one step after the other.
+"""The degradation of super-resolution: step by step coarser pixels.
 
 Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4.3; routines as in the released code.
 """
@@ -6,10 +6,10 @@ Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4.3; routines as in t
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -34,19 +34,20 @@ _MODES = {
 
 
 class Pixelate(Degradation):
-    """Step i shrinks to side // 2^(i+1) (the factor_2 routines) or side - i (the others), without
-    anti-aliasing, and enlarges to the nearest pixel. `with_blur` smooths before and after with
-    three taps of deviation 0.5.
+    """Downsamples to side // 2^(i+1) (factor_2 routines) or side - i (others) in step i.
+
+    Downsampling has no antialiasing; upsampling takes the nearest pixel. `with_blur` smooths
+    before and after with three taps of deviation 0.5.
     """
 
-    levels: int = Field(default=3, ge=1)
+    levels: Steps = 3
     routine: Routine = "Incremental_factor_2"
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
-        """Pixelates x0 (B, C, H, W) to severity (B,) in 0..levels; no randomness.
+        """Pixelates x0 (B, C, H, W) to severity (B,) in 0..levels; deterministic.
 
         Raises:
-            UserError: If the image has fewer pixels than the levels need.
+            UserError: If the image is too small for the number of levels.
         """
         if self._side(self.levels - 1, min(x0.shape[-2:])) < 1:
             raise UserError(
@@ -59,7 +60,7 @@ class Pixelate(Degradation):
         return x
 
     def start(self, noise: Noise) -> Tensor:
-        """Normal pixels of deviation 0.5 at the coarsest side, enlarged."""
+        """Returns normal noise of deviation 0.5, pixelated to the last severity."""
         last = torch.full((len(noise),), self.levels, device=noise.device)
         return self.degrade(0.5 * noise.normal(0), last)
 

@@ -1,7 +1,8 @@
-"""Snow: streaks of a layer drawn once an image, denser and longer as severity grows.
+"""Snow: streaks of a layer drawn once per image, denser and longer as severity grows.
 
-Always from the clean picture. Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4.4; the
-layer is ImageNet-C's snow (https://arxiv.org/abs/1903.12261), with thresholds that move.
+Every severity starts from the clean image. Cold Diffusion (https://arxiv.org/abs/2208.09392),
+section 4.4; the layer is ImageNet-C's snow (https://arxiv.org/abs/1903.12261) with thresholds
+that depend on the severity.
 """
 
 import math
@@ -12,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.degradations.base import Degradation
@@ -19,12 +21,12 @@ from cmbench.degradations.base import Degradation
 __all__ = ["Snow"]
 
 LAYER_DRAW, COIN_DRAW = 6, 7
-"""The draws of the layer and of the streaks' direction."""
+"""Indices of the noise draws for the layer and for the streaks' direction."""
 
 
 class _Preset(NamedTuple):
-    """Mean and deviation of the layer, zoom, taps of the streak; then first and last value of
-    threshold, streak deviation and brightness.
+    """Mean and deviation of the layer, zoom, taps of the streak; then the first and last value
+    of threshold, streak deviation and brightness.
     """
 
     mean: float
@@ -45,17 +47,19 @@ _PRESETS = {
 
 
 class Snow(Degradation):
-    """The layer and its half turn, added to the picture in [0, 1] and clipped."""
+    """Adds the layer and its rotation by 180 degrees to the image in [0, 1], and clips."""
 
-    levels: int = Field(default=200, ge=1)
-    level: Literal[1, 2, 3, 4] = Field(default=3, description="preset: 3 CIFAR-10, 4 CelebA")
-    fix_brightness: bool = Field(default=True, description="false: snow also bleaches colours")
+    levels: Steps = 200
+    level: Literal[1, 2, 3, 4] = Field(
+        default=3, description="preset: 3 for CIFAR-10, 4 for CelebA"
+    )
+    fix_brightness: bool = Field(default=True, description="false: snow also fades colours")
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
-        """Snows on x0 (B, C, H, W) to severity (B,) in 0..levels.
+        """Adds snow to x0 (B, C, H, W) of severity (B,) in 0..levels.
 
         Raises:
-            UserError: If no noise was given: the layer is drawn from it.
+            UserError: If `noise` is None: the layer is drawn from it.
         """
         if noise is None:
             raise UserError("snow needs noise to draw its layer from", fix="pass noise=")
@@ -63,25 +67,25 @@ class Snow(Degradation):
         return self.blend(x0, layer, severity)
 
     def start(self, noise: Noise) -> Tensor:
-        """The heaviest snow over mid-grey."""
+        """Returns the heaviest snow on mid-grey."""
         last = torch.full((len(noise),), self.levels, device=noise.device)
         return self.degrade(
             torch.zeros(len(noise), *noise.shape, device=noise.device), last, noise
         )
 
     def blend(self, x0: Tensor, layer: Tensor, severity: Tensor) -> Tensor:
-        """x0 (B, C, H, W) under a layer (B, 1, H, W) in [0, 1]; unchanged where severity is 0."""
+        """Adds a layer (B, 1, H, W) in [0, 1] to x0 (B, C, H, W); severity 0 returns x0."""
         picture = (x0 + 1) / 2
         if not self.fix_brightness:
-            kept = self._at(_PRESETS[self.level].brightness, severity).to(x0)
-            picture = kept * picture + (1 - kept) * torch.maximum(
+            share = self._at(_PRESETS[self.level].brightness, severity).to(x0)
+            picture = share * picture + (1 - share) * torch.maximum(
                 picture, _grey(picture) * 1.5 + 0.5
             )
         snowy = (picture + layer + layer.rot90(2, (2, 3))).clamp(0, 1) * 2 - 1
         return torch.where((severity > 0).reshape(-1, 1, 1, 1), snowy, x0)
 
     def layers(self, base: Tensor, severity: Tensor, vertical: Tensor) -> Tensor:
-        """Streaks (B, 1, H, W) made of standard normal `base` (B, 1, H, W)."""
+        """Returns streaks (B, 1, H, W) of standard normal `base` (B, 1, H, W)."""
         preset = _PRESETS[self.level]
         flakes = _zoomed(base * preset.deviation + preset.mean, preset.zoom)
         flakes = torch.where(flakes < self._at(preset.threshold, severity).to(base), 0.0, flakes)
@@ -90,7 +94,7 @@ class Snow(Degradation):
         )
 
     def _at(self, ends: tuple[float, float], severity: Tensor) -> Tensor:
-        """The value at each severity, (B, 1, 1, 1): linear from the first step to the last."""
+        """Returns the value at each severity, (B, 1, 1, 1), linear from the first to the last."""
         share = (severity.double() - 1).clamp(min=0) / max(1, self.levels - 1)
         return (ends[0] + (ends[1] - ends[0]) * share).reshape(-1, 1, 1, 1)
 
@@ -109,7 +113,7 @@ def _grey(picture: Tensor) -> Tensor:
 
 
 def _zoomed(layer: Tensor, factor: float) -> Tensor:
-    """The middle of the layer, enlarged linearly to the layer's own size."""
+    """Returns the middle of the layer, upsampled bilinearly to the layer's size."""
     side = layer.shape[-1]
     part = math.ceil(side / factor)
     top = (side - part) // 2
@@ -122,11 +126,11 @@ def _zoomed(layer: Tensor, factor: float) -> Tensor:
 
 
 def _streaked(layer: Tensor, taps: int, deviation: Tensor, vertical: Tensor) -> Tensor:
-    """Each image blurred along its own direction, with a Gaussian of its own deviation."""
-    turned = torch.where(vertical.reshape(-1, 1, 1, 1), layer.transpose(2, 3), layer)
+    """Blurs each image along its own direction with a Gaussian of its own deviation."""
+    layer_rows = torch.where(vertical.reshape(-1, 1, 1, 1), layer.transpose(2, 3), layer)
     offsets = torch.arange(taps, dtype=layer.dtype, device=layer.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * deviation.reshape(-1, 1) ** 2))
     weights = weights / weights.sum(1, keepdim=True)
-    padded = nnf.pad(turned, (taps // 2, taps // 2, 0, 0))
+    padded = nnf.pad(layer_rows, (taps // 2, taps // 2, 0, 0))
     blurred = (padded.unfold(3, taps, 1) * weights.reshape(-1, 1, 1, 1, taps)).sum(-1)
     return torch.where(vertical.reshape(-1, 1, 1, 1), blurred.transpose(2, 3), blurred)

@@ -1,8 +1,8 @@
-"""Dormand and Prince's pair of orders 5 and 4, each row of a batch with step sizes of its own.
+"""Dormand and Prince's pair of orders 5 and 4, with step sizes per row of a batch.
 
-The step control is that of SciPy's `RK45` (Hairer, Norsett and Wanner, Solving Ordinary
-Differential Equations I, II.4), whose coefficients these are, so that one row alone takes the
-steps that `solve_ivp` takes. Rows that have arrived are not evaluated any more.
+The coefficients and the step control are those of SciPy's `RK45` (Hairer, Norsett and Wanner,
+Solving Ordinary Differential Equations I, II.4), so that a single row takes the same steps as in
+`solve_ivp`. Rows that have reached the end are not evaluated any more.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from cmbench.core.errors import UserError
 __all__ = ["Solution", "integrate"]
 
 Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Derivative of rows y (K, n) at times (K,), given the rows' places in the batch (K,)."""
+"""Derivative of rows y (K, n) at times (K,), given the rows' indices in the batch (K,)."""
 
 _SAFETY, _LEAST, _MOST, _POWER = 0.9, 0.2, 10.0, -0.2
 
 
 class Solution(NamedTuple):
-    """The end states (B, n) and the evaluations that each took (B,), int64."""
+    """The end states (B, n) and the number of evaluations of each (B,), int64."""
 
     y: Tensor
     evaluations: Tensor
@@ -48,15 +48,15 @@ def integrate(
     Args:
         slope: The derivative.
         y: First states, (B, n), float64.
-        start: First time, of all rows.
+        start: First time, the same for all rows.
         end: Last time.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        shared: One error norm, and so one step size, for the whole batch.
-        limit: Evaluations after which a row counts as stuck.
+        shared: If true, the batch has one error norm and so one step size.
+        limit: Maximum number of evaluations of a row.
 
     Raises:
-        UserError: If a step would be smaller than the time's resolution, or never ends.
+        UserError: If a step is below the resolution of float64 time, or `limit` is exceeded.
     """
     rows = torch.arange(len(y), device=y.device)
     walk = _Walk(slope, y.clone(), end, 1.0 if end > start else -1.0, rtol, atol, shared)
@@ -87,7 +87,7 @@ class _Walk:
         self.h = self._first_step(rows)
 
     def attempt(self, rows: Tensor) -> None:
-        """One step of the active rows, accepted or not."""
+        """Tries one step of the active rows, which is accepted or rejected."""
         t, y = self.t[rows], self.y[rows]
         least = 10 * (torch.nextafter(t, t + self.direction) - t).abs()
         if bool((self.h[rows] < least)[self.rejected[rows]].any()):
@@ -108,7 +108,7 @@ class _Walk:
         self._judge(rows, h.abs(), self._norm(error / scale), then, after, stages[-1])
 
     def _stages(self, rows: Tensor, t: Tensor, y: Tensor, h: Tensor) -> Tensor:
-        """Slopes (7, K, n) of the stages; the last is filled in by the caller."""
+        """Returns the slopes (7, K, n) of the stages; the caller fills in the last one."""
         stages = y.new_zeros(7, *y.shape)
         stages[0] = self.f[rows]
         for s in range(1, 6):
@@ -121,35 +121,36 @@ class _Walk:
     ) -> None:
         accepted = norm < 1
         factor = _SAFETY * norm.clamp(min=1e-300) ** _POWER
-        grown = factor.clamp(max=_MOST)
-        grown = torch.where(self.rejected[rows], grown.clamp(max=1.0), grown)
-        self.h[rows] = h * torch.where(accepted, grown, factor.clamp(min=_LEAST))
+        growth = factor.clamp(max=_MOST)
+        # No growth right after a rejected step (Hairer, II.4).
+        growth = torch.where(self.rejected[rows], growth.clamp(max=1.0), growth)
+        self.h[rows] = h * torch.where(accepted, growth, factor.clamp(min=_LEAST))
         self.rejected[rows] = ~accepted
-        taken = rows[accepted]
-        self.t[taken], self.y[taken], self.f[taken] = then[accepted], after[accepted], f[accepted]
+        moved = rows[accepted]
+        self.t[moved], self.y[moved], self.f[moved] = then[accepted], after[accepted], f[accepted]
 
     def _first_step(self, rows: Tensor) -> Tensor:
-        """Hairer's guess from the sizes of y, its slope and its curvature."""
-        whole = (self.end - self.t).abs()
+        """Returns Hairer's first step from the norms of y, its slope and its curvature (II.4)."""
+        interval = (self.end - self.t).abs()
         scale = self.atol + self.y.abs() * self.rtol
         size, speed = self._norm(self.y / scale), self._norm(self.f / scale)
         small = (size < 1e-5) | (speed < 1e-5)
-        h0 = torch.minimum(torch.where(small, 1e-6, 0.01 * size / speed), whole)
+        h0 = torch.minimum(torch.where(small, 1e-6, 0.01 * size / speed), interval)
         step = self.direction * h0
         ahead = self.slope(self.y + step[:, None] * self.f, self.t + step, rows)
-        bend = self._norm((ahead - self.f) / scale) / h0
-        top = torch.maximum(speed, bend)
+        curvature = self._norm((ahead - self.f) / scale) / h0
+        top = torch.maximum(speed, curvature)
         h1 = torch.where(top <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / top) ** -_POWER)
-        return torch.minimum(torch.minimum(100 * h0, h1), whole)
+        return torch.minimum(torch.minimum(100 * h0, h1), interval)
 
     def _norm(self, rows: Tensor) -> Tensor:
-        """Root mean square of each row, or of all of them together."""
-        found = rows.square().mean(1)
-        return (found.mean().expand_as(found) if self.shared else found).sqrt()
+        """Returns the root mean square per row, or of the batch if its steps are shared."""
+        squares = rows.square().mean(1)
+        return (squares.mean().expand_as(squares) if self.shared else squares).sqrt()
 
 
 def _weighted(weights: NDArray[np.float64], stages: Tensor) -> Tensor:
-    """Weights times stages, summed in order: a BLAS product rounds by the batch's size."""
+    """Returns the weighted sum of stages, in order: a BLAS product's rounding depends on K."""
     total = float(weights[0]) * stages[0]
     for weight, stage in zip(weights[1:].tolist(), stages[1:], strict=False):
         total = total + weight * stage

@@ -10,14 +10,14 @@ __all__ = ["Denoiser", "expand"]
 class Denoiser(nn.Module, ABC):
     r"""The estimate of the clean image, D(x; sigma) = E[x0 | x], where x = x0 + sigma * noise.
 
-    Every Gaussian diffusion, whatever its history, is brought to this form: VE units, images in
+    Gaussian diffusion models of every family are converted to this form: VE units, images in
     [-1, 1] (EDM, https://arxiv.org/abs/2206.00364, eq. 2-3). A consistency function f(x, sigma)
     has the same signature, with f(x, sigma_min) = x.
 
     Args:
         shape: Shape of one image, (C, H, W).
         classes: Number of class labels; 0 for an unconditional model.
-        sigma_min: Least noise level at which the network may be asked.
+        sigma_min: Least noise level at which the network may be evaluated.
         sigma_max: Greatest noise level, where sampling starts.
     """
 
@@ -35,15 +35,15 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Denoises x (B, C, H, W) at sigma (B,), labels (B,) int64 or None; same shape as x."""
+        """Denoises x (B, C, H, W) at sigma (B,), labels (B,) int64 or None; returns x's shape."""
 
     def networks(self) -> list[nn.Module]:
-        """The modules whose calls are counted as network evaluations: by default `self.net`."""
+        """Returns the modules whose calls count as network evaluations; by default `self.net`."""
         net = getattr(self, "net", None)
         return [net] if isinstance(net, nn.Module) else [self]
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest noise level that the network knows; identity for a continuous model."""
+        """Returns the nearest noise level of the network; the identity for a continuous model."""
         return sigma
 
 

@@ -1,8 +1,8 @@
-r"""Beta schedules of discrete VP processes by diffusers' names, which hub files carry.
+r"""Beta schedules of discrete VP processes, under diffusers' names, which hub files use.
 
-DDPM (https://arxiv.org/abs/2006.11239, section 4): linear, 1e-4 to 0.02 in 1000 steps. In float32
-as diffusers holds them: at the first steps 1 - abar has three digits left, and its files'
-numbers rest on those.
+DDPM (https://arxiv.org/abs/2006.11239, section 4): linear, 1e-4 to 0.02 in 1000 steps. They are
+computed in float32, as in diffusers: at the first steps only three digits of 1 - abar remain, and
+results of its files depend on that rounding.
 """
 
 import math
@@ -25,11 +25,11 @@ def products(
     beta_end: float = 0.02,
     trained_betas: Sequence[float] | None = None,
 ) -> Tensor:
-    """Products of 1 - beta, (steps,), float64 values of float32 arithmetic.
+    """Returns the cumulative products of 1 - beta, (steps,), float32 values as float64.
 
     `scaled_linear` is linear in sqrt(beta), `squaredcos_cap_v2` improved DDPM's cosine
-    (https://arxiv.org/abs/2102.09672, eq. 17), `sigmoid` GeoDiff's; `trained_betas` stand for all
-    of these.
+    (https://arxiv.org/abs/2102.09672, eq. 17), `sigmoid` GeoDiff's; `trained_betas` override the
+    schedule.
     """
     if trained_betas is not None:
         betas = _single(list(trained_betas))
@@ -53,7 +53,7 @@ def _ramp(first: float, last: float, steps: int) -> Tensor:
 
 
 def _cosine(steps: int) -> list[float]:
-    def kept(share: float) -> float:
+    def abar(share: float) -> float:
         return math.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    return [min(1 - kept((i + 1) / steps) / kept(i / steps), 0.999) for i in range(steps)]
+    return [min(1 - abar((i + 1) / steps) / abar(i / steps), 0.999) for i in range(steps)]

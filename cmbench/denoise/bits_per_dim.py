@@ -1,13 +1,13 @@
 r"""Bits per dimension of a discrete VP process, by its variational bound.
 
 DDPM (https://arxiv.org/abs/2006.11239, eq. 5 and section 3.3), iDDPM
-(https://arxiv.org/abs/2102.09672, eq. 4-7): L_T + sum_t L_t + L_0, in bits a value,
+(https://arxiv.org/abs/2102.09672, eq. 4-7): L_T + sum_t L_t + L_0, in bits per value,
 
     L_T = KL(q(x_T | x0) || N(0, I)),    L_t = KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)),
-    L_0 = -log p(x0 | x_1), a Gaussian cut into the 256 bins of 8-bit images.
+    L_0 = -log p(x0 | x_1), a Gaussian discretised to the 256 bins of 8-bit images.
 
-In sigma-space, where KL is the same: q has mean r x + (1 - r) x0 and the small variance, p mean
-r x + (1 - r) D and its own.
+    KL is the same in sigma-space: there q has mean r x + (1 - r) x0 and the small variance, and p
+    has mean r x + (1 - r) D and its own variance.
 """
 
 import math
@@ -24,7 +24,7 @@ __all__ = ["Bound", "kl_bits", "pixel_bits", "variational_bound"]
 
 
 class Bound(NamedTuple):
-    """In bits per dimension, by image.
+    """The variational bound in bits per dimension, per image.
 
     Args:
         total: The bound, (B,).
@@ -47,48 +47,48 @@ def variational_bound(
     variance: Literal["learned", "small", "large"] = "small",
     clip: bool = True,
 ) -> Bound:
-    """The bound of 8-bit `images` (B, C, H, W) in [-1, 1]; T evaluations an image.
+    """Computes the bound of 8-bit `images` (B, C, H, W) in [-1, 1]; T evaluations per image.
 
     Args:
         denoiser: The model.
         images: Values (k / 127.5) - 1.
-        noise: Draw t makes the state of step t.
-        labels: Class labels (B,), of a conditional model.
-        variance: The model's; `learned` of a network that has it.
-        clip: Clip D to [-1, 1], as the authors do.
+        noise: Seeded noise; the state of step t uses draw t.
+        labels: Class labels (B,) for a conditional model.
+        variance: The model's variance; `learned` needs a network that predicts it.
+        clip: Whether D is clipped to [-1, 1], as in the authors' code.
 
     Raises:
-        UserError: If a learned variance is asked of a network that has none.
+        UserError: If `variance` is `learned` and the network has no learned variance.
     """
     images = images.to(torch.float64)
-    found = []
+    terms = []
     for t in range(len(denoiser.levels)):
         state = images + float(denoiser.levels[t]) * noise.normal(t).to(images)
-        found.append(_step(denoiser, images, state, t, labels, variance, clip=clip))
-    steps = torch.stack(found, dim=1)
+        terms.append(_step(denoiser, images, state, t, labels, variance, clip=clip))
+    steps = torch.stack(terms, dim=1)
     prior = _prior(images, float(denoiser.abar[-1]))
     return Bound(prior + steps.sum(1), prior, steps)
 
 
 def kl_bits(mean: Tensor, log_var: Tensor, other: Tensor, other_log_var: Tensor) -> Tensor:
-    """KL(N(mean, e^log_var) || N(other, e^other_log_var)) by value, in bits; shapes broadcast."""
+    """KL(N(mean, e^log_var) || N(other, e^other_log_var)) per value, in bits; shapes broadcast."""
     ratio = log_var - other_log_var
-    apart = (mean - other) ** 2 * (-other_log_var).exp()
-    bits: Tensor = (ratio.exp() - 1 - ratio + apart) / (2 * math.log(2))
+    distance = (mean - other) ** 2 * (-other_log_var).exp()
+    bits: Tensor = (ratio.exp() - 1 - ratio + distance) / (2 * math.log(2))
     return bits
 
 
 def pixel_bits(images: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """-log2 of the probability of 8-bit values under a Gaussian cut into bins of 2 / 255.
+    """-log2 of the probability of 8-bit values under a Gaussian discretised to bins of 2 / 255.
 
-    The bins at both ends are open; a probability counts as 1e-12 at least.
+    The bins at both ends are open; probabilities below 1e-12 count as 1e-12.
     """
-    narrow = (-log_scale).exp()
-    above = _normal_cdf((images - mean + 1 / 255) * narrow)
-    below = _normal_cdf((images - mean - 1 / 255) * narrow)
+    inverse_scale = (-log_scale).exp()
+    above = _normal_cdf((images - mean + 1 / 255) * inverse_scale)
+    below = _normal_cdf((images - mean - 1 / 255) * inverse_scale)
     inside = torch.where(images > 0.999, 1 - below, above - below)
-    chance = torch.where(images < -0.999, above, inside)
-    return -chance.clamp(min=1e-12).log2()
+    probability = torch.where(images < -0.999, above, inside)
+    return -probability.clamp(min=1e-12).log2()
 
 
 def _step(
@@ -101,39 +101,39 @@ def _step(
     *,
     clip: bool,
 ) -> Tensor:
-    """L_t (B,) at the state in sigma-space."""
+    """Computes L_t (B,) at the state in sigma-space."""
     now = denoiser.levels[t : t + 1].expand(len(images)).to(images)
-    clean, told = denoiser.split(state, now, labels)
+    clean, learned = denoiser.split(state, now, labels)
     clean = (clean.clamp(-1, 1) if clip else clean).to(images)
     small, large = _log_variances(denoiser, t)
     if variance == "learned":
-        if told is None:
+        if learned is None:
             raise UserError(
                 "the network has no learned variance", expected="variance: small or large"
             )
-        share = (told.to(images) + 1) / 2
+        share = (learned.to(images) + 1) / 2  # iDDPM, eq. 15: interpolation between beta~ and beta
         spread = share * large + (1 - share) * small
     else:
-        # DDPM's large variance borrows the small one of the step after at step 0.
+        # At step 0 DDPM's large variance is replaced by the small one, that of step 1.
         spread = torch.full_like(images, large if variance == "large" and t else small)
     if t == 0:
         return pixel_bits(images, clean, spread / 2).flatten(1).mean(1)
-    kept = (denoiser.levels[t - 1] / denoiser.levels[t]) ** 2
-    mean, other = (kept * state + (1 - kept) * end for end in (images, clean))
+    ratio = (denoiser.levels[t - 1] / denoiser.levels[t]) ** 2
+    mean, other = (ratio * state + (1 - ratio) * end for end in (images, clean))
     truth = torch.tensor(small, dtype=images.dtype, device=images.device)
     return kl_bits(mean, truth, other, spread).flatten(1).mean(1)
 
 
 def _log_variances(denoiser: DiscreteVPDenoiser, t: int) -> tuple[float, float]:
-    """Logarithms of the small and the large variance of step t, in sigma-space.
+    """Returns the logarithms of the small and the large variance of step t, in sigma-space.
 
-    At step 0 the small one would be zero: it is that of step 1, in the process's own units.
+    At step 0 the small one would be zero: that of step 1 replaces it, in the process's units.
     """
     now, then = float(denoiser.levels[t]), float(denoiser.levels[t - 1]) if t else 0.0
-    gone = now**2 - then**2
-    large = math.log(gone * (1 + then**2) / (1 + now**2))
+    removed = now**2 - then**2
+    large = math.log(removed * (1 + then**2) / (1 + now**2))
     if t:
-        return math.log(then**2 * gone / now**2), large
+        return math.log(then**2 * removed / now**2), large
     return _log_variances(denoiser, 1)[0] + math.log(float(denoiser.abar[0])), large
 
 
@@ -143,5 +143,5 @@ def _prior(images: Tensor, abar: float) -> Tensor:
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    """The authors' approximation by tanh, which their bits per dimension rest on."""
+    """Normal distribution function in the authors' tanh approximation, part of their results."""
     return (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2

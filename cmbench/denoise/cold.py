@@ -1,8 +1,8 @@
 r"""Cold diffusion's network: a restorer R(x_s, s) -> x0 for images degraded to severity s.
 
-Cold Diffusion (Bansal et al. 2022, https://arxiv.org/abs/2208.09392), section 3. Sampled by
-`cold_algorithm1`, `cold_algorithm2`, `cold_direct` and `cold_estimated`; bound with one of them
-it is a Generator. Not to be confused with a Denoiser: there is no sigma.
+Cold Diffusion (Bansal et al. 2022, https://arxiv.org/abs/2208.09392), section 3. The
+samplers `cold_algorithm1`, `cold_algorithm2`, `cold_direct` and `cold_estimated` sample it; bound
+to one of them it is a Generator. It is not a Denoiser: there is no sigma.
 """
 
 from abc import ABC, abstractmethod
@@ -17,11 +17,11 @@ from cmbench.core.random import Noise
 __all__ = ["Degrades", "NetworkRestorer", "Restorer"]
 
 COMPONENT_DRAW = 2
-"""The draw that chooses a component of the start's mixture."""
+"""Index of the noise draw that chooses a component of the start's mixture."""
 
 
 class Degrades(Protocol):
-    """What a restorer undoes: `cmbench.degradations.base.Degradation`."""
+    """A degradation that a restorer inverts: `cmbench.degradations.base.Degradation`."""
 
     @property
     def levels(self) -> int:
@@ -29,23 +29,24 @@ class Degrades(Protocol):
         ...
 
     def degrade(self, x0: Tensor, severity: Tensor, noise: Noise | None = None) -> Tensor:
-        """D(x0, severity)."""
+        """Returns D(x0, severity)."""
         ...
 
     def start(self, noise: Noise) -> Tensor:
-        """A fully degraded image without a picture."""
+        """Returns fully degraded images that no clean image is needed for."""
         ...
 
 
 class Restorer(nn.Module, ABC):
-    """Estimates the clean image from x_s and s, and knows where generation starts.
+    """Estimates the clean image from x_s and s, and draws the start of generation.
 
     Args:
         shape: Shape of one image, (C, H, W).
-        degradation: What it undoes.
+        degradation: The degradation that it inverts.
         classes: Number of class labels; 0 for an unconditional model.
         starts: `gmm`: a constant colour from a mixture of Gaussians fitted to the channel means
-            of the training images (kept with the weights); `degradation`: the degradation's own.
+            of the training images (stored with the weights); `degradation`: the start of the
+            degradation itself.
         components: Components of that mixture; 1 in the paper's commands.
     """
 
@@ -81,20 +82,20 @@ class Restorer(nn.Module, ABC):
         return self.degradation.levels
 
     def networks(self) -> list[nn.Module]:
-        """The modules whose calls are counted: by default `self.net`."""
+        """Returns the modules whose calls are counted; by default `self.net`."""
         net = getattr(self, "net", None)
         return [net] if isinstance(net, nn.Module) else [self]
 
     def start(self, noise: Noise) -> Tensor:
-        """Where generation starts, (B, C, H, W): see `starts`."""
+        """Draws the start of generation, (B, C, H, W): see `starts`."""
         if self.starts == "degradation":
             return self.degradation.start(noise)
         share = noise.uniform(COMPONENT_DRAW).flatten(1)[:, 0].contiguous()
-        chosen = torch.searchsorted(self.start_weights.cumsum(0), share.to(self.start_weights))
-        chosen = chosen.clamp(max=self.components - 1)
-        drawn = noise.normal(0)[:, :, 0, 0].to(self.start_means)
+        component = torch.searchsorted(self.start_weights.cumsum(0), share.to(self.start_weights))
+        component = component.clamp(max=self.components - 1)
+        z = noise.normal(0)[:, :, 0, 0].to(self.start_means)
         colour = (
-            self.start_means[chosen] + (self.start_factors[chosen] @ drawn[:, :, None])[..., 0]
+            self.start_means[component] + (self.start_factors[component] @ z[:, :, None])[..., 0]
         )
         return colour[:, :, None, None].expand(-1, -1, *noise.shape[1:]).to(noise.dtype)
 
@@ -113,11 +114,11 @@ class NetworkRestorer(Restorer):
     Args:
         net: The raw network F(x, c_noise, labels).
         shape: Shape of one image, (C, H, W).
-        degradation: What it undoes.
+        degradation: The degradation that it inverts.
         classes: Number of class labels.
-        starts: Where generation starts, see `Restorer`.
+        starts: The start of generation, see `Restorer`.
         components: Components of the start's mixture.
-        time: `index`: c = s - 1, what the released networks get; `unit`: c = 2 s / levels - 1.
+        time: `index`: c = s - 1, as for the released networks; `unit`: c = 2 s / levels - 1.
         residual: Whether the network's output is added to its input.
     """
 
@@ -135,7 +136,7 @@ class NetworkRestorer(Restorer):
     ) -> None:
         super().__init__(shape, degradation, classes=classes, starts=starts, components=components)
         if classes and time == "index":
-            raise UserError("the released cold-diffusion networks know no classes")
+            raise UserError("the released cold-diffusion networks take no class labels")
         self.net, self.time, self.residual = net, time, residual
 
     def forward(self, x: Tensor, severity: Tensor, labels: Tensor | None = None) -> Tensor:

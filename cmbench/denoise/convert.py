@@ -1,4 +1,4 @@
-r"""What networks predict, converted: noise, clean image, v, or the score of the noisy image.
+r"""Conversion between network predictions: noise, clean image, v, or score of the noisy image.
 
 The state is x = a x0 + s eps; sigma-space has a = 1, s = sigma, a VP process a = 1 / sqrt(1 +
 sigma^2), s = a sigma. With D the estimate of x0:
@@ -27,14 +27,14 @@ def vp_scales(sigma: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clean_from(output: Tensor, x: Tensor, a: Tensor, s: Tensor, kind: Predicted) -> Tensor:
-    """The estimate of x0 (B, C, H, W) from what a network predicts of the state x.
+    """Returns the estimate of x0 (B, C, H, W) from a network's prediction at the state x.
 
     Args:
         output: The prediction (B, C, H, W).
         x: The state (B, C, H, W).
         a: Scale of the clean image in it, (B,).
         s: Standard deviation of the noise in it, (B,).
-        kind: What is predicted.
+        kind: Kind of the prediction.
     """
     a, s = expand(a, x), expand(s, x)
     if kind == "x0":
@@ -46,7 +46,7 @@ def clean_from(output: Tensor, x: Tensor, a: Tensor, s: Tensor, kind: Predicted)
 
 
 def predicted_from(clean: Tensor, x: Tensor, a: Tensor, s: Tensor, kind: Predicted) -> Tensor:
-    """What a network of this kind predicts where the estimate of x0 is `clean`."""
+    """Returns the prediction of this kind that corresponds to the estimate `clean` of x0."""
     a, s = expand(a, x), expand(s, x)
     if kind == "x0":
         return clean
@@ -59,5 +59,5 @@ def predicted_from(clean: Tensor, x: Tensor, a: Tensor, s: Tensor, kind: Predict
 def convert(
     output: Tensor, x: Tensor, a: Tensor, s: Tensor, source: Predicted, target: Predicted
 ) -> Tensor:
-    """A prediction of one kind as another, at the same state."""
+    """Converts a prediction of one kind to another kind, at the same state."""
     return predicted_from(clean_from(output, x, a, s, source), x, a, s, target)

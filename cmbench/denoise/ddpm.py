@@ -1,5 +1,5 @@
-r"""DDPM's process as a denoiser (https://arxiv.org/abs/2006.11239), with the network's output as
-noise, x0 or v (https://arxiv.org/abs/2202.00512), and what its own sampler does by habit.
+r"""DDPM's process as a denoiser (https://arxiv.org/abs/2006.11239) whose network predicts noise,
+x0 or v (https://arxiv.org/abs/2202.00512), with the conventions of its own sampler.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 @dataclass(frozen=True)
 class Habits:
-    """How the process is sampled where nothing else is asked for.
+    """Conventions by which the process is sampled, unless a sampler's fields say otherwise.
 
     Args:
-        variance: DDPM's two fixed variances: beta~ is small, beta large.
-        clip: Bound of |D| at each step; None for no bound.
-        grid: How steps are strided, in diffusers' words.
-        offset: Added to each step of the `leading` grid.
-        ends_clean: Whether the last step goes to clean images, not to the first noise level.
+        variance: Which of DDPM's two fixed variances is used: beta~ is small, beta large.
+        clip: Bound on |D| at each step; None for no bound.
+        grid: Spacing of the steps, under diffusers' names.
+        offset: Number added to each step of the `leading` grid.
+        ends_clean: Whether the last step goes to clean images or to the first noise level.
     """
 
     variance: Literal["small", "large"] = "large"
@@ -41,13 +41,13 @@ class DDPMDenoiser(DiscreteVPDenoiser):
     Args:
         net: Raw network; its first C outputs are the prediction.
         shape: Shape of one image, (C, H, W).
-        abar: Products of 1 - beta, (T,), float64.
+        abar: Cumulative products of 1 - beta, (T,), float64.
         classes: Number of class labels.
-        prediction: What the network's output is.
-        habits: Of its own sampler.
+        prediction: Kind of the network's output.
+        habits: Conventions of its own sampler.
         time_scale: Factor from the step to the network's time.
-        sigma_min: Least noise level of sampling; the process's by default.
-        sigma_max: Greatest noise level of sampling; 80 or the process's by default.
+        sigma_min: Least noise level of sampling; by default the process's.
+        sigma_max: Greatest noise level of sampling; by default the process's, at most 80.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DDPMDenoiser(DiscreteVPDenoiser):
     def split(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """D(x; sigma) and the variance's raw channels, None where it is not learned."""
+        """Returns D(x; sigma) and the raw variance channels, None if no variance is learned."""
         if self.prediction != "v_prediction":
             return super().split(x, sigma, labels)
         raw = self.raw(x, sigma, labels).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Noise levels of discrete VP processes: iDDPM's schedules, and EDM's account of its cosine one.
+"""Noise levels of discrete VP processes: iDDPM's schedules, the cosine one also in EDM's form.
 
 iDDPM (https://arxiv.org/abs/2102.09672, section 3.2), EDM (https://arxiv.org/abs/2206.00364,
 Table 1).
@@ -30,7 +30,7 @@ def iddpm_levels(steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> T
 
 
 def noise_schedule(name: str, steps: int) -> Tensor:
-    """Products of 1 - beta, (T,), of improved-diffusion's `linear` or `cosine` schedule, float64.
+    """Returns abar (T,), float64, of improved-diffusion's `linear` or `cosine` schedule.
 
     Linear: beta from 1e-4 to 0.02, times 1000 / T. Cosine: 1 - beta_i = f(i+1) / f(i), beta at
     most 0.999, f(u) = cos^2((u / T + 0.008) / 1.008 pi / 2) (iDDPM, eq. 17).

@@ -1,9 +1,9 @@
-r"""Likelihood by instantaneous change of variables along the probability-flow ODE.
+r"""Likelihood by the instantaneous change of variables along the probability-flow ODE.
 
-Score SDE (https://arxiv.org/abs/2011.13456, section 4.3 and appendix D.2): with slope v of the
-ODE, ln p(y_0) = ln prior(y_1) + integral of div v, its divergence estimated by Skilling's and
-Hutchinson's z' (dv/dy) z, one probe z an image held fixed along the path. Bits per dimension are
-those of 8-bit pixels, made continuous by uniform noise.
+Score SDE (https://arxiv.org/abs/2011.13456, section 4.3 and appendix D.2): with the slope v of the
+ODE, ln p(y_0) = ln prior(y_1) + integral of div v. The divergence is estimated by Skilling's and
+Hutchinson's z' (dv/dy) z, with one probe z per image, fixed along the path. Bits per dimension are
+those of 8-bit pixels, dequantised by uniform noise.
 """
 
 import math
@@ -21,7 +21,7 @@ __all__ = ["Likelihood", "bits_per_dimension", "dequantised", "log_likelihood"]
 
 
 class Likelihood(NamedTuple):
-    """ln of the density of images in [-1, 1], (B,), and the evaluations of each, (B,) int64."""
+    """Log density (B,) of images in [-1, 1], in nats, and evaluations per image (B,), int64."""
 
     log_density: Tensor
     evaluations: Tensor
@@ -38,35 +38,35 @@ def log_likelihood(
     atol: float = 1e-5,
     end: float = 1e-5,
 ) -> Likelihood:
-    """The density that the model gives to images, estimated without bias but for the solver's.
+    """Estimates the model's log density of images; the only bias is the ODE solver's.
 
     Args:
-        denoiser: A score SDE's, or any other, taken for a VE process.
-        images: (B, C, H, W) in [-1, 1], with noise in place of their quantisation.
-        noise: Draws of the probes: uniform draw 0, or normal draw 0.
-        labels: (B,) int64 for a conditional model.
+        denoiser: The denoiser of a score SDE; any other is treated as a VE process.
+        images: Dequantised images (B, C, H, W) in [-1, 1].
+        noise: Seeded noise; the probes are its uniform draw 0 or its normal draw 0.
+        labels: Class labels (B,) int64 for a conditional model.
         probe: Distribution of the probes.
-        rtol: Relative tolerance of RK45; each image has step sizes of its own.
-        atol: Absolute tolerance.
-        end: The t at which the path starts: images are taken for the state there.
+        rtol: Relative tolerance of RK45, whose step sizes are chosen per image.
+        atol: Absolute tolerance of RK45.
+        end: The t at which the path starts: the images are taken as the state there.
 
     Raises:
-        UserError: If the tolerance can't be met.
+        UserError: If the solver can't meet the tolerance.
     """
     scores, wide = Scores(denoiser), images.double()
     size = wide[0].numel()
     z = noise.normal(0).double() if probe == "gaussian" else 2.0 * (noise.uniform(0) < 0.5) - 1
     z = z.to(wide)
 
-    def slope(rows: Tensor, t: Tensor, places: Tensor) -> Tensor:
-        told = None if labels is None else labels[places]
+    def slope(rows: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        row_labels = None if labels is None else labels[index]
         state = rows[:, :size].reshape(-1, *wide.shape[1:])
         with torch.enable_grad():
             state = state.detach().requires_grad_()
-            found = scores.flow(state, t, told)
-            (pulled,) = torch.autograd.grad((found * z[places]).sum(), state)
-        trace = (pulled * z[places]).flatten(1).sum(1, keepdim=True)
-        return torch.cat([found.detach().flatten(1), trace], dim=1)
+            velocity = scores.flow(state, t, row_labels)
+            (product,) = torch.autograd.grad((velocity * z[index]).sum(), state)  # z' (dv/dy)
+        trace = (product * z[index]).flatten(1).sum(1, keepdim=True)
+        return torch.cat([velocity.detach().flatten(1), trace], dim=1)
 
     state = scores.to_process(wide).flatten(1)
     state = torch.cat([state, torch.zeros_like(state[:, :1])], dim=1)
@@ -79,13 +79,13 @@ def log_likelihood(
 
 
 def dequantised(pixels: Tensor, noise: Noise) -> Tensor:
-    """Images in [-1, 1) from uint8 pixels (B, C, H, W), uniform draw 1 within each grey level."""
+    """Returns images in [-1, 1) from uint8 pixels (B, C, H, W), dequantised by uniform draw 1."""
     return (pixels.double() + noise.uniform(1).double().to(pixels.device)) / 128 - 1
 
 
 def bits_per_dimension(log_density: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bits a value of 8-bit pixels, from ln of the density of dequantised images of `shape`.
+    """Bits per value of 8-bit pixels, from the log density (nats) of dequantised images.
 
-    A grey level is 1 / 128 wide in [-1, 1]: a model that knows nothing has 8 bits.
+    A grey level is 1 / 128 wide in [-1, 1], so the uniform density on [-1, 1] has 8 bits.
     """
     return 7 - log_density / (math.prod(shape) * math.log(2))

@@ -1,4 +1,4 @@
-"""The contract of a model plugin, and how its weights are read."""
+"""The contract of a model plugin, and the default reader of its weights."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["Model", "Published", "load_weights"]
 
 
 class Published(BaseModel):
-    """A number that the authors printed, and where."""
+    """A number that the authors published, and its source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,37 +29,41 @@ class Model(Component, ABC):
     """One family of models: `models/<family>/adapter.py`, or `models/<name>.py`.
 
     The fields are the configuration (architecture, preconditioning, classes); a card or a recipe
-    gives their values. `build` makes the network with random weights, `load` fills it in.
+    sets their values. `build` constructs the network with random weights, `load` reads weights.
     """
 
     kind: ClassVar[str] = "model"
     sampler: ClassVar[dict[str, Any] | None] = None
-    """The family's own sampler, used where a suite names none; None for a Generator."""
+    """The family's own sampler, used if a suite names none; None for a Generator."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser"})
-    """What `build` gives, in the words of `Sampler.accepts`; other samplers are refused."""
+    """Which samplers fit: a sampler is allowed if its `accepts` is one of these words.
+
+    Leave the default for a Denoiser. A model that only its own sampler can run needs a new word.
+    """
 
     @classmethod
     def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
-        """The weights file that `given` stands for, and the fields that files beside it tell.
+        """Returns the weights file that `given` names, and field values read from files beside it.
 
-        By default `given` itself, and none. A family whose checkpoints are folders, or names on
-        a hub, finds the file in them and reads its configuration there.
+        By default that is `given` itself and no fields. A family whose checkpoints are folders or
+        names on a hub finds the file in them and reads its configuration there.
 
         Raises:
-            UserError: If the folder is not one of the family's.
-            Pending: If a name stands for files that are not on this machine.
+            UserError: If the folder is not a checkpoint of the family.
+            Pending: If the files that a name stands for are not on this machine.
         """
         return given, {}
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A Denoiser (cmbench binds it with a sampler), a Restorer, or a Generator that is a
-        module; on the CPU, in evaluation mode, randomly initialised from torch's global RNG.
+        """Builds a Denoiser (cmbench binds it to a sampler), a Restorer, or a Generator module.
+
+        It is on the CPU, in evaluation mode, and randomly initialised from torch's global RNG.
         """
 
     def load(self, module: nn.Module, weights: Path) -> None:
-        """Reads `weights` into `module`; by default cmbench's own safetensors.
+        """Reads `weights` into `module`; by default a safetensors file in cmbench's names.
 
         Raises:
             UserError: If the file is truncated or belongs to another architecture.
@@ -68,19 +72,19 @@ class Model(Component, ABC):
 
 
 def load_weights(module: nn.Module, weights: Path) -> None:
-    """Loads a safetensors file whose names are exactly `module`'s; float16 is cast up.
+    """Loads a safetensors file whose names are exactly those of `module`; float16 is cast up.
 
     Raises:
         UserError: If the file is missing, truncated, or belongs to another architecture.
     """
     state = read_safetensors(weights)
-    own = module.state_dict()
-    wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
-    wrong += [k for k in own if k in state and own[k].shape != state[k].shape]
+    expected = module.state_dict()
+    wrong = [k for k in expected if k not in state] + [k for k in state if k not in expected]
+    wrong += [k for k in expected if k in state and expected[k].shape != state[k].shape]
     if wrong:
         raise UserError(
             f"weights file {weights} is of another architecture: {len(wrong)} tensors differ, "
             f"first '{wrong[0]}'",
-            expected=f"{len(own)} tensors as in {type(module).__name__}",
+            expected=f"{len(expected)} tensors as in {type(module).__name__}",
         )
     module.load_state_dict(state)

@@ -12,7 +12,7 @@ class OneShot(nn.Module, ABC):
 
     Args:
         shape: Shape of one image, (C, H, W).
-        latent: Numbers of the latent.
+        latent: Dimension of the latent.
         classes: Number of class labels; 0 for an unconditional model.
     """
 
@@ -25,5 +25,5 @@ class OneShot(nn.Module, ABC):
         """Images (B, C, H, W) in [-1, 1] from latents z (B, latent)."""
 
     def networks(self) -> list[nn.Module]:
-        """The module itself: its calls are counted."""
+        """Returns the module itself, whose calls are counted."""
         return [self]

@@ -1,8 +1,8 @@
-r"""Networks of older families in EDM's form: VP, VE, iDDPM, and OpenAI's scaled time.
+r"""Networks of earlier families in EDM's form: VP, VE, iDDPM, and OpenAI's scaled time.
 
-EDM (https://arxiv.org/abs/2206.00364), Table 1. Each denoiser holds the network as `net`, states
-the noise levels it was trained at (`trained_range`) and, beside it, the range that EDM's sampler
-spends on it: 0.002 to 80, cut to the trained range.
+EDM (https://arxiv.org/abs/2206.00364), Table 1. Each denoiser stores the network as `net` and
+states the range of noise levels of its training (`trained_range`) and that of EDM's sampler,
+0.002 to 80 within the trained range.
 """
 
 import math
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class _Scaled(Denoiser):
-    """D = x + c_out F(c_in x, c_noise), with what the subclasses say about the scalings."""
+    """D = x + c_out F(c_in x, c_noise), with the scalings of the subclass."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class _Scaled(Denoiser):
         self.net, self.trained_range = net, trained_range
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """The network's time at sigma (B,), float64."""
+        """Returns the network's time at sigma (B,), float64."""
         raise NotImplementedError
 
     def c_out(self, sigma: Tensor) -> Tensor:
-        """Factor of the network's output at sigma (B,): -sigma where it predicts the noise."""
+        """Factor of the network's output at sigma (B,): -sigma for a prediction of the noise."""
         return -sigma
 
     def c_in(self, sigma: Tensor) -> Tensor:
@@ -61,15 +61,15 @@ class _Scaled(Denoiser):
         return (sigma**2 + 1).rsqrt()
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """F(c_in x, c_noise), with all the channels that the network has, in its type."""
+        """Returns F(c_in x, c_noise) with all channels of the network, in the network's type."""
         wide = sigma.to(torch.float64).expand(len(x))
-        kind = next(self.net.parameters()).dtype
-        inner = (expand(self.c_in(wide).to(x.dtype), x) * x).to(kind)
-        found: Tensor = self.net(inner, self.c_noise(wide).to(kind), labels)
-        return found
+        dtype = next(self.net.parameters()).dtype
+        inner = (expand(self.c_in(wide).to(x.dtype), x) * x).to(dtype)
+        output: Tensor = self.net(inner, self.c_noise(wide).to(dtype), labels)
+        return output
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma); output channels beyond the image's (a learned variance) are not used."""
+        """Returns D(x; sigma); channels beyond the image's (a learned variance) are ignored."""
         wide = sigma.to(torch.float64).expand(len(x))
         raw = self.raw(x, sigma, labels)[:, : x.shape[1]].to(x.dtype)
         return x + expand(self.c_out(wide).to(x.dtype), x) * raw
@@ -82,12 +82,12 @@ class VPDenoiser(_Scaled):
         net: Raw network that predicts the noise.
         shape: Shape of one image, (C, H, W).
         classes: Number of class labels.
-        beta_d: Growth of beta over t in [0, 1].
-        beta_min: Beta at t = 0.
-        steps: Steps of the discrete process that the network's time counts.
+        beta_d: Increase of beta over t in [0, 1].
+        beta_min: beta at t = 0.
+        steps: Number of steps of the discrete process, the unit of the network's time.
         least_t: Least t in training.
-        sigma_min: Least noise level of sampling; by default 0.002 or what was trained.
-        sigma_max: Greatest noise level of sampling; by default 80 or what was trained.
+        sigma_min: Least noise level of sampling; by default the trained one, at least 0.002.
+        sigma_max: Greatest noise level of sampling; by default the trained one, at most 80.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class VPDenoiser(_Scaled):
         self.beta_d, self.beta_min, self.steps = beta_d, beta_min, steps
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """999 t at 1000 steps."""
+        """Returns (steps - 1) t: 999 t with 1000 steps."""
         root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(sigma**2)).sqrt()
         return (self.steps - 1) * (root - self.beta_min) / self.beta_d
 
@@ -146,20 +146,20 @@ class VEDenoiser(_Scaled):
         )
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """ln(s / 2): levels of [0, 1] data, half of those of [-1, 1]."""
+        """Returns ln(s / 2): the levels of [0, 1] data are half those of [-1, 1] data."""
         return (sigma / 2).log()
 
     def c_out(self, sigma: Tensor) -> Tensor:
-        """The network predicts the score times sigma."""
+        """Returns sigma: the network predicts the score times sigma."""
         return sigma
 
     def c_in(self, sigma: Tensor) -> Tensor:
-        """1."""
+        """Returns 1."""
         return torch.ones_like(sigma)
 
 
 class IDDPMDenoiser(_Scaled):
-    r"""iDDPM's cosine levels as EDM orders them: c_noise = steps - 1 - j, u_j the nearest to s."""
+    r"""iDDPM's cosine levels in EDM's order: c_noise = steps - 1 - j, with u_j nearest to s."""
 
     levels: Tensor
 
@@ -194,11 +194,11 @@ class IDDPMDenoiser(_Scaled):
         return (flat - levels).abs().argmin(dim=1).reshape(sigma.shape)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest level, of sigma's type."""
+        """Returns the nearest level, in sigma's type."""
         return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """The number of steps, less one, less the index."""
+        """Returns steps - 1 - j for the index j of the nearest level."""
         return (len(self.levels) - 2 - self.index(sigma)).to(torch.float64)
 
 
@@ -208,14 +208,14 @@ class DiscreteVPDenoiser(_Scaled):
     Between the process's levels, t is interpolated in ln s.
 
     Args:
-        net: Raw network; its first C outputs are the noise (or x0), further C a learned variance.
+        net: Raw network; its first C channels are the noise (or x0), C more a learned variance.
         shape: Shape of one image, (C, H, W).
-        abar: Products of 1 - beta, (T,), float64.
+        abar: Cumulative products of 1 - beta, (T,), float64.
         classes: Number of class labels.
-        time_scale: Factor from the step to the network's time (1000 / T where it is rescaled).
-        predicts_x0: Whether the network's output is x0, not the noise.
-        sigma_min: Least noise level of sampling; the process's by default.
-        sigma_max: Greatest noise level of sampling; 80 or the process's by default.
+        time_scale: Factor from the step to the network's time (1000 / T if it is rescaled).
+        predicts_x0: Whether the network predicts x0 instead of the noise.
+        sigma_min: Least noise level of sampling; by default the process's.
+        sigma_max: Greatest noise level of sampling; by default the process's, at most 80.
     """
 
     def __init__(
@@ -230,8 +230,8 @@ class DiscreteVPDenoiser(_Scaled):
         sigma_min: float | None = None,
         sigma_max: float | None = None,
     ) -> None:
-        self_levels = ((1 - abar) / abar).sqrt()
-        ends = (float(self_levels[0]), float(self_levels[-1]))
+        levels = ((1 - abar) / abar).sqrt()
+        ends = (float(levels[0]), float(levels[-1]))
         super().__init__(
             net,
             shape,
@@ -240,13 +240,13 @@ class DiscreteVPDenoiser(_Scaled):
             sigma_min=ends[0] if sigma_min is None else sigma_min,
             sigma_max=sigma_max,
         )
-        # Plain tensors, float64: a cast of the module to float32 would spoil the first levels.
-        self._abar, self._levels = abar.double(), self_levels.double()
+        # Plain float64 tensors, not buffers: a cast of the module would round the first levels.
+        self._abar, self._levels = abar.double(), levels.double()
         self.time_scale, self.predicts_x0 = time_scale, predicts_x0
 
     @property
     def abar(self) -> Tensor:
-        """Products of 1 - beta, (T,), float64, on the CPU."""
+        """Cumulative products of 1 - beta, (T,), float64, on the CPU."""
         return self._abar
 
     @property
@@ -255,7 +255,7 @@ class DiscreteVPDenoiser(_Scaled):
         return self._levels
 
     def c_noise(self, sigma: Tensor) -> Tensor:
-        """The process's t times the time scale."""
+        """Returns the process's t times the time scale."""
         known = self._levels.log().numpy()
         log = sigma.detach().double().log().cpu().numpy()
         t = np.interp(log, known, np.arange(len(known), dtype=np.float64))
@@ -264,13 +264,13 @@ class DiscreteVPDenoiser(_Scaled):
         return torch.from_numpy(exact * self.time_scale).to(sigma.device)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma)."""
+        """Returns D(x; sigma)."""
         return self.split(x, sigma, labels)[0]
 
     def split(
         self, x: Tensor, sigma: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """D(x; sigma) and the variance's raw channels in [-1, 1], None where it is not learned."""
+        """Returns D(x; sigma) and the raw variance channels in [-1, 1], None if not learned."""
         raw = self.raw(x, sigma, labels).to(x.dtype)
         channels = x.shape[1]
         learned = raw[:, channels:] if raw.shape[1] > channels else None
@@ -281,10 +281,10 @@ class DiscreteVPDenoiser(_Scaled):
 
 
 class OpenAIDenoiser(EDMDenoiser):
-    """EDM's scalings over a network whose time is 250 ln(sigma): consistency_models' teachers."""
+    """EDM's scalings with network time 250 ln(sigma): the teachers of consistency_models."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma).
+        """Returns D(x; sigma).
 
         Raises:
             UserError: If the network is conditional and no labels are given.
@@ -293,10 +293,10 @@ class OpenAIDenoiser(EDMDenoiser):
 
 
 class OpenAIConsistency(ConsistencyFunction):
-    """The consistency function over a network whose time is 250 ln(sigma)."""
+    """The consistency function with network time 250 ln(sigma)."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """f(x, sigma).
+        """Returns f(x, sigma).
 
         Raises:
             UserError: If the network is conditional and no labels are given.
@@ -314,8 +314,9 @@ def _at_openai_time(
     wide = sigma.to(torch.float64).expand(len(x))
     c_skip, c_out = (expand(c.to(x.dtype), x) for c in denoiser.scalings(wide))
     c_in = expand((wide**2 + denoiser.sigma_data**2).rsqrt().to(x.dtype), x)
-    kind = next(denoiser.net.parameters()).dtype
-    # The logarithm in float32, as the authors take it: at 80 its last digit is 1e-4 of a radian.
+    dtype = next(denoiser.net.parameters()).dtype
+    # The logarithm is in float32, as in the authors' code: at sigma = 80 its rounding moves the
+    # time embedding by about 1e-4 radian.
     time = 1000 * 0.25 * torch.log(wide.float() + 1e-44)
-    raw = denoiser.net((c_in * x).to(kind), time.to(kind), labels)
+    raw = denoiser.net((c_in * x).to(dtype), time.to(dtype), labels)
     return c_skip * x + c_out * raw.to(x.dtype)

@@ -1,4 +1,4 @@
-r"""Networks of score SDEs in sigma-space, and any denoiser as a process in continuous time.
+r"""Networks of score SDEs in sigma-space, and denoisers as processes in continuous time.
 
 Score SDE (https://arxiv.org/abs/2011.13456, sections 3.4 and 4.3). VE networks predict the score,
 VP and sub-VP networks the noise.
@@ -19,15 +19,16 @@ __all__ = ["Labels", "SDEDenoiser", "Scores"]
 
 @dataclass(frozen=True)
 class Labels:
-    """What a network is told of the noise, and what its output is divided by.
+    """Noise labels: a network's input for the noise level, and the divisor of its output.
 
     Args:
-        continuous: sigma itself for VE and 999 t for VP; otherwise the index of one of `count`
-            steps, from the most noise down for VE, between steps in ln sigma for VP.
-        fourier: The network takes the label's logarithm.
-        count: Steps of the discrete process (num_scales).
-        ladder: Least and greatest of the levels that outputs are divided by where the label is
-            an index of them (`scale_by_sigma`).
+        continuous: If true, the label is sigma for VE and 999 t for VP. Otherwise it is the index
+            of one of `count` steps: for VE from the noisiest down, for VP interpolated in
+            ln sigma.
+        fourier: Whether the network takes the label's logarithm.
+        count: Number of steps of the discrete process (num_scales).
+        ladder: Least and greatest divisor of the output if the label is an index
+            (`scale_by_sigma`).
         divides: Whether the output is divided by sigma (`scale_by_sigma`).
     """
 
@@ -44,10 +45,10 @@ class SDEDenoiser(Denoiser):
     VE: D = y + std^2 score; else D = (y - std out) / alpha.
 
     Args:
-        net: net(y in [-1, 1] units, c_noise (B,), labels) -> (B, C, H, W).
+        net: The raw network, net(y in [-1, 1] units, c_noise (B,), labels) -> (B, C, H, W).
         shape: Shape of one image, (C, H, W).
         sde: The process, in its own units.
-        labels: How the network is told the noise.
+        labels: Labels of the noise level.
         unit: Our units over the process's: 2 for images in [0, 1], 1 for images in [-1, 1].
         classes: Number of class labels.
         sigma_min: Least noise level of sampling; by default the process's at its `end`.
@@ -71,65 +72,65 @@ class SDEDenoiser(Denoiser):
         super().__init__(
             shape, classes=classes, sigma_min=sigma_min or low, sigma_max=sigma_max or high
         )
-        self.net, self.sde, self.told, self.unit = net, sde, labels or Labels(), unit
+        self.net, self.sde, self.noise_labels, self.unit = net, sde, labels or Labels(), unit
         self._known = self._levels()
 
     def label(self, sigma: Tensor) -> Tensor:
-        """What the network is told at sigma (B,) of the process's units, float64."""
+        """Returns the noise label at sigma (B,) in the process's units, float64."""
         wide = sigma.double()
-        if self.told.continuous:
+        if self.noise_labels.continuous:
             return wide if isinstance(self.sde, VE) else 999 * self.sde.time(wide)
         known = self._known.to(wide.device)
         if isinstance(self.sde, VE):
             return (wide[:, None].log() - known.log()).abs().argmin(1).double()
-        place = torch.searchsorted(known, wide).clamp(1, len(known) - 1)
-        low, high = known[place - 1].log(), known[place].log()
+        upper = torch.searchsorted(known, wide).clamp(1, len(known) - 1)
+        low, high = known[upper - 1].log(), known[upper].log()
         share = ((wide.log() - low) / (high - low)).clamp(0, 1)
-        return place - 1 + share
+        return upper - 1 + share
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest level of a discrete VE process; any for the others."""
-        if self.told.continuous or not isinstance(self.sde, VE):
+        """Returns the nearest level of a discrete VE process; other processes take any level."""
+        if self.noise_labels.continuous or not isinstance(self.sde, VE):
             return sigma
         index = self.label(sigma.reshape(-1) / self.unit).long()
         rounded = self._known.to(sigma.device)[index] * self.unit
         return rounded.reshape(sigma.shape).to(sigma.dtype)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """D(x; sigma), in x's type; the network runs in its own."""
+        """Returns D(x; sigma) in x's type; the network runs in its own type."""
         wide = sigma.double().expand(len(x)) / self.unit
         t = self.sde.time(wide)
         alpha = self.sde.alpha(t)
         inner = self._to_network(expand(alpha.to(x.dtype), x), x)
         label = self.label(wide)
-        kind = next(self.net.parameters(), x).dtype
-        c_noise = label.log() if self.told.fourier else label
-        raw: Tensor = self.net(inner.to(kind), c_noise.to(kind), labels)
+        dtype = next(self.net.parameters(), x).dtype
+        c_noise = label.log() if self.noise_labels.fourier else label
+        raw: Tensor = self.net(inner.to(dtype), c_noise.to(dtype), labels)
         factor = wide**2 if isinstance(self.sde, VE) else -wide
         factor = self.unit * factor / self._divisor(label)
         return x + expand(factor.to(x.dtype), x) * raw.to(x.dtype)
 
     def _to_network(self, alpha: Tensor, x: Tensor) -> Tensor:
-        """The process's state at x, mapped to [-1, 1] where its images are in [0, 1]."""
+        """Maps the process's state at x to the network's [-1, 1] if its images are in [0, 1]."""
         return alpha * x if self.unit == 1 else alpha * (x + 1) - 1
 
     def _divisor(self, label: Tensor) -> Tensor:
-        if not self.told.divides:
+        if not self.noise_labels.divides:
             return torch.ones_like(label)
-        if self.told.fourier:
+        if self.noise_labels.fourier:
             return label
-        low, high = (math.log(s) for s in self.told.ladder)
-        ladder = torch.linspace(high, low, self.told.count, dtype=torch.float64).exp()
-        return ladder.to(label.device)[label.long().clamp(0, self.told.count - 1)]
+        low, high = (math.log(s) for s in self.noise_labels.ladder)
+        ladder = torch.linspace(high, low, self.noise_labels.count, dtype=torch.float64).exp()
+        return ladder.to(label.device)[label.long().clamp(0, self.noise_labels.count - 1)]
 
     def _levels(self) -> Tensor:
-        """Levels of the discrete process in its own units, in the order of its labels."""
-        count = self.told.count
+        """Returns the levels of the discrete process in its units, in the order of its labels."""
+        count = self.noise_labels.count
         if isinstance(self.sde, VE):
             ends = math.log(self.sde.sigma_max), math.log(self.sde.sigma_min)
             return torch.linspace(*ends, count, dtype=torch.float64).exp()
         if not isinstance(self.sde, VP):
-            raise UserError(f"no discrete labels of a {type(self.sde).__name__} are known")
+            raise UserError(f"a {type(self.sde).__name__} has no discrete noise labels")
         betas = (self.sde.beta_min / count, self.sde.beta_max / count)
         beta = torch.linspace(*betas, count, dtype=torch.float64)
         abar = torch.cumprod(1 - beta, 0)
@@ -137,10 +138,10 @@ class SDEDenoiser(Denoiser):
 
 
 class Scores:
-    """A denoiser seen as the process that samplers of SDEs walk through.
+    """The scores of a denoiser, in the time and units of its process.
 
-    An SDEDenoiser has its own process. Any other denoiser is a VE process over its own range of
-    noise, in our units.
+    An SDEDenoiser has its own process. Any other denoiser is treated as a VE process over its
+    range of noise levels, in our units.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -163,9 +164,9 @@ class Scores:
         return self.sde.drift(y, t) - half * self.score(y, t, labels)
 
     def to_images(self, y: Tensor) -> Tensor:
-        """From the process's units to [-1, 1]."""
+        """Maps the process's units to [-1, 1]."""
         return y if self.unit == 1 else self.unit * y - 1
 
     def to_process(self, x: Tensor) -> Tensor:
-        """From [-1, 1] to the process's units."""
+        """Maps [-1, 1] to the process's units."""
         return x if self.unit == 1 else (x + 1) / self.unit

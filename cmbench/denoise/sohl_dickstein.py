@@ -1,12 +1,13 @@
 r"""Sohl-Dickstein's Gaussian diffusion (2015, https://arxiv.org/abs/1503.03585).
 
 Forward x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n on data of mean 0 and variance 1; the
-network gives the reverse kernel N(mu, Sigma) itself:
+network parametrises the reverse kernel N(mu, Sigma):
 
     mu = sqrt(1 - beta_t) x + sqrt(beta_t) m,   Sigma = sigmoid(v / sqrt(T) + logit beta_t),
 
-so that m = v = 0 is the forward drift (the form of the released code; the paper's differs). The
-first step is not learned. As mu is linear in the clean image, the model is a Denoiser too.
+so that m = v = 0 is the forward drift (in the form of the released code, which differs from the
+paper's). The first step is not learned. As mu is linear in the clean image, the model is also a
+Denoiser.
 """
 
 import math
@@ -26,14 +27,15 @@ class ReverseGaussian(Denoiser):
     """Reverse kernels at t = 2..T, their bound, and the denoiser that they imply.
 
     Args:
-        net: The raw network F(x, c_noise, labels) -> (B, 2 C, H, W), asked at 2 t / T - 1.
+        net: The raw network F(x, c_noise, labels) -> (B, 2 C, H, W), c_noise = 2 t / T - 1.
         shape: Shape of one image, (C, H, W).
-        levels: T, steps of the forward process.
+        levels: T, the number of steps of the forward process.
         classes: Number of class labels.
         mean: Mean of the data, images in [-1, 1].
         std: Standard deviation of the data.
-        learn_beta: Whether beta_2..T are trained, from 1 / linspace(T, 2, T); fixed there if not.
-        first_beta: beta_1, which is never trained (the paper: a small constant); 1 / T if None.
+        learn_beta: Whether beta_2..T are trained; their initial or fixed value is
+            1 / linspace(T, 2, T).
+        first_beta: beta_1, which is never trained (a small constant in the paper); None: 1 / T.
     """
 
     beta_logits: Tensor
@@ -66,22 +68,22 @@ class ReverseGaussian(Denoiser):
         self._set_range()
 
     def betas(self) -> Tensor:
-        """beta_1..T, (T,)."""
+        """Returns beta_1..T, (T,)."""
         return torch.cat([self.first, self.beta_logits.sigmoid()])
 
     def signal(self) -> Tensor:
-        """abar_0..T, (T + 1,), abar_0 = 1."""
-        kept = (1 - self.betas()).cumprod(0)
-        return torch.cat([torch.ones_like(kept[:1]), kept])
+        """Returns abar_0..T, (T + 1,), with abar_0 = 1."""
+        abar = (1 - self.betas()).cumprod(0)
+        return torch.cat([torch.ones_like(abar[:1]), abar])
 
     def reverse(
         self, x: Tensor, index: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance (B, C, H, W) of p(x_{t-1} | x_t), x standardised, t (B,) in 2..T."""
         beta = expand(self.betas()[index - 1], x)
-        own = self.first.dtype
-        asked = self.net(x.to(own), 2 * index.to(own) / self.levels - 1, labels)
-        drift, spread = asked.to(x.dtype).chunk(2, 1)
+        dtype = self.first.dtype
+        output = self.net(x.to(dtype), 2 * index.to(dtype) / self.levels - 1, labels)
+        drift, spread = output.to(x.dtype).chunk(2, 1)
         mean = (1 - beta).sqrt() * x + beta.sqrt() * drift
         return mean, torch.sigmoid(spread / math.sqrt(self.levels) + torch.logit(beta))
 
@@ -93,20 +95,20 @@ class ReverseGaussian(Denoiser):
     def divergence(
         self, x0: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,), at x_t made of `noise`."""
+        """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,); x_t uses `noise`."""
         abar = expand(self.signal()[index], x0)
         x = abar.sqrt() * x0 + (1 - abar).sqrt() * noise
         mean, variance = self.posterior(x, x0, index)
-        guess, guessed = self.reverse(x, index, labels)
-        apart = (variance + (mean - guess).square()) / (2 * guessed)
-        return (0.5 * (guessed / variance).log() + apart - 0.5).flatten(1).sum(1)
+        model_mean, model_variance = self.reverse(x, index, labels)
+        distance = (variance + (mean - model_mean).square()) / (2 * model_variance)
+        return (0.5 * (model_variance / variance).log() + distance - 0.5).flatten(1).sum(1)
 
     def entropies(self) -> Tensor:
-        """H_q(X_T | X_0) - H_q(X_1 | X_0) - H_p(X_T) in nats for one value of the data."""
+        """H_q(X_T | X_0) - H_q(X_1 | X_0) - H_p(X_T) in nats per value of the data."""
         return 0.5 * torch.log1p(-self.signal()[-1]) - 0.5 * self.betas()[0].log() - _NULL
 
     def null(self) -> float:
-        """L_null: log-likelihood in nats of one standardised value under a normal of its own."""
+        """L_null: log-likelihood in nats of one standardised value under a standard normal."""
         return -_NULL
 
     def bound(self, x0: Tensor, noises: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -114,7 +116,7 @@ class ReverseGaussian(Denoiser):
 
         Args:
             x0: Data (B, C, H, W), mean 0 and variance 1.
-            noises: One standard normal draw for each t = 2..T, (T - 1, B, C, H, W).
+            noises: One standard normal draw per t = 2..T, (T - 1, B, C, H, W).
             labels: Class labels (B,) or None.
         """
         total = x0[0].numel() * self.entropies().expand(len(x0))
@@ -124,15 +126,15 @@ class ReverseGaussian(Denoiser):
         return total / math.log(2)
 
     def standardise(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] to mean 0 and variance 1."""
+        """Maps images in [-1, 1] to mean 0 and variance 1."""
         return (images - self.mean) / self.std
 
     def restore_range(self, x: Tensor) -> Tensor:
-        """Standardised data to images."""
+        """Maps standardised data to images."""
         return x * self.std + self.mean
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The clean image that mu implies: (mu - a x_t) / b, for x (B, C, H, W) = x0 + sigma n."""
+        """Returns the clean image (mu - a x_t) / b that mu implies at x (B, C, H, W)."""
         level = sigma / self.std
         x_t = self.standardise(x) / expand((1 + level**2).sqrt(), x)
         index = self._nearest(level)
@@ -141,7 +143,7 @@ class ReverseGaussian(Denoiser):
         return self.restore_range((mean - expand(of_x, x) * x_t) / expand(of_x0, x))
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        """The nearest of the levels t = 2..T."""
+        """Returns the nearest of the levels t = 2..T."""
         return self._levels()[self._nearest(sigma / self.std) - 2].to(sigma) * self.std
 
     def _weights(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,8 +157,8 @@ class ReverseGaussian(Denoiser):
         return ((1 - abar) / abar).sqrt()
 
     def _nearest(self, level: Tensor) -> Tensor:
-        known, asked = self._levels().log(), level.clamp(min=1e-12).log().to(self.first.dtype)
-        return 2 + (known[None] - asked[:, None]).abs().argmin(1)
+        known, wanted = self._levels().log(), level.clamp(min=1e-12).log().to(self.first.dtype)
+        return 2 + (known[None] - wanted[:, None]).abs().argmin(1)
 
     def _set_range(self) -> None:
         levels = self._levels().detach()
@@ -165,6 +167,6 @@ class ReverseGaussian(Denoiser):
 
 
 def _refresh(module: nn.Module, keys: object) -> None:
-    # Trained betas move the range of noise levels.
+    # Loaded betas change the range of noise levels.
     if isinstance(module, ReverseGaussian):
         module._set_range()

@@ -1,8 +1,8 @@
 """An LPIPS-like distance for 8x8 digits: feature maps of a small digits classifier.
 
-As LPIPS (https://arxiv.org/abs/1801.03924): maps are normalised over channels, differences
-squared, averaged over space and added over layers; the pixels themselves are one layer more. The
-network is not the one that judges (see nets/digits_cnn).
+As in LPIPS (https://arxiv.org/abs/1801.03924), maps are normalised over channels; differences are
+squared, averaged over space and summed over layers, with the pixels as one more layer. The network
+is not the one that scores samples (see nets/digits_cnn).
 """
 
 from pathlib import Path
@@ -21,12 +21,12 @@ _WEIGHTS = Path(__file__).parent / "data" / "digits_cnn.safetensors"
 
 
 class DigitsLPIPS(Distance):
-    """`pixels` weighs the squared difference of the pixels beside the feature maps."""
+    """LPIPS-like distance; `pixels` is the weight of the pixels' squared difference."""
 
     pixels: float = 1.0
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance with its frozen classifier."""
+        """Builds the distance with its frozen classifier."""
         state = load_file(_WEIGHTS)
         net = DigitsConvNet(len(state["convolutions.0.weight"]))
         net.load_state_dict(state)
@@ -48,5 +48,5 @@ class _DigitsLPIPS(nn.Module):
 
 
 def _unit(maps: Tensor) -> Tensor:
-    # The epsilon is inside the root: the gradient of a norm at zero would not be finite.
+    # The epsilon is inside the root because a norm has no finite gradient at zero.
     return maps * (maps.square().sum(1, keepdim=True) + 1e-8).rsqrt()

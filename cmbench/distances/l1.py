@@ -9,10 +9,10 @@ __all__ = ["L1"]
 
 
 class L1(Distance):
-    """mean |x - y|."""
+    """The distance mean |x - y|."""
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance; it has no weights."""
+        """Builds the distance, which has no weights."""
         return _L1()
 
 

@@ -9,10 +9,10 @@ __all__ = ["L2"]
 
 
 class L2(Distance):
-    """mean (x - y)^2."""
+    """The distance mean (x - y)^2."""
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance; it has no weights."""
+        """Builds the distance, which has no weights."""
         return _L2()
 
 

@@ -1,8 +1,8 @@
-"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) by its own package.
+"""LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924), computed by its own package.
 
-As the consistency-models paper uses it: images below 256 are resized to 224 (`size`). The linear
-weights lie in the package; the trunk's are torchvision's and are the assets `vgg16-397923af` and
-`alexnet-owt-7be5be79` (or `weights`, or a file in torch's own hub cache).
+As in the consistency-models paper, images below 256 pixels are resized to 224 (`size`). The
+package contains the linear weights. The trunk's weights are torchvision's: the assets
+`vgg16-397923af` and `alexnet-owt-7be5be79`, or `weights`, or a file in torch's hub cache.
 """
 
 import os
@@ -26,16 +26,18 @@ _TRUNKS = {"vgg": "vgg16-397923af", "alex": "alexnet-owt-7be5be79"}
 
 
 class LPIPS(Distance):
-    """The published distance; with a small network it is nearly all of a training step."""
+    """The published distance; with a small network it takes most of a training step's time."""
 
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     net: Literal["vgg", "alex"] = "vgg"
-    size: int | None = Field(default=224, ge=32, description="none: at their own size")
-    weights: str | None = Field(default=None, description="torchvision's trunk weights")
+    size: int | None = Field(
+        default=224, ge=32, le=4096, description="side of the resized image; none: no resizing"
+    )
+    weights: str | None = Field(default=None, description="file of torchvision's trunk weights")
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance with its frozen network.
+        """Builds the distance with its frozen network.
 
         Raises:
             Pending: If the trunk's weights are not on this machine.
@@ -45,7 +47,7 @@ class LPIPS(Distance):
             warnings.simplefilter("ignore")
             import lpips
 
-            # pnet_rand: the package would otherwise start a download of the trunk.
+            # pnet_rand: otherwise the package would download the trunk.
             net = lpips.LPIPS(net=self.net, pnet_rand=True, verbose=False)
         _load_trunk(net.net, file)
         return _LPIPS(net.eval().requires_grad_(False).to(device), self.size)
@@ -68,7 +70,7 @@ class _LPIPS(nn.Module):
         self.net, self.size = net, size
 
     def train(self, mode: bool = True) -> "_LPIPS":
-        """Stays in evaluation mode: the package's dropout would make the distance random."""
+        """Stays in evaluation mode, as the package's dropout would make the distance random."""
         return super().train(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -83,9 +85,8 @@ class _LPIPS(nn.Module):
 
 
 def _load_trunk(trunk: nn.Module, file: Path) -> None:
-    """Torchvision's `features.N` go to the package's `sliceK.N`."""
+    """Loads torchvision's `features.N` as the package's `sliceK.N`."""
     with parsing(regular_file(file, "weights file"), "torchvision's weights"):
         state = torch.load(file, map_location="cpu", weights_only=True)
-        own = trunk.state_dict()
-        named = {k: state[f"features.{k.partition('.')[2]}"] for k in own}
-        trunk.load_state_dict(named)
+        names = trunk.state_dict()
+        trunk.load_state_dict({k: state[f"features.{k.partition('.')[2]}"] for k in names})

@@ -1,6 +1,6 @@
-"""Pseudo-Huber: sqrt(||x - y||^2 + c^2) - c over the whole image vector.
+"""Pseudo-Huber distance: sqrt(||x - y||^2 + c^2) - c over all values of an image.
 
-Improved consistency training (https://arxiv.org/abs/2310.14189): c = 0.00054 sqrt(d), d values.
+Improved consistency training (https://arxiv.org/abs/2310.14189): c = 0.00054 sqrt(d) for d values.
 """
 
 import torch
@@ -13,12 +13,12 @@ __all__ = ["PseudoHuber"]
 
 
 class PseudoHuber(Distance):
-    """Between l1 and l2: quadratic near zero, linear far away; less moved by outliers than l2."""
+    """Distance between l1 and l2, quadratic near zero and linear far away; robust to outliers."""
 
-    c: float | None = Field(default=None, gt=0, description="none: 0.00054 sqrt(values)")
+    c: float | None = Field(default=None, gt=0, description="none: 0.00054 sqrt(number of values)")
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance; it has no weights."""
+        """Builds the distance, which has no weights."""
         return _PseudoHuber(self.c)
 
 

@@ -1,7 +1,7 @@
-"""ST-LPIPS: the shift-tolerant perceptual metric, whose weights lie inside its package.
+"""ST-LPIPS: the shift-tolerant perceptual metric, whose package contains its weights.
 
-Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It stands in for LPIPS where the
-original's weights can't be had; the two differ, and results name the one that was used.
+Ghildyal and Liu 2022 (https://arxiv.org/abs/2207.13686). It substitutes LPIPS where the weights of
+LPIPS can't be downloaded; the two differ, and results name the one that was used.
 """
 
 import importlib.util
@@ -23,13 +23,15 @@ __all__ = ["STLPIPS"]
 
 
 class STLPIPS(Distance):
-    """Images are resized to `size` first: a larger size sees finer detail and costs its square."""
+    """ST-LPIPS of images resized to `size`; the cost grows with the square of the size."""
 
     net: Literal["alex", "vgg"] = "alex"
-    size: int | None = Field(default=64, ge=32, description="none: at their own size")
+    size: int | None = Field(
+        default=64, ge=32, le=4096, description="side of the resized image; none: no resizing"
+    )
 
     def build(self, device: torch.device) -> nn.Module:
-        """The distance with its frozen network."""
+        """Builds the distance with its frozen network."""
         with warnings.catch_warnings(), _stand_ins():
             warnings.simplefilter("ignore")
             from stlpips_pytorch.stlpips import LPIPS
@@ -40,12 +42,12 @@ class STLPIPS(Distance):
 
 
 _UNUSED = {"IPython": "embed", "torchsummary": "summary"}
-"""What the package imports, and neither requires nor uses here."""
+"""Modules that the package imports without requiring them; they are not used here."""
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Empty modules in place of those that are not installed, while the package is imported."""
+    """Substitutes empty modules for those not installed, while the package is imported."""
     missing = [name for name in _UNUSED if importlib.util.find_spec(name) is None]
     for name in missing:
         sys.modules[name] = ModuleType(name)
@@ -63,7 +65,7 @@ class _STLPIPS(nn.Module):
         self.net, self.size = net, size
 
     def train(self, mode: bool = True) -> "_STLPIPS":
-        """Stays in evaluation mode: the package's dropout would make the distance random."""
+        """Stays in evaluation mode, as the package's dropout would make the distance random."""
         return super().train(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The contract of an engine: it makes a plan's outputs, each at most once; state is in the store.
+"""The contract of an engine: it runs a plan's jobs, each at most once; all state is in the store.
 
 An engine called NAME is one file, `NAME_engine.py` in this folder, whose `__all__` names one
-subclass of `Engine`; `Options` of that class are what the command line may give it.
+subclass of `Engine`; its `Options` declare what the command line may give it.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from cmbench.suite.plan import Plan
 __all__ = ["TRIES", "ClusterEngine", "Engine", "EngineOptions", "InProcessEngine"]
 
 TRIES = 3
-"""How often a job is tried that hangs, or whose process dies."""
+"""Number of attempts at a job that hangs or kills its process."""
 
 
 class EngineOptions(BaseModel):
@@ -31,7 +31,7 @@ class EngineOptions(BaseModel):
 
 
 class Engine(ABC):
-    """Makes the outputs that a plan's jobs describe, and keeps them in the store.
+    """Computes the outputs of a plan's jobs and keeps them in the store.
 
     Args:
         context: Store, device and caches of this process.
@@ -46,21 +46,21 @@ class Engine(ABC):
 
     @classmethod
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> "Engine":
-        """Opens the engine with its own `Options`; by default it has none.
+        """Opens the engine with its own `Options`; the default implementation ignores them.
 
         Raises:
             Pending: If a package that it needs is not installed.
-            UserError: If what it works with does not answer.
+            UserError: If the cluster does not answer.
         """
         return cls(context, progress)
 
     @abstractmethod
     def make(self, plan: Plan, address: Address) -> None:
-        """Makes an output and all that it needs; an intact output in the store is reused.
+        """Computes an output and its inputs; an intact output in the store is reused.
 
         Raises:
-            JobFailedError: If it, or something it needs, can't be made.
-            OSError: If the disk is full or may not be written.
+            JobFailedError: If its job, or one that it needs, fails.
+            OSError: If the disk is full or can't be written.
         """
 
     def begin(self, plan: Plan) -> None:  # noqa: B027
@@ -81,19 +81,19 @@ class Engine(ABC):
 
 
 class InProcessEngine(Engine):
-    """Runs jobs on demand, one after the other, from this process; `_work` does one of them."""
+    """Runs jobs on demand, one after the other, from this process; `_work` runs one job."""
 
     @abstractmethod
     def _work(self, job: Job) -> None:
-        """Does one job whose needs are in the store.
+        """Runs one job whose inputs are in the store.
 
         Raises:
-            JobFailedError: If it can't be done.
-            OSError: If the disk is full or may not be written.
+            JobFailedError: If it fails.
+            OSError: If the disk is full or can't be written.
         """
 
     def make(self, plan: Plan, address: Address) -> None:
-        """Makes an output and all that it needs, depth first, each under its lease."""
+        """Computes an output and its inputs, depth first, each under its lease."""
         self._raise_failure(address)
         if self.context.store.has(address):
             return
@@ -119,10 +119,10 @@ class InProcessEngine(Engine):
 
 
 class ClusterEngine(Engine):
-    """Has jobs done by workers elsewhere; `make` waits for the output that is asked for.
+    """Delegates jobs to workers; `make` waits for the requested output.
 
-    The driver computes nothing. A subclass submits what `_schedule` has ready (`_submit`), and
-    takes in what ended (`_advance`): it then calls `_schedule.done` or `_give_up`.
+    The driver computes nothing. A subclass submits the jobs that `_schedule` has ready (`_submit`)
+    and collects finished ones (`_advance`): for each it calls `_schedule.done` or `_give_up`.
     """
 
     def __init__(self, context: JobContext, progress: Progress) -> None:
@@ -132,19 +132,19 @@ class ClusterEngine(Engine):
 
     @abstractmethod
     def _submit(self, missing: list[Address]) -> None:
-        """Sets workers to the jobs that are missing, in the plan's order."""
+        """Starts workers on the missing jobs, in the plan's order."""
 
     @abstractmethod
     def _advance(self, address: Address) -> None:
-        """Waits a little, and takes in how jobs ended since the last call."""
+        """Waits briefly and collects the jobs that have ended since the last call."""
 
     def begin(self, plan: Plan) -> None:
-        """Schedules what the plan needs and the store lacks, and sets workers to it."""
-        listed = needed_jobs(plan, self.context.store)
-        self._schedule_jobs(plan, [a for a, there in listed.items() if not there])
+        """Schedules the plan's jobs that are missing in the store, and starts workers."""
+        needed = needed_jobs(plan, self.context.store)
+        self._schedule_jobs(plan, [a for a, there in needed.items() if not there])
 
     def make(self, plan: Plan, address: Address) -> None:
-        """Waits until an output is there; one found damaged meanwhile is computed again."""
+        """Waits for an output; one that was damaged in the meantime is recomputed."""
         while True:
             while address in self._schedule:
                 self._advance(address)
@@ -160,20 +160,20 @@ class ClusterEngine(Engine):
             self._submit(missing)
 
     def _lacking(self, plan: Plan, address: Address) -> list[Address]:
-        """The output and what it needs, as far as the store has no intact copy, needs first."""
-        found: dict[Address, None] = {}
+        """Lists the output and its inputs that have no intact copy in the store, inputs first."""
+        lacking: dict[Address, None] = {}
 
         def visit(wanted: Address) -> None:
-            if wanted not in found and not self.context.store.has(wanted):
+            if wanted not in lacking and not self.context.store.has(wanted):
                 for need in plan.jobs[wanted].needs:
                     visit(need)
-                found[wanted] = None
+                lacking[wanted] = None
 
         visit(address)
-        return list(found)
+        return list(lacking)
 
     def _give_up(self, failure: JobFailedError) -> None:
-        """Notes that a job, and with it all that need it, can't be done."""
+        """Marks a job, and all jobs that depend on it, as failed."""
         address = failure.job.address
         for lost in (address, *self._schedule.failed(address)):
             self._failed[lost] = failure

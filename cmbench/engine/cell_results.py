@@ -1,6 +1,6 @@
-"""What a run writes about a cell: a pure function of the plan and of the outputs in a store.
+"""The results of a cell, as a pure function of the plan and of the outputs in a store.
 
-`cmbench run` writes these, and `cmbench verify` holds a results folder against them.
+`cmbench run` writes them, and `cmbench verify` compares a results folder with them.
 """
 
 import json
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 SHOWN = 64
-"""Images of a cell that its sheet of samples shows."""
+"""Number of images of a cell on its sample sheet."""
 
 
 def planned_record(
@@ -48,7 +48,7 @@ def planned_record(
     reason: str = "",
     command: str = "",
 ) -> Record:
-    """Returns the record of a cell as far as the plan alone decides it."""
+    """Returns the record of a cell with the fields that follow from the plan."""
     published = [PublishedScore(**p.model_dump()) for p in cell.card.card.published]
     return Record(
         suite=plan.suite.suite,
@@ -89,7 +89,7 @@ def finished_record(plan: Plan, cell: Cell, store: Store) -> Record:
 
 
 def score_records(planned: PlannedScore, store: Store) -> list[ScoreRecord]:
-    """Returns the numbers of one metric; none where it waits."""
+    """Returns the scores of one metric; none if it is pending."""
     if planned.job is None:
         return []
     rows = json.loads((store.folder(planned.job) / "scores.json").read_text("utf-8"))
@@ -108,7 +108,7 @@ def score_records(planned: PlannedScore, store: Store) -> list[ScoreRecord]:
 
 
 def pending_scores(scores: Sequence[PlannedScore]) -> list[PendingScore]:
-    """Returns the scores that wait, each with its reason."""
+    """Returns the pending scores, each with its reason."""
     return [
         PendingScore(
             name=name,
@@ -136,21 +136,21 @@ def sample_grid(cell: Cell, store: Store) -> NDArray[np.uint8]:
 
 def cell_speed(cell: Cell, store: Store) -> Speed:
     """Returns the median of the seconds per image of a cell's shards."""
-    read = [_json(shard, "speed.json", store) for shard in cell.shards]
-    median = float(np.median([r["seconds_per_image"] for r in read]))
-    return Speed(**{**read[0], "seconds_per_image": median})
+    speeds = [_json(shard, "speed.json", store) for shard in cell.shards]
+    median = float(np.median([r["seconds_per_image"] for r in speeds]))
+    return Speed(**{**speeds[0], "seconds_per_image": median})
 
 
 def training_logs(cell: Cell, store: Store) -> dict[str, TrainingLog]:
     """Returns the logs of a cell's trainings that the store holds, by the name of their file."""
-    found = {}
+    logs = {}
     for job in cell.network.jobs if cell.network else ():
         source = store.folder(job.address) / "log.json"
         if source.is_file():
             log = TrainingLog.model_validate_json(source.read_text("utf-8"))
             label = job.title.removeprefix("train ")
-            found[job.address.key[:16]] = log.model_copy(update={"label": label})
-    return found
+            logs[job.address.key[:16]] = log.model_copy(update={"label": label})
+    return logs
 
 
 def _training(cell: Cell) -> Training | None:
@@ -170,19 +170,21 @@ def _training(cell: Cell) -> Training | None:
 
 
 def _facts(plan: Plan, shards: Sequence[Address], store: Store) -> dict[str, Any]:
-    """Facts of the shards: equal, but for the evaluations of adaptive samplers (averaged)."""
-    read = [_json(shard, "facts.json", store) for shard in shards]
+    """Returns the facts of the shards; only the evaluations of adaptive samplers differ, and are
+    averaged.
+    """
+    facts = [_json(shard, "facts.json", store) for shard in shards]
     sizes = [plan.jobs[s].spec["count"] for s in shards]
-    spent = sum(f["nfe"] * n for f, n in zip(read, sizes, strict=True)) / sum(sizes)
-    return {**read[0], "nfe": round(spent, 6)}
+    evaluations = sum(f["nfe"] * n for f, n in zip(facts, sizes, strict=True)) / sum(sizes)
+    return {**facts[0], "nfe": round(evaluations, 6)}
 
 
 def _json(address: Address, name: str, store: Store) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((store.folder(address) / name).read_text("utf-8"))
-    return read
+    content: dict[str, Any] = json.loads((store.folder(address) / name).read_text("utf-8"))
+    return content
 
 
 def _pixels(shard: Address, store: Store) -> NDArray[np.uint8]:
     path = store.folder(shard) / "pixels.npy"
-    read: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return read
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return pixels

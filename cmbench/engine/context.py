@@ -1,4 +1,4 @@
-"""What jobs share while a process works: the store, the device, and the last heavy objects."""
+"""A process's shared state: store, device, and a small cache of built networks and extractors."""
 
 import json
 from collections import OrderedDict
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 
 class Tick(Protocol):
-    """Called with (done, total) as a job goes on, and a word to show beside them."""
+    """Receives a job's progress: (done, total) and a note such as the loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Shows it."""
+        """Reports that `done` of `total` steps are finished."""
         ...
 
 
@@ -41,8 +41,8 @@ class JobContext:
     """Builds modules, extractors and features on demand and keeps the last few of each.
 
     Args:
-        store: Where outputs lie.
-        device: Where networks run.
+        store: The cache of outputs.
+        device: The device on which networks run.
     """
 
     def __init__(self, store: Store, device: torch.device) -> None:
@@ -52,7 +52,7 @@ class JobContext:
     def module(
         self, model: dict[str, Any], weights: dict[str, str], file: str | None
     ) -> nn.Module:
-        """The model with its weights, on the device, in evaluation mode.
+        """Returns the model with its weights, on the device, in evaluation mode.
 
         Raises:
             UserError: If the weights don't fit the model.
@@ -61,17 +61,17 @@ class JobContext:
         return self._keep("module", key, lambda: self._build(model, weights, file))
 
     def extractor(self, spec: dict[str, Any]) -> Extractor:
-        """The built extractor."""
+        """Returns the extractor, built on the device."""
         return self._keep(
             "extractor", canonical(spec), lambda: self._named(spec).build(self.device)
         )
 
     def features(self, keys: list[str]) -> Features:
-        """Features of a cell: its shards' features in order."""
+        """Returns the features of a cell: those of its shards, in order."""
         return self._keep("features", canonical(keys), lambda: self._joined(keys))
 
     def reference(self, key: str) -> Reference:
-        """A reference made earlier."""
+        """Returns a reference from the store."""
         folder = self.store.folder(Address("reference", key))
         return self._keep("reference", key, lambda: load_reference(folder / "reference.npz"))
 
@@ -104,23 +104,23 @@ class JobContext:
         return {f.stem: np.load(f, allow_pickle=False) for f in sorted(folder.glob("*.npy"))}
 
     def _keep(self, kind: str, key: str, make: Callable[[], T]) -> T:
-        kept = self._kept[kind]
-        if key not in kept:
-            while len(kept) >= _KEPT[kind]:
-                kept.popitem(last=False)
-            kept[key] = make()
-        kept.move_to_end(key)
-        value: T = kept[key]
+        cache = self._kept[kind]
+        if key not in cache:
+            while len(cache) >= _KEPT[kind]:
+                cache.popitem(last=False)
+            cache[key] = make()
+        cache.move_to_end(key)
+        value: T = cache[key]
         return value
 
     def flops(self, key: str, count: Callable[[], float]) -> float:
-        """What `count` gives, counted once."""
+        """Returns `count()`, called once per key."""
         return self._keep("flops", key, count)
 
     def release(self, job: Job) -> None:
-        """Drops the beginnings that a job went on from, once all that they serve are there.
+        """Deletes the prefixes that a job replayed, once all outputs that need them are stored.
 
-        Called when the job's output is in the store; a run that is killed before finds them.
+        It is called after the job's output is stored, so a run that is killed earlier reuses them.
         """
         for address in job.needs:
             if address.kind != "prefix":
@@ -131,7 +131,7 @@ class JobContext:
 
     def _served(self, prefix: Address) -> list[Address]:
         try:
-            told = json.loads((self.store.folder(prefix) / "serves.json").read_text("utf-8"))
+            served = json.loads((self.store.folder(prefix) / "serves.json").read_text("utf-8"))
         except (OSError, ValueError):
             return []
-        return [Address(kind, key) for kind, key in told]
+        return [Address(kind, key) for kind, key in served]

@@ -1,4 +1,4 @@
-"""Feature jobs: pixels of a shard, or of the reference data, through an extractor."""
+"""Feature jobs: an extractor maps the pixels of a shard, or of the reference data, to features."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

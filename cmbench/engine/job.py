@@ -1,4 +1,4 @@
-"""One job from its inputs in the store to its output there."""
+"""Runs one job: reads its inputs from the store and writes its output there."""
 
 import errno
 import traceback
@@ -14,23 +14,23 @@ __all__ = ["JobFailedError", "run_job"]
 
 
 class JobFailedError(CmbenchError):
-    """A job that could not be done: its cells fail with this reason, the others go on."""
+    """Says that a job failed: its cells fail with this reason, the others continue."""
 
     def __init__(self, job: Job, reason: str, log: str = "") -> None:
         self.job, self.reason, self.log = job, reason, log
         super().__init__(f"{job.title}: {reason}" + (f" (log: {log})" if log else ""))
 
     def __reduce__(self) -> tuple[type["JobFailedError"], tuple[Job, str, str]]:
-        """What travels from a worker to the driver."""
+        """Pickles the error for its way from a worker to the driver."""
         return type(self), (self.job, self.reason, self.log)
 
 
 def run_job(job: Job, context: JobContext, tick: Tick) -> None:
-    """Does one job whose needs are in the store, and puts its output there.
+    """Runs one job whose inputs are in the store, and stores its output.
 
     Raises:
-        JobFailedError: If it can't be done; an unforeseen fault leaves its log in the cache.
-        OSError: If the disk is full or may not be written.
+        JobFailedError: If it fails; an unexpected exception leaves its log in the cache.
+        OSError: If the disk is full or can't be written.
     """
     store = context.store
     try:
@@ -50,7 +50,7 @@ def run_job(job: Job, context: JobContext, tick: Tick) -> None:
 
 
 def _is_of_the_store(error: OSError, store: Store) -> bool:
-    """Whether no job could write its output, or only this one met a file that it can't read."""
+    """Tests whether the store itself fails, so that no job can write; else only this job fails."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return disk_error(error) is not None and str(error.filename).startswith(str(store.root))

@@ -18,18 +18,18 @@ class LocalOptions(EngineOptions):
     """Options of the local engine."""
 
     timeout: float | None = Field(
-        default=None, ge=1, description="seconds without a sign of life until a job counts as hung"
+        default=None, ge=1, description="seconds without progress after which a job counts as hung"
     )
 
 
 class LocalEngine(InProcessEngine):
-    """Runs each job in this process, when it is asked for."""
+    """Runs each job in this process, on demand."""
 
     Options: ClassVar[type[EngineOptions]] = LocalOptions
 
     @classmethod
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
-        """Opens the engine; with `timeout`, jobs run in a child process that is watched."""
+        """Opens the engine; with `timeout`, jobs run in a supervised child process."""
         assert isinstance(options, LocalOptions)
         if options.timeout is None:
             return cls(context, progress)

@@ -1,4 +1,4 @@
-"""Engines by name: an engine NAME is the file `NAME_engine.py` beside this one."""
+"""Opens an engine by its name: engine NAME is the file `NAME_engine.py` in this folder."""
 
 import importlib
 from collections.abc import Mapping
@@ -19,33 +19,33 @@ __all__ = ["open_engine"]
 def open_engine(
     name: str, context: JobContext, progress: Progress, options: Mapping[str, Any]
 ) -> Engine:
-    """Opens the engine called `name`; it closes itself as a context manager.
+    """Opens the engine called `name`, a context manager.
 
     Args:
         name: One of `engine_names()`.
         context: Store, device and caches.
         progress: Where progress is shown.
-        options: What was asked for, by the names of the engine's `Options`.
+        options: Values for fields of the engine's `Options`.
 
     Raises:
-        UserError: For another name or option, a cluster that does not answer, or no Slurm here.
+        UserError: For an unknown name or option, or if Ray or Slurm is not reachable.
         Pending: If a package that the engine needs is not installed.
     """
     engine = _engine(name)
     allowed = list(engine.Options.model_fields)
     try:
-        chosen = engine.Options.model_validate(dict(options))
+        validated = engine.Options.model_validate(dict(options))
     except ValidationError as error:
         raise UserError(
             f"--engine {name}: {validation_message(error, allowed)}",
             expected=f"options of {name}: {', '.join(allowed) or '(none)'}",
         ) from None
-    return engine.open(context, progress, chosen)
+    return engine.open(context, progress, validated)
 
 
 def _engine(name: str) -> type[Engine]:
     if name not in engine_names():
         raise unknown_name("engine", name, engine_names())
     module = importlib.import_module(f"cmbench.engine.{name}_engine")
-    found: type[Engine] = getattr(module, module.__all__[0])
-    return found
+    engine: type[Engine] = getattr(module, module.__all__[0])
+    return engine

@@ -1,4 +1,4 @@
-"""Progress of a run: a live board on a terminal, plain lines in a log."""
+"""Progress of a run: live bars on a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -25,22 +25,22 @@ __all__ = ["LiveProgress", "PlainProgress", "Progress", "show_progress"]
 
 
 class Progress(Protocol):
-    """Where a run shows what it does."""
+    """Receives the progress of a run."""
 
     def start_job(self, title: str) -> None:
-        """A job begins."""
+        """Reports that a job begins."""
         ...
 
     def tick(self, done: int, total: int, note: str = "") -> None:
-        """The running job has done so much; `note` is a word beside it, such as the loss."""
+        """Reports the running job's progress; `note` is extra text, such as the loss."""
         ...
 
     def end_job(self, note: str = "") -> None:
-        """The running job ended; `note` says how, if not simply well."""
+        """Reports that the running job ended; `note` says how, unless it just succeeded."""
         ...
 
     def say(self, line: str) -> None:
-        """A line for the reader."""
+        """Prints a line for the user."""
         ...
 
 
@@ -51,11 +51,11 @@ class _Rate(ProgressColumn):
 
 
 class LiveProgress:
-    """Two bars: the whole run in jobs, and the running job with its rate and time left."""
+    """Two bars: all jobs of the run, and the running job with its rate and time left."""
 
     def __init__(self, progress: RichProgress, jobs: int) -> None:
         self.progress = progress
-        self.whole = progress.add_task("whole run", total=jobs)
+        self.overall = progress.add_task("whole run", total=jobs)
         self.current = progress.add_task("", total=None, visible=False)
         self.title, self.fresh = "", True
 
@@ -65,7 +65,7 @@ class LiveProgress:
         self.progress.reset(self.current, total=None, visible=True, description=title)
 
     def tick(self, done: int, total: int, note: str = "") -> None:
-        """Moves the job's bar; what was done before the first call counts in no rate."""
+        """Moves the job's bar; steps before the first call do not count in the rate."""
         if self.fresh:
             self.progress.reset(self.current, total=total, completed=done, visible=True)
             self.fresh = False
@@ -73,9 +73,9 @@ class LiveProgress:
         self.progress.update(self.current, completed=done, total=total, description=title)
 
     def end_job(self, note: str = "") -> None:
-        """Moves the whole run's bar."""
+        """Moves the bar of the run."""
         self.progress.update(self.current, visible=False)
-        self.progress.advance(self.whole)
+        self.progress.advance(self.overall)
         if note:
             self.say(note)
 
@@ -85,30 +85,30 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line when a job ends, and one now and then while it lasts: for logs and pipes."""
+    """Lines for logs and pipes: one when a job ends, and one every `every` seconds until then."""
 
     def __init__(self, console: Console, jobs: int, every: float = 30.0) -> None:
         self.console, self.jobs, self.every = console, jobs, every
         self.done, self.title = 0, ""
-        self.began = self.told = time.monotonic()
+        self.began = self.printed_at = time.monotonic()
         self.first: tuple[float, int] | None = None
 
     def start_job(self, title: str) -> None:
         """Remembers the job."""
         self.title, self.first = title, None
-        self.began = self.told = time.monotonic()
+        self.began = self.printed_at = time.monotonic()
 
     def tick(self, done: int, total: int, note: str = "") -> None:
-        """Says how far the job is, not oftener than every `every` seconds.
+        """Prints the job's progress, at most every `every` seconds.
 
-        What was done before the first call, as in a training that goes on, counts in no rate.
+        Steps before the first call, as in a resumed training, do not count in the rate.
         """
         now = time.monotonic()
         self.first = self.first or (now, done)
         since, before = self.first
-        if now - self.told < self.every or done <= before:
+        if now - self.printed_at < self.every or done <= before:
             return
-        self.told = now
+        self.printed_at = now
         rate = (done - before) / (now - since)
         left = (total - done) / rate
         beside = f", {note}" if note else ""
@@ -117,7 +117,7 @@ class PlainProgress:
         )
 
     def end_job(self, note: str = "") -> None:
-        """Says that the job ended and how long it took."""
+        """Prints that the job ended and how long it took."""
         self.done += 1
         spent = time.monotonic() - self.began
         self.say(
@@ -132,7 +132,7 @@ class PlainProgress:
 
 @contextmanager
 def show_progress(jobs: int, *, quiet: bool = False) -> Iterator[Progress]:
-    """A board for a run of so many jobs, on standard error."""
+    """Shows the progress of a run of `jobs` jobs on standard error."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal or quiet or not sys.stderr.isatty():
         yield PlainProgress(console, jobs)

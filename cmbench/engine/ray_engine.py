@@ -1,9 +1,8 @@
-"""The Ray engine: every job a Ray task with its resources, over the store that all nodes share.
+"""The Ray engine: every job is a Ray task with its resources; all nodes share the store.
 
-The engine holds no state: the store does. A driver that is killed and started again finds what was
-done; a worker or a node that dies loses the job it was at, which Ray runs again elsewhere. Running
-a job twice is harmless, since its bytes are equal. Sampling uses no collectives, so the numbers
-do not depend on how many devices there are.
+The engine keeps all state in the store. A restarted driver reuses finished outputs; if a worker or
+a node dies, its job is restarted elsewhere. Running a job twice is harmless, since its bytes are
+equal. Sampling uses no collectives, so the numbers do not depend on the number of devices.
 """
 
 import contextlib
@@ -32,16 +31,17 @@ __all__ = ["RayEngine"]
 
 _POLL_SECONDS = 1.0
 _COUNT_SECONDS = 10.0
-"""Between two looks at how large the cluster is: nodes come and go."""
+"""Seconds between two queries of the cluster's size: nodes come and go."""
 _FEWEST = 64
-"""Tasks that may be with Ray at once, on a small cluster."""
+"""Minimum number of tasks submitted to Ray at once, for small clusters."""
 
 
 class RayOptions(EngineOptions):
-    """Where the cluster is and what a job gets."""
+    """Options of the Ray engine: the cluster, and the resources of a job."""
 
     address: str | None = Field(
-        default=None, description="a running cluster (auto, HOST:6379, ray://...); none starts one"
+        default=None,
+        description="a running cluster (auto, HOST:6379, ray://...); None starts one here",
     )
     cpus: float = Field(default=1.0, ge=0.1, description="CPUs of a job, and its threads")
     gpus: float = Field(
@@ -50,7 +50,7 @@ class RayOptions(EngineOptions):
     timeout: float | None = Field(
         default=None,
         ge=1,
-        description="seconds without a sign of life until a job counts as hung and is retried",
+        description="seconds without progress after which a job counts as hung and is retried",
     )
 
 
@@ -61,7 +61,7 @@ class RayEngine(ClusterEngine):
         context: The driver's store and device; workers open the same store by its path, or with
             `CMBENCH_STORE` each a folder of its own node (`CMBENCH_CACHE` there) on that storage.
         progress: Where progress is shown.
-        options: The cluster and what a job gets.
+        options: The cluster and the resources of a job.
 
     Raises:
         Pending: If Ray is not installed.
@@ -100,7 +100,7 @@ class RayEngine(ClusterEngine):
         self._settle()
 
     def _fill(self) -> None:
-        """Keeps every worker busy and a task waiting for each; Ray's waits grow with the rest."""
+        """Submits two tasks per slot and no more: Ray's overhead grows with waiting tasks."""
         if time.monotonic() - self._counted > _COUNT_SECONDS:
             self._counted = time.monotonic()
             cpus = self._ray.cluster_resources().get("CPU", 1.0)
@@ -123,7 +123,7 @@ class RayEngine(ClusterEngine):
         self._running[handle] = (job.address, time.monotonic())
 
     def _settle(self) -> None:
-        """Waits a little for any running job, and takes in how all that ended did."""
+        """Waits briefly for any running job, and collects all that have ended."""
         if not self._running:
             return
         assert self._plan is not None
@@ -190,14 +190,14 @@ def _connect(address: str | None) -> Any:
 
 
 def _variables() -> dict[str, str]:
-    """What workers must know of the driver: where plugins are, and the shared storage."""
-    told = {"CMBENCH_PATH": os.pathsep.join(map(str, roots()))}
+    """Returns environment variables of workers: the plugin search path and the shared storage."""
+    variables = {"CMBENCH_PATH": os.pathsep.join(map(str, roots()))}
     url = os.environ.get("CMBENCH_STORE")
-    return told | {"CMBENCH_STORE": url} if url else told
+    return variables | {"CMBENCH_STORE": url} if url else variables
 
 
 def _reach(address: str) -> None:
-    """Ray itself waits minutes for an address that nobody listens at."""
+    """Tries to connect for 10 s, because Ray itself waits minutes for an unreachable address."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
@@ -209,18 +209,18 @@ def _reach(address: str) -> None:
 def _silent(address: str | None, error: Exception) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address}: {error}",
-        fix="ray start --head, then --address auto; or leave --address out",
+        fix="ray start --head, then --address auto; or omit --address",
     )
 
 
 @lru_cache(maxsize=1)
 def _context(root: Path | None, device: torch.device) -> JobContext:
-    """One for each worker process: it keeps the last networks and extractors built."""
+    """Returns the context of a worker process, which caches built networks and extractors."""
     return JobContext(open_store(root), device)
 
 
 def _work(job: Job, root: Path | None, threads: int, limit: float | None) -> None:
-    """What a worker does: one job, under its lease, on the device that Ray gave it."""
+    """Runs one job in a worker, under its lease, on the device that Ray assigned."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     context = _context(root, device)
@@ -230,4 +230,4 @@ def _work(job: Job, root: Path | None, threads: int, limit: float | None) -> Non
 
 
 def _quiet(done: int, total: int, note: str = "") -> None:
-    """Progress is shown by the driver, a line a job."""
+    """Ignores progress: the driver prints one line per job."""

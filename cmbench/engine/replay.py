@@ -1,8 +1,8 @@
-"""A network's outputs kept, and handed out again in place of calls that would give the same.
+"""Records network outputs and replays them in place of identical calls.
 
-A sampler that is run again with its first calls answered from memory takes the very same path: the
-inputs of later calls are equal to the bit, and the evaluations that are counted are those of an
-undivided run. A call is answered only if its input is the recorded one, by a checksum per image.
+A sampler whose first calls are replayed takes the same path as before: the inputs of later calls
+are bit-identical, and the counted evaluations are those of a run without replay. A call is
+replayed only if its input equals the recorded one, by a checksum per image.
 """
 
 import json
@@ -24,39 +24,39 @@ __all__ = ["Calls", "NotKeptError", "OtherCallError", "Recorder", "read_calls", 
 
 
 class NotKeptError(CmbenchError):
-    """The network's outputs are not one row an image: they can't be kept by image."""
+    """Says that a network's outputs can't be recorded: they are not one row per image."""
 
 
 class OtherCallError(CmbenchError):
-    """A sampler's first calls are not those of the samplers that its `prefixes` names."""
+    """Says that a sampler's first calls differ from those of the samplers in its `prefixes`."""
 
 
 class Calls:
-    """The first calls of a network for the images of a shard, by number of the call."""
+    """Recorded first calls of a network for the images of a shard, by index of the call."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._files: list[tuple[Any, str, bool]] = []
         for folder in folders:
-            told = json.loads((folder / "calls.json").read_text("utf-8"))
+            entries = json.loads((folder / "calls.json").read_text("utf-8"))
             # The mapped file lives as long as its handle.
             opened: Any = safe_open(folder / "calls.safetensors", "pt")
-            for name, call in enumerate(told):
+            for name, call in enumerate(entries):
                 self._files.append((opened, str(name), call["channels_last"]))
 
     def __len__(self) -> int:
         return len(self._files)
 
     def rows(self, call: int, first: int, size: int, device: torch.device) -> Tensor:
-        """The output of one call for images first to first + size of the shard."""
+        """Returns the output of one call for images first to first + size of the shard."""
         opened, name, last = self._files[call]
-        found: Tensor = opened.get_slice(name)[first : first + size].to(device)
-        return found.contiguous(memory_format=torch.channels_last) if last else found
+        output: Tensor = opened.get_slice(name)[first : first + size].to(device)
+        return output.contiguous(memory_format=torch.channels_last) if last else output
 
     def check(self, call: int, first: int, inputs: Tensor) -> None:
-        """Compares one call's input (B, C, H, W) with what was recorded for these images.
+        """Compares one call's input (B, C, H, W) with the recorded one for these images.
 
         Raises:
-            OtherCallError: If it is another.
+            OtherCallError: If they differ.
         """
         opened, name, _ = self._files[call]
         if f"{name}.inputs" not in set(opened.keys()):
@@ -65,12 +65,12 @@ class Calls:
         if not torch.equal(known, _checksums(inputs)):
             raise OtherCallError(
                 f"the sampler's network call {call + 1} is not that of the sampler that its "
-                "`prefixes` names: leave `prefixes` out"
+                "`prefixes` names: remove `prefixes`"
             )
 
 
 class Recorder:
-    """Outputs beyond those known, with checksums of their inputs, batch by batch."""
+    """Collects outputs that are not recorded yet, with checksums of their inputs, by batch."""
 
     def __init__(self) -> None:
         self._batches: list[list[tuple[Tensor, Tensor]]] = []
@@ -80,25 +80,25 @@ class Recorder:
         self._batches.append([(out.cpu(), sums) for out, sums in calls])
 
     def save(self, folder: Path) -> None:
-        """Writes them."""
+        """Writes calls.safetensors and calls.json into `folder`."""
         calls = list(zip(*self._batches, strict=True))
-        told = [{"channels_last": _is_channels_last(parts[0][0])} for parts in calls]
+        entries = [{"channels_last": _is_channels_last(parts[0][0])} for parts in calls]
         tensors = {}
         for i, parts in enumerate(calls):
             tensors[str(i)] = torch.cat([out for out, _ in parts]).contiguous()
             tensors[f"{i}.inputs"] = torch.cat([sums for _, sums in parts])
         save_file(tensors, folder / "calls.safetensors")
-        write_json(folder / "calls.json", told)
+        write_json(folder / "calls.json", entries)
 
 
 def read_calls(folders: Sequence[Path]) -> Calls:
-    """The calls of a chain of outputs; up to the first that could not be kept."""
-    whole = []
+    """Reads the calls of a chain of prefixes, up to the first that could not be recorded."""
+    available = []
     for folder in folders:
         if not (folder / "calls.json").is_file():
             break
-        whole.append(folder)
-    return Calls(whole)
+        available.append(folder)
+    return Calls(available)
 
 
 @contextmanager
@@ -109,11 +109,11 @@ def replaying(
     size: int,
     kept: list[tuple[Tensor, Tensor]] | None,
 ) -> Iterator[None]:
-    """While open, the network's first calls are answered from `calls`; later ones go to `kept`.
+    """Replays the network's first calls from `calls` and appends later ones to `kept`.
 
     Raises:
-        NotKeptError: If what is to be kept is not one tensor of a row an image, or there are
-            several networks, whose calls are not told apart.
+        NotKeptError: If an output to record is not one tensor with one row per image, or if there
+            are several networks, whose calls can't be distinguished.
         OtherCallError: If a call's input is not the recorded one.
     """
     if kept is None and not len(calls):
@@ -132,15 +132,15 @@ def replaying(
             inputs = _first_tensor(args, kwargs)
             calls.check(call, first, inputs)
             return calls.rows(call, first, size, inputs.device)
-        # Before the call, which may change its input in place.
+        # The checksum is taken before the call, which may change its input in place.
         sums = _checksums(_first_tensor(args, kwargs)) if kept is not None else torch.empty(0)
-        found = own(*args, **kwargs)
+        output = own(*args, **kwargs)
         if kept is not None:
-            if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != size:
-                raise NotKeptError("a network's output is not a row an image")
-            # A copy: what the denoiser does with it in place must not be kept.
-            kept.append((found.clone(), sums))
-        return found
+            if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != size:
+                raise NotKeptError("a network's output is not one row per image")
+            # A copy, since the denoiser may change the output in place.
+            kept.append((output.clone(), sums))
+        return output
 
     net.forward = forward
     try:
@@ -160,9 +160,9 @@ def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _checksums(rows: Tensor) -> Tensor:
-    """CRC-32 of each row's bytes, (B,), int64."""
-    found = [zlib.crc32(row.tobytes()) for row in rows.detach().cpu().contiguous().numpy()]
-    return torch.tensor(found, dtype=torch.int64)
+    """Returns the CRC-32 of each row's bytes, (B,), int64."""
+    checksums = [zlib.crc32(row.tobytes()) for row in rows.detach().cpu().contiguous().numpy()]
+    return torch.tensor(checksums, dtype=torch.int64)
 
 
 def _is_channels_last(value: Tensor) -> bool:

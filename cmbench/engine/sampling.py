@@ -24,7 +24,7 @@ __all__ = ["default_batch", "sample", "sample_prefix"]
 
 
 def default_batch(shape: tuple[int, ...], device: torch.device) -> int:
-    """Images a batch where nothing else is asked for: about 200,000 values on a CPU."""
+    """Returns the default number of images per batch: about 200,000 values on a CPU."""
     values = int(np.prod(shape))
     budget = 200_000 if device.type == "cpu" else 4_000_000
     return max(1, min(500, budget // values))
@@ -36,7 +36,7 @@ def sample(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     networks = generator.networks()
     count = job.spec["count"]
     with EvaluationCounter(networks) as counter:
-        pixels, speed = _made(job, context, generator, tick, None)
+        pixels, speed = _sample_shard(job, context, generator, tick, None)
     np.save(folder / "pixels.npy", pixels.numpy())
     facts = {
         "nfe": counter.per_image(count),
@@ -49,13 +49,13 @@ def sample(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
 
 
 def sample_prefix(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
-    """The network's outputs that several samplings begin with; without files if they can't be
-    kept, in which case each makes them itself.
+    """Records the network outputs that several sampling jobs begin with. If they can't be
+    recorded, it writes a note instead, and each job computes them itself.
     """
     write_json(folder / "serves.json", [[a.kind, a.key] for a in job.transport["serves"]])
     recorder = Recorder()
     try:
-        _, speed = _made(job, context, _generator(job, context), tick, recorder)
+        _, speed = _sample_shard(job, context, _generator(job, context), tick, recorder)
     except NotKeptError as error:
         write_json(folder / "not_kept.json", {"why": str(error)})
         return
@@ -69,14 +69,14 @@ def _generator(job: Job, context: JobContext) -> BoundGenerator:
     return BoundGenerator(module, create("sampler", spec["sampler"]))  # type: ignore[arg-type]
 
 
-def _made(
+def _sample_shard(
     job: Job,
     context: JobContext,
     generator: BoundGenerator,
     tick: Tick,
     recorder: Recorder | None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Pixels of a job's images, batch by batch, and how fast they came."""
+    """Samples a job's images batch by batch; returns the pixels and their speed."""
     spec, count = job.spec, job.spec["count"]
     batch = job.transport.get("batch") or default_batch(generator.shape, context.device)
     before = [context.store.folder(Address("prefix", k)) for k in job.transport.get("chain", ())]
@@ -89,14 +89,14 @@ def _made(
         kept: list[tuple[Tensor, Tensor]] | None = None if recorder is None else []
         images = range(spec["first"] + done, spec["first"] + done + size)
         with replaying(generator.networks(), calls, done, size, kept):
-            made, spent = _generate(generator, spec, images, context.device)
-        if made is None:
+            block, elapsed = _generate(generator, spec, images, context.device)
+        if block is None:
             batch = max(1, size // 2)
             continue
         if recorder is not None:
             recorder.add(kept or [])
-        pixels.append(made)
-        seconds.append(spent / size)
+        pixels.append(block)
+        seconds.append(elapsed / size)
         done += size
         tick(done, count)
     steady = float(np.median(seconds[1:] or seconds))
@@ -104,18 +104,18 @@ def _made(
 
 
 def _earlier(last: list[Path]) -> float:
-    """Seconds an image of the calls that were made before."""
+    """Returns the seconds per image already spent on the replayed calls."""
     for folder in last:
         if (folder / "speed.json").is_file():
-            told = json.loads((folder / "speed.json").read_text("utf-8"))
-            return float(told["seconds_per_image"])
+            speed = json.loads((folder / "speed.json").read_text("utf-8"))
+            return float(speed["seconds_per_image"])
     return 0.0
 
 
 def _generate(
     generator: BoundGenerator, spec: dict[str, Any], indices: range, device: torch.device
 ) -> tuple[Tensor | None, float]:
-    """One batch of pixels and its seconds; None where the device's memory did not suffice."""
+    """Returns one batch of pixels and its seconds; None if the device ran out of memory."""
     start = time.perf_counter()
     try:
         pixels = generator.pixels(spec["seed"], indices, device, spec.get("quantisation", "round"))
@@ -128,7 +128,7 @@ def _generate(
 
 
 def _flops(generator: BoundGenerator, spec: dict[str, Any], context: JobContext) -> float | None:
-    """Floating-point operations of one network evaluation of one image, by torch's counter."""
+    """Counts the floating-point operations of one network evaluation of one image."""
     captured: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def _flops(generator: BoundGenerator, spec: dict[str, Any], context: JobContext)
     if not captured:
         return None
     module, args, kwargs = captured[0]
-    # Counted once for calls of one form: a suite asks for each shard of each cell.
+    # Cached by shapes and dtypes: a suite asks for each shard of each cell.
     number = [n is module for n in generator.networks()].index(True)
     form = [str(_form(a)) for a in (*args, *kwargs.values())]
     key = canonical([spec["model"], spec["weights"], number, form])
@@ -164,7 +164,7 @@ def _counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 class _FirstCallError(Exception):
-    """Stops a generator at its first network call, whose arguments are all that is wanted."""
+    """Stops a generator at its first network call, after its arguments are captured."""
 
 
 def _speed(seconds: float, batch: int, device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The order of a plan's jobs: which are ready, and what an ended one means for the rest."""
+"""The order of a plan's jobs: which are ready, and which depend on a finished or failed one."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ __all__ = ["Schedule", "needed_jobs"]
 
 
 class Schedule:
-    """Jobs that are still to be done, in the plan's order; linear in jobs and needs.
+    """Unfinished jobs in the plan's order; the cost is linear in jobs and dependencies.
 
     Args:
         jobs: All jobs of the plan.
-        missing: Those whose outputs are not there.
+        missing: Jobs without an output in the store.
     """
 
     def __init__(self, jobs: Mapping[Address, Job], missing: Iterable[Address]) -> None:
@@ -29,18 +29,18 @@ class Schedule:
             self._add(address, wanted)
 
     def __len__(self) -> int:
-        """Jobs neither done nor failed."""
+        """Counts the jobs that are neither done nor failed."""
         return len(self._open)
 
     def __contains__(self, address: Address) -> bool:
         return address in self._open
 
     def take(self) -> Job | None:
-        """The next job whose needs are all there; None while there is none."""
+        """Takes the next job whose inputs are all available; None if there is none."""
         return self._jobs[self._ready.popleft()] if self._ready else None
 
     def done(self, address: Address) -> None:
-        """A job's output is there: what waited for it may become ready."""
+        """Marks a job as done, so that jobs that depend on it may become ready."""
         self._open.discard(address)
         for dependent in self._dependents.pop(address, ()):
             if dependent in self._lacks:
@@ -50,7 +50,7 @@ class Schedule:
                     self._ready.append(dependent)
 
     def failed(self, address: Address) -> list[Address]:
-        """A job can't be done: it and all that need it leave; the latter are returned."""
+        """Removes a failed job and all jobs that depend on it; returns the latter."""
         self._open.discard(address)
         lost, stack = [], list(self._dependents.pop(address, ()))
         while stack:
@@ -62,7 +62,7 @@ class Schedule:
         return lost
 
     def again(self, address: Address) -> None:
-        """A job that was taken is to be tried once more, before all others."""
+        """Puts a job back for a retry, before all others."""
         self._open.add(address)
         self._ready.appendleft(address)
 
@@ -78,22 +78,22 @@ class Schedule:
 
 
 def needed_jobs(plan: Plan, store: Store) -> dict[Address, bool]:
-    """Every job that the scores need, by whether its output is in the store already.
+    """Lists every job that the scores need, and whether its output is in the store.
 
-    What lies behind an output that is there is not needed and not listed.
+    The inputs of a stored output are not needed and not listed.
     """
-    found: dict[Address, bool] = {}
-    there = store.survey()
+    present: dict[Address, bool] = {}
+    survey = store.survey()
 
     def visit(address: Address) -> None:
-        if address in found:
+        if address in present:
             return
-        found[address] = there(address)
-        if not found[address]:
+        present[address] = survey(address)
+        if not present[address]:
             for need in plan.jobs[address].needs:
                 visit(need)
 
     for cell in plan.cells:
         for wanted in (*(s.job for s in cell.scores if s.job), *cell.shards):
             visit(wanted)
-    return found
+    return present

@@ -1,8 +1,8 @@
-"""The Slurm engine: one array of workers, through submitit, that pull jobs by their leases.
+"""The Slurm engine: submits one array of workers through submitit, which pull jobs under leases.
 
-Nothing is sent to a worker but the list of jobs: which of them are free, done or waiting it sees
-in the store, which all nodes share under one path. A driver that is killed and started again
-submits an array of its own beside what still runs; the two share the work.
+A worker receives only the list of jobs; it sees in the store, which all nodes share under one
+path, which jobs are free, done or held. A restarted driver submits another array; it shares the
+work with workers that still run.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ __all__ = ["SlurmEngine"]
 _POLL_SECONDS = 1.0
 _ALIVE_SECONDS = 30.0
 _REQUEUES = 10_000
-"""submitit's bound to how often a task may run out of time: work left is reason enough."""
+"""submitit's bound on how often a task may time out; a task is requeued while jobs are left."""
 
 
 class SlurmOptions(EngineOptions):
-    """The array and what a task gets."""
+    """Options of the Slurm engine: the array, and the resources of a task."""
 
     workers: int = Field(default=1, ge=1, description="tasks of the array")
     cpus: float = Field(default=1.0, ge=0.1, description="CPUs of a task, and its threads")
     gpus: float = Field(default=0.0, ge=0, description="GPUs of a task")
     timeout: float | None = Field(
-        default=None, ge=1, description="seconds without a sign of life until a job counts as hung"
+        default=None, ge=1, description="seconds without progress after which a job counts as hung"
     )
     slurm: dict[str, str] = Field(
         default_factory=dict,
@@ -49,7 +49,7 @@ class SlurmOptions(EngineOptions):
 
 
 class SlurmEngine(ClusterEngine):
-    """Has a plan's jobs done by an array of workers.
+    """Runs a plan's jobs in an array of workers.
 
     Args:
         context: The driver's store; workers open it by its path.
@@ -58,7 +58,7 @@ class SlurmEngine(ClusterEngine):
 
     Raises:
         Pending: If submitit is not installed.
-        UserError: If there is no Slurm here, or it knows no such parameter.
+        UserError: If Slurm is not available, or a parameter is unknown.
     """
 
     Options: ClassVar[type[EngineOptions]] = SlurmOptions
@@ -66,9 +66,9 @@ class SlurmEngine(ClusterEngine):
     def __init__(self, context: JobContext, progress: Progress, options: SlurmOptions) -> None:
         super().__init__(context, progress)
         self.options = options
-        place = context.store.root / "slurm"
-        place.mkdir(exist_ok=True)
-        self._notes = Notes(Path(tempfile.mkdtemp(dir=place)))
+        folder = context.store.root / "slurm"
+        folder.mkdir(exist_ok=True)
+        self._notes = Notes(Path(tempfile.mkdtemp(dir=folder)))
         self._executor = _executor(options, self._notes.folder / "logs")
         self._by_key: dict[str, Address] = {}
         self._read: dict[Path, int] = {}
@@ -78,12 +78,12 @@ class SlurmEngine(ClusterEngine):
 
     @classmethod
     def open(cls, context: JobContext, progress: Progress, options: EngineOptions) -> Engine:
-        """Finds Slurm; the array is submitted with the first jobs."""
+        """Locates Slurm; the array is submitted with the first jobs."""
         assert isinstance(options, SlurmOptions)
         return cls(context, progress, options)
 
     def close(self) -> None:
-        """Cancels the array and drops the list of jobs; logs and failures stay."""
+        """Cancels the array and deletes the list of jobs; logs and failures stay."""
         for task in self._tasks:
             with contextlib.suppress(Exception):
                 task.cancel()
@@ -103,12 +103,12 @@ class SlurmEngine(ClusterEngine):
         return self._plan.jobs[address]
 
     def _settled(self, address: Address) -> bool:
-        """Takes in what the workers told; whether a job is done or failed."""
-        for key, seconds in self._notes.told(self._read):
+        """Reads the workers' notes; returns whether the job has ended."""
+        for key, seconds in self._notes.new_entries(self._read):
             self._arrays = 0
             self._done(self._by_key[key], f"{seconds:.1f} s on a worker")
-        for key, told in self._notes.failures().items():
-            self._lose(self._by_key[key], told["reason"], told["log"])
+        for key, failure in self._notes.failures().items():
+            self._lose(self._by_key[key], failure["reason"], failure["log"])
         if address in self._schedule and self.context.store.present(address):
             self._done(address, "done by another run")
         if address not in self._schedule:
@@ -129,7 +129,7 @@ class SlurmEngine(ClusterEngine):
             self._give_up(JobFailedError(job, reason, log))
 
     def _keep_workers(self) -> None:
-        """Submits another array when no task of the last is left, as when all were cancelled."""
+        """Submits another array if all tasks of the last have ended, e.g. were cancelled."""
         if time.monotonic() - self._looked < _ALIVE_SECONDS:
             return
         self._looked = time.monotonic()
@@ -138,7 +138,7 @@ class SlurmEngine(ClusterEngine):
             return
         if self._arrays >= TRIES:
             raise UserError(
-                f"{TRIES} Slurm arrays in a row ended without a job done",
+                f"{TRIES} Slurm arrays in a row ended without finishing a job",
                 where=str(self._notes.folder / "logs"),
                 fix="read the workers' logs there",
             )
@@ -147,7 +147,7 @@ class SlurmEngine(ClusterEngine):
     def _submit_array(self) -> None:
         workers = min(self.options.workers, len(self._schedule))
         search = os.pathsep.join(map(str, roots()))
-        made = [
+        instances = [
             SlurmWorker(
                 self.context.store.root,
                 self._notes.folder,
@@ -160,7 +160,7 @@ class SlurmEngine(ClusterEngine):
             for index in range(workers)
         ]
         with self._executor.batch():
-            self._tasks = [self._executor.submit(worker) for worker in made]
+            self._tasks = [self._executor.submit(worker) for worker in instances]
         self._arrays += 1
         self._looked = time.monotonic()
         number = self._tasks[0].job_id.partition("_")[0]
@@ -170,7 +170,7 @@ class SlurmEngine(ClusterEngine):
 
 
 def _ended(task: Any) -> bool:
-    """Whether a task is over, by its result or by what sacct last said."""
+    """Tests whether a task has ended, by its result file or the last answer of sacct."""
     return task.paths.result_pickle.exists() or task.watcher.is_done(task.job_id, mode="cache")
 
 
@@ -186,9 +186,9 @@ def _executor(options: SlurmOptions, logs: Path) -> Any:
     except RuntimeError:
         raise UserError(
             "no Slurm here: the command srun is not on PATH",
-            fix="run this where sbatch works, or take --engine local or ray",
+            fix="run this where sbatch works, or use --engine local or ray",
         ) from None
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "job_name": "cmbench",
         "time": 60,
         "cpus_per_task": max(1, math.ceil(options.cpus)),
@@ -196,10 +196,10 @@ def _executor(options: SlurmOptions, logs: Path) -> Any:
         "additional_parameters": {"requeue": True},
     }
     if options.gpus:
-        given["gpus_per_node"] = math.ceil(options.gpus)
-    told = {key: int(v) if v.isdigit() else v for key, v in options.slurm.items()}
+        parameters["gpus_per_node"] = math.ceil(options.gpus)
+    custom = {key: int(v) if v.isdigit() else v for key, v in options.slurm.items()}
     try:
-        executor.update_parameters(**given | told)
+        executor.update_parameters(**parameters | custom)
     except ValueError as error:
         raise UserError(f"--slurm: {error}") from None
     return executor

@@ -1,8 +1,8 @@
-"""What each task of a Slurm array does: jobs whose needs are there, one by one, each by its lease.
+"""A task of a Slurm array: runs jobs whose inputs are available, one by one, under leases.
 
-A worker holds no state. When its time is up (SIGUSR2, sent by Slurm 90 s before the end) it ends
-the shard that it is at, or leaves a training at a checkpoint, and has itself requeued; on SIGTERM
-alone it does the same and leaves the requeueing to Slurm, which knows preemption from `scancel`.
+A worker keeps no state. Before its time limit (SIGUSR2, sent by Slurm 90 s before the end) it
+finishes its shard, or stops a training at a checkpoint, and requeues itself; on SIGTERM it does
+the same but leaves requeueing to Slurm, which can tell preemption from `scancel`.
 """
 
 import json
@@ -33,16 +33,16 @@ from cmbench.store.shared import open_store
 __all__ = ["Notes", "SlurmWorker"]
 
 _SHORTEST, _LONGEST = 0.5, 30.0
-"""Seconds between two looks at what others hold."""
+"""Bounds of the pause between two checks of jobs that others hold, in seconds."""
 
 
 class Notes:
-    """What the workers of one run and its driver tell each other, as files in a shared folder.
+    """Messages between the workers of a run and its driver, as files in a shared folder.
 
-    jobs.pkl          the jobs to be done, in the plan's order
-    failed/<key>      why a job can't be done
-    begun/<key>       a byte for each worker that began it and has not come to an end
-    journal/<task>    a line for each job done: its key and its seconds
+    jobs.pkl          the jobs to run, in the plan's order
+    failed/<key>      why a job failed
+    begun/<key>       one byte per worker that began the job and has not ended it
+    journal/<task>    one line per finished job: its key and its seconds
 
     Args:
         folder: The run's folder, which all nodes see under one path.
@@ -54,55 +54,55 @@ class Notes:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def hand_out(self, jobs: Sequence[Job]) -> None:
-        """Writes down what is to be done."""
+        """Writes the list of jobs to run."""
         write_bytes(self.folder / "jobs.pkl", pickle.dumps(list(jobs)))
 
     def jobs(self) -> list[Job]:
-        """What is to be done."""
+        """Reads the list of jobs to run."""
         jobs: list[Job] = pickle.loads((self.folder / "jobs.pkl").read_bytes())
         return jobs
 
     def begin(self, key: str) -> int:
-        """Notes that a job begins; returns how many began it and never came to an end."""
+        """Records that a job begins; returns how many workers began it before and died."""
         path = self.folder / "begun" / key
         with path.open("ab") as file:
             file.write(b".")
         return path.stat().st_size - 1
 
     def end(self, key: str) -> None:
-        """Notes that a job came to an end, whatever that was."""
+        """Records that a job ended, with success or not."""
         (self.folder / "begun" / key).unlink(missing_ok=True)
 
     def fail(self, job: Job, reason: str, log: str = "") -> None:
-        """Notes that a job can't be done in this run."""
+        """Records that a job failed in this run."""
         write_json(self.folder / "failed" / job.address.key, {"reason": reason, "log": log})
 
     def has_failed(self, key: str) -> bool:
-        """Whether a worker noted that."""
+        """Tests whether a worker recorded that the job failed."""
         return (self.folder / "failed" / key).exists()
 
     def failures(self) -> dict[str, dict[str, str]]:
-        """Reason and log by key."""
+        """Returns reason and log of each failed job, by key."""
         files = (self.folder / "failed").glob("[0-9a-f]*")
         return {f.name: json.loads(f.read_text("utf-8")) for f in files}
 
-    def tell(self, task: str, key: str, seconds: float) -> None:
+    def add_entry(self, task: str, key: str, seconds: float) -> None:
         """Adds a line to a worker's journal."""
         with (self.folder / "journal" / task).open("a") as file:
             file.write(f"{key} {seconds:.3f}\n")
 
-    def told(self, read: dict[Path, int]) -> list[tuple[str, float]]:
-        """Lines of all journals that are new since the last call; `read` keeps the places."""
-        found = []
+    def new_entries(self, read: dict[Path, int]) -> list[tuple[str, float]]:
+        """Reads lines added to the journals since the last call; `read` holds the offsets."""
+        entries = []
         for path in sorted((self.folder / "journal").iterdir()):
             with path.open("rb") as file:
                 file.seek(read.get(path, 0))
-                whole = file.read().rpartition(b"\n")[0]
-            if whole:
-                read[path] = read.get(path, 0) + len(whole) + 1
-                lines = (line.split() for line in whole.decode().splitlines())
-                found += [(key, float(seconds)) for key, seconds in lines]
-        return found
+                complete = file.read().rpartition(b"\n")[0]
+            if complete:
+                read[path] = read.get(path, 0) + len(complete) + 1
+                lines = (line.split() for line in complete.decode().splitlines())
+                entries += [(key, float(seconds)) for key, seconds in lines]
+        return entries
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class SlurmWorker:
     Args:
         store: The store's folder.
         notes: The run's folder.
-        index: Which worker this is; each begins at another place of the list.
-        workers: How many there are.
-        threads: Threads of torch.
-        limit: Seconds without a sign of life after which a job counts as hung; None: never.
+        index: Index of this worker; each starts at another position of the list.
+        workers: Number of workers.
+        threads: Number of torch's threads.
+        limit: Seconds without progress after which a job counts as hung; None: never.
         search: The driver's search path for plugins.
     """
 
@@ -128,7 +128,7 @@ class SlurmWorker:
     search: str
 
     def __call__(self) -> None:
-        """Works until nothing is left, or the time is up."""
+        """Runs jobs until none is left, or the worker is asked to stop."""
         os.environ["CMBENCH_PATH"] = self.search
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -138,14 +138,14 @@ class SlurmWorker:
         stop.leave()
 
     def checkpoint(self) -> Any:
-        """What submitit has requeued: the same again."""
+        """Returns what submitit requeues: this worker."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Stop:
-    """Remembers that the worker is to stop; trainings, which heed SIGTERM, are told too."""
+    """Remembers that the worker was asked to stop; passes SIGTERM on to trainings."""
 
     def __init__(self) -> None:
         self.asked: set[int] = set()
@@ -154,7 +154,7 @@ class _Stop:
             signal.signal(number, self._ask)
 
     def leave(self) -> None:
-        """Returns if nobody asked; else has the task requeued, where that is ours, and exits."""
+        """Exits if the worker was asked to stop, after requeueing the task on SIGUSR2."""
         if signal.SIGUSR2 in self.asked and callable(self._requeue):
             self._requeue(signal.SIGUSR2, None)
         if self.asked:
@@ -167,29 +167,29 @@ class _Stop:
 
 
 class _Worker:
-    def __init__(self, told: SlurmWorker, context: JobContext, stop: _Stop) -> None:
-        self.context, self.stop, self.limit = context, stop, told.limit
-        self.notes = Notes(told.notes)
-        self.task = f"{told.index}-{os.getpid()}"
+    def __init__(self, worker: SlurmWorker, context: JobContext, stop: _Stop) -> None:
+        self.context, self.stop, self.limit = context, stop, worker.limit
+        self.notes = Notes(worker.notes)
+        self.task = f"{worker.index}-{os.getpid()}"
         jobs = self.notes.jobs()
-        first = told.index * len(jobs) // told.workers
+        first = worker.index * len(jobs) // worker.workers
         ordered = {job.address: job for job in [*jobs[first:], *jobs[:first]]}
         self.schedule = Schedule(ordered, ordered)
 
     def work(self) -> None:
-        held: list[Job] = []
+        waiting: list[Job] = []
         pause = _SHORTEST
         while len(self.schedule) and not self.stop.asked:
             job = self.schedule.take()
             if job is None:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
-                while held:
-                    self.schedule.again(held.pop().address)
+                while waiting:
+                    self.schedule.again(waiting.pop().address)
                 continue
             match self._outcome(job):
                 case "held":
-                    held.append(job)
+                    waiting.append(job)
                 case "failed":
                     self.schedule.failed(job.address)
                 case "done":
@@ -209,7 +209,7 @@ class _Worker:
             return self._done(job)
 
     def _is_there(self, job: Job) -> bool:
-        """Whether the output is there, or was and has been dropped when all had it."""
+        """Tests whether the output is stored, or was deleted because all its users are stored."""
         serves = job.transport.get("serves")
         if serves and all(self.context.store.present(address) for address in serves):
             return True
@@ -233,9 +233,9 @@ class _Worker:
             return "failed"
         finally:
             self.notes.end(key)
-        self.notes.tell(self.task, key, time.monotonic() - start)
+        self.notes.add_entry(self.task, key, time.monotonic() - start)
         return "done"
 
 
 def _quiet(done: int, total: int, note: str = "") -> None:
-    """Progress is shown by the driver, a line a job."""
+    """Ignores progress: the driver prints one line per job."""

@@ -1,5 +1,5 @@
 """The local engine with a time limit: jobs run in one child process, which is replaced if it hangs
-or dies. A job that did so three times fails with its log; the run itself goes on.
+or dies. A job fails with its log if that happened three times; the run continues.
 """
 
 import os
@@ -26,7 +26,7 @@ __all__ = ["Child", "ChildEndedError", "SupervisedEngine"]
 
 
 class ChildEndedError(CmbenchError):
-    """The process that did a job hung or died; `log` is where it hung, if it did."""
+    """Says that the process of a job hung or died; `log` holds the stacks if it hung."""
 
     def __init__(self, reason: str, log: str = "") -> None:
         self.reason, self.log = reason, log
@@ -34,12 +34,12 @@ class ChildEndedError(CmbenchError):
 
 
 class Child:
-    """A process that does jobs one by one and keeps the last networks built, as an engine does.
+    """A process that runs jobs one by one and caches the last networks that it built.
 
     Args:
-        store: Opened by the child again, by its path.
-        device: Where networks run.
-        limit: Seconds without a sign of life after which a job counts as hung.
+        store: The store, which the child opens by its path.
+        device: The device on which networks run.
+        limit: Seconds without progress after which a job counts as hung.
     """
 
     def __init__(self, store: Store, device: torch.device, limit: float | None) -> None:
@@ -54,24 +54,24 @@ class Child:
         far.close()
 
     def run(self, job: Job, tick: Tick) -> None:
-        """Does one job whose needs are in the store.
+        """Runs one job whose inputs are in the store.
 
         Raises:
-            JobFailedError: If it can't be done.
-            OSError: If the disk is full or may not be written.
-            ChildEndedError: If the process hung or died at it; this child is then spent.
+            JobFailedError: If it fails.
+            OSError: If the disk is full or can't be written.
+            ChildEndedError: If the process hung or died; this child can't be used again.
         """
         try:
             self._pipe.send(job)
-            while (told := self._pipe.recv()) is not None:
-                if isinstance(told, BaseException):
-                    raise told
-                tick(*told)
+            while (message := self._pipe.recv()) is not None:
+                if isinstance(message, BaseException):
+                    raise message
+                tick(*message)
         except (EOFError, ConnectionError):
             raise self._ended(job) from None
 
     def close(self) -> None:
-        """Ends the process, whatever it is at."""
+        """Kills the process."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -87,12 +87,12 @@ class Child:
 
 
 class SupervisedEngine(InProcessEngine):
-    """Does jobs in a child process, with a limit to the time without a sign of life.
+    """Runs jobs in a child process, with a limit on the time without progress.
 
     Args:
         context: Store, device and caches.
         progress: Where progress is shown.
-        limit: Seconds without a sign of life after which a job counts as hung.
+        limit: Seconds without progress after which a job counts as hung.
     """
 
     def __init__(self, context: JobContext, progress: Progress, limit: float) -> None:
@@ -101,7 +101,7 @@ class SupervisedEngine(InProcessEngine):
         self._child: Child | None = None
 
     def close(self) -> None:
-        """Ends the child."""
+        """Kills the child process."""
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -137,10 +137,12 @@ def _serve(
             job: Job = pipe.recv()
         except EOFError:
             return
-        pipe.send(_did(job, context, limit, pipe))
+        pipe.send(_outcome(job, context, limit, pipe))
 
 
-def _did(job: Job, context: JobContext, limit: float | None, pipe: Connection) -> Exception | None:
+def _outcome(
+    job: Job, context: JobContext, limit: float | None, pipe: Connection
+) -> Exception | None:
     def tick(done: int, total: int, note: str = "") -> None:
         pipe.send((done, total, note))
 
@@ -153,7 +155,7 @@ def _did(job: Job, context: JobContext, limit: float | None, pipe: Connection) -
 
 
 def _end_with(parent: int) -> None:
-    """A child whose parent was killed would work on without a lease."""
+    """Ends this process when its parent dies: it would go on without a lease."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

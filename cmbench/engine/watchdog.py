@@ -1,7 +1,7 @@
-"""A job that shows no sign of life for too long ends its process, and leaves where it hung.
+"""Ends the process of a job that makes no progress for too long, and logs where it hung.
 
-The timer is faulthandler's: it runs outside the interpreter, so that native code that never comes
-back, and holds the interpreter's lock, is ended too.
+The timer is faulthandler's: it runs outside the interpreter, so it also ends native code that
+never returns and holds the interpreter's lock.
 """
 
 import faulthandler
@@ -21,10 +21,10 @@ def watched(store: Store, job: Job, limit: float | None, tick: Tick) -> Iterator
     """Ends this process if `limit` seconds pass without a tick; None: never.
 
     Args:
-        store: Where the log goes, under `logs/`.
-        job: The job that is done in the block.
-        limit: Seconds without a sign of life.
-        tick: What the yielded tick hands on to.
+        store: The store; the log is written under its `logs/`.
+        job: The job that runs in the block.
+        limit: Seconds without progress.
+        tick: The callback that the yielded tick calls.
     """
     if limit is None:
         yield tick
@@ -46,12 +46,12 @@ def watched(store: Store, job: Job, limit: float | None, tick: Tick) -> Iterator
 
 
 def hang_log(store: Store, job: Job) -> Path:
-    """Where the stacks of a hung job are written."""
+    """Returns the path of the log with the stacks of a hung job."""
     return store.root / "logs" / f"{job.address.key}.hung.txt"
 
 
 def hung(store: Store, job: Job) -> bool:
-    """Whether the job's last process was ended because it hung."""
+    """Tests whether the job's last process was ended because it hung."""
     try:
         return hang_log(store, job).stat().st_size > 0
     except FileNotFoundError:

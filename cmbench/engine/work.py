@@ -1,4 +1,4 @@
-"""The work of each kind of job: a pure function of its specification, written into a folder."""
+"""The function of each kind of job: it writes a pure function of the specification to a folder."""
 
 import json
 from collections.abc import Callable
@@ -40,10 +40,10 @@ def _train(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
 
 
 def _parent(job: Job, context: JobContext, role: str) -> nn.Module | None:
-    given = job.spec.get(role)
-    if not given:
+    network = job.spec.get(role)
+    if not network:
         return None
-    return context.module(given["model"], given["weights"], job.transport[f"{role}_file"])
+    return context.module(network["model"], network["weights"], job.transport[f"{role}_file"])
 
 
 def _score(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:

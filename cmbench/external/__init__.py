@@ -1,1 +1,1 @@
-"""Scores, statistics and nearest neighbours of images that were made elsewhere."""
+"""Scores, statistics and nearest neighbours of images from other programs."""

@@ -1,4 +1,4 @@
-"""Reference statistics of a data set or of image files (moments are streamed), or converted."""
+"""Builds reference statistics of a data set or of image files, or converts a statistics file."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ Extract = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: images, layers with their widths, its source, files ignored in that."""
+    """Summary of written statistics: images, widths of the layers, origin, ignored files."""
 
     path: Path
     count: int
@@ -67,43 +67,43 @@ def build_statistics(
         context: Device, and the store.
         features: The extractor; with TensorFlow always the graph's own layers.
         form: A format of `cmbench.metrics.statistics.formats`.
-        data: Where the data set is.
-        count: That many images, drawn without replacement by `seed`; all by default.
-        seed: Of the draws, kept in `made_of`.
-        images: Images that the `adm` format keeps for precision and recall, drawn by `seed`.
-        keep: Features that the `compact` format keeps.
-        batch: Images at once.
+        data: Path of the data set.
+        count: Size of a subset, drawn without replacement by `seed`; None: all images.
+        seed: Seed of the draws, kept in `made_of`.
+        images: Number of images, drawn by `seed`, that the `adm` format stores.
+        keep: Number of feature rows that the `compact` format stores.
+        batch: Images per batch.
         backend: torch, or the frozen graph of 2015 under TensorFlow.
         graph: The frozen graph's file.
         python: A Python that has TensorFlow.
-        tick: Progress.
-        overwrite: Whether a file that is there may be replaced.
+        tick: Progress callback.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UserError: For an unknown name, bad images, fewer than 2 of them, or a file that is there.
+        UserError: For an unknown name, bad images, fewer than 2 of them, or an existing file.
         Pending: If data, weights, the graph or TensorFlow are not on this machine.
     """
     statistics_path(out, form, overwrite=overwrite)
-    named = dataset_of(dataset)
-    source = named.open(data)
+    data_set = dataset_of(dataset)
+    source = data_set.open(data)
     order = _drawn(len(source), count, seed)
     extract: Extract
     with ExitStack() as stack:
         if backend == "tensorflow":
             net = stack.enter_context(TensorFlowInception(graph, python))
-            told = {"name": "inception", "backend": "tensorflow"}
+            origin = {"name": "inception", "backend": "tensorflow"}
             weights, extract = file_sha256(net.graph), net.__call__
         else:
             extractor: FeatureExtractor = create("features", features)
-            told, weights = extractor.spec(), extractor.weights_digest()
-            extract = _Torch(context, told)
+            origin, weights = extractor.spec(), extractor.weights_digest()
+            extract = _Torch(context, origin)
         rows = _Rows(keep_rows=form in _KEPT)
         for done, block in _blocks(source, order, batch):
             rows.add(extract(block))
             if tick is not None:
                 tick(done, len(order))
     made_of = {
-        "dataset": named.spec(), "data": source.fingerprint(), "extractor": told,
+        "dataset": data_set.spec(), "data": source.fingerprint(), "extractor": origin,
         "weights": weights, "count": len(order),
     } | ({"seed": seed} if len(order) < len(source) else {})  # fmt: skip
     reference = rows.reference()
@@ -115,12 +115,12 @@ def build_statistics(
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote.
+    """Summary of a conversion.
 
     Args:
         path: The file.
         form: The format of the source.
-        layers: Layers whose moments were written or could be.
+        layers: Layers whose moments the source has.
         lost: Whether the source has features that the new file lacks.
     """
 
@@ -137,13 +137,13 @@ def convert_statistics(
 
     Args:
         source: Statistics in any known format.
-        out: The file; `.npz` is added where it ends neither in .npz nor in .pkl.
+        out: The file; `.npz` is appended if it ends neither in .npz nor in .pkl.
         form: The format to write.
-        count: Images it was made from, where the source does not say; 0: unknown.
-        overwrite: Whether a file that is there may be replaced.
+        count: Number of images, if the source does not state it; 0: unknown.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        UserError: For a source that does not read, a file that is there, or the source itself.
+        UserError: For an unreadable source, an existing file, or the source itself.
     """
     target = statistics_path(out, form, overwrite=True)
     if target.exists() and source.exists() and target.samefile(source):
@@ -151,11 +151,13 @@ def convert_statistics(
             f"{target} is the file that is converted", fix="give the new file another name"
         )
     statistics_path(out, form, overwrite=overwrite)
-    held = open_statistics(source, count=count)
-    images = images_inside(source) if held.images and form == "adm" else None
-    written = save_statistics(out, held.reference, form, images=images, made_of=held.made_of)
-    lost = held.reference.features is not None and form not in _KEPT
-    return Converted(written, held.form, list(held.reference.moments), lost)
+    statistics = open_statistics(source, count=count)
+    images = images_inside(source) if statistics.images and form == "adm" else None
+    written = save_statistics(
+        out, statistics.reference, form, images=images, made_of=statistics.made_of
+    )
+    lost = statistics.reference.features is not None and form not in _KEPT
+    return Converted(written, statistics.form, list(statistics.reference.moments), lost)
 
 
 def _drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
@@ -169,16 +171,16 @@ def _drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
 def _shown(
     source: ImageSet, order: NDArray[np.int64], images: int, seed: int
 ) -> NDArray[np.uint8]:
-    chosen = order[_drawn(len(order), min(images, len(order)), seed)]
-    return source.pixels(chosen).transpose(0, 2, 3, 1)
+    indices = order[_drawn(len(order), min(images, len(order)), seed)]
+    return source.pixels(indices).transpose(0, 2, 3, 1)
 
 
 def _blocks(
     source: ImageSet, order: NDArray[np.int64], batch: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for first in range(0, len(order), batch):
-        chosen = order[first : first + batch]
-        yield first + len(chosen), source.pixels(chosen)
+        indices = order[first : first + batch]
+        yield first + len(indices), source.pixels(indices)
 
 
 class _Torch:
@@ -191,7 +193,7 @@ class _Torch:
 
 @dataclass
 class _Rows:
-    """Moments of the wide layers, added up by blocks; all rows only where they are written."""
+    """Accumulates moments of the wide layers in blocks; keeps rows only for formats with rows."""
 
     keep_rows: bool
     sums: dict[str, MomentSum] = field(default_factory=dict)
@@ -200,7 +202,7 @@ class _Rows:
     seen: int = 0
 
     def add(self, layers: dict[str, NDArray[np.float32]]) -> None:
-        """Takes in a batch."""
+        """Adds a batch."""
         size = len(next(iter(layers.values())))
         for name, rows in layers.items():
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -214,7 +216,7 @@ class _Rows:
         self.seen += size
 
     def reference(self) -> Reference:
-        """Moments of all, and the rows if they were kept."""
+        """Returns the moments of all rows, and the rows if they were kept."""
         for name in self.waiting:
             self._sum(name, least=1)
         moments = {name: total.moments() for name, total in self.sums.items()}
@@ -222,7 +224,7 @@ class _Rows:
         return Reference("", features if self.keep_rows else None, moments)
 
     def _sum(self, name: str, *, least: int) -> None:
-        """Small products are slow: rows wait until there are enough of them."""
+        """Adds the waiting rows of a layer once there are `least`: small products are slow."""
         rows = self.waiting[name]
         if sum(map(len, rows)) < least:
             return

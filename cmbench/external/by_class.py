@@ -1,8 +1,8 @@
-"""Scores by class: which images belong to which, and each class against its own reference.
+"""Scores per class: matches classes, and scores each against the reference images of that class.
 
 Labels of both sides are read by one rule (`cmbench.datasets._labels`): named classes are matched
-by name, numbers by value. A class has few images, so its distance is high by `details.bias`:
-compare classes at equal counts, and with other models', not with the score of all.
+by name, numbers by value. A class has few images, so its distance is biased upward by
+`details.bias`: compare classes of different models at equal counts, not with the overall score.
 """
 
 from collections.abc import Callable
@@ -41,13 +41,13 @@ class Classes:
     names: tuple[str, ...] | None = None
 
     def name(self, label: int) -> str:
-        """Returns the class's name, or its number where it has none."""
+        """Returns the class's name, or its number if it has none."""
         named = self.names is not None and label < len(self.names)
         return printable(self.names[label]) if named and self.names else str(label)
 
     @property
     def missing(self) -> list[int]:
-        """Classes of the reference that no generated image belongs to."""
+        """Lists classes of the reference without generated images."""
         return sorted(set(self.reference.tolist()) - set(self.generated.tolist()))
 
 
@@ -101,14 +101,14 @@ def scores_by_class(
     classes: Classes,
     score: Scorer,
 ) -> ClassScores:
-    """Returns every metric that compares, for each class of the images.
+    """Scores each class of the images by every metric that needs a reference.
 
     Args:
         metrics: The metrics.
         generated: Features of all images.
-        reference: With the features of all its images.
+        reference: The reference, with the features of all its images.
         classes: Labels of both.
-        score: Makes records of a metric, a class's features, its reference and label.
+        score: Function of a metric, a class's features, its reference and label.
 
     Raises:
         UserError: If the reference does not keep the features of all its images.
@@ -116,20 +116,20 @@ def scores_by_class(
     """
     if reference.features is None or len(reference.features) != len(classes.reference):
         raise UserError("the reference keeps no features of all its images, so it has no classes")
-    found = ClassScores()
+    result = ClassScores()
     comparing = [metric for metric in metrics if metric.needs_reference]
     for label in sorted(set(classes.generated.tolist())):
         own = _of(generated, classes.generated == label)
         other = _of(reference.features, classes.reference == label)
         try:
             against = reference_from_features(other, f"{reference.digest}/{label}")
-            found.records[label] = [r for m in comparing for r in score(m, own, against, label)]
+            result.records[label] = [r for m in comparing for r in score(m, own, against, label)]
         except MetricError as error:
-            found.skipped.append(f"class {classes.name(label)}: {error}")
-    if not found.records and found.skipped:
-        raise MetricError(found.skipped[0])
-    return found
+            result.skipped.append(f"class {classes.name(label)}: {error}")
+    if not result.records and result.skipped:
+        raise MetricError(result.skipped[0])
+    return result
 
 
-def _of(features: Features, chosen: NDArray[np.bool_]) -> Features:
-    return Features({name: rows[chosen] for name, rows in features.layers.items()})
+def _of(features: Features, mask: NDArray[np.bool_]) -> Features:
+    return Features({name: rows[mask] for name, rows in features.layers.items()})

@@ -1,8 +1,8 @@
-"""Images made elsewhere, read a batch at a time; what is wrong with any of them is named.
+"""Reads images from other programs in batches, and collects the bad ones.
 
 The reader is that of the data sets (`cmbench.datasets._containers`): the same containers, order
-and checks. This adds what a score needs: faults are collected instead of refused, equal images
-are counted, and a digest says which pixels were scored.
+and checks. For scores it adds a list of bad images in place of an error, a count of duplicates,
+and a digest of the pixels.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ _WORDS = {1: "grey", 3: "colour"}
 
 @dataclass
 class ImageStream:
-    """Images of a container in the order of their paths' parts (arrays and rows: as they lie).
+    """Images of a container in the order of their path components (arrays: in stored order).
 
     Args:
         path: Folder, .zip, .npz, .npy or .parquet.
-        size: (height, width) that every image must have; if None, that of most images.
-        channels: 1 or 3; if None, that of most images.
+        size: (height, width) that every image must have; if None, the most frequent.
+        channels: 1 or 3; if None, the most frequent.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class ImageStream:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pixels read so far, in order: the container does not matter."""
+        """SHA-256 of the pixels read so far, in order, independent of the container."""
         return self._state.hexdigest()
 
     def batches(self, batch: int) -> Iterator[NDArray[np.uint8]]:
@@ -62,7 +62,7 @@ class ImageStream:
         self._container = open_container(self.path, expected=(self.channels, height, width))
         self.ignored = self._container.ignored
         self._fill_in(self._container)
-        held: list[NDArray[np.uint8]] = []
+        block: list[NDArray[np.uint8]] = []
         for name, pixels in self._container.images():
             self.total += 1
             fault = pixels if isinstance(pixels, BadImage) else self._misfit(name, pixels)
@@ -75,12 +75,12 @@ class ImageStream:
                 self.bad.append(fault)
             elif not isinstance(pixels, BadImage):
                 self._note(pixels)
-                held.append(pixels)
-            if len(held) == batch:
-                yield np.stack(held)
-                held.clear()
-        if held:
-            yield np.stack(held)
+                block.append(pixels)
+            if len(block) == batch:
+                yield np.stack(block)
+                block.clear()
+        if block:
+            yield np.stack(block)
 
     def labels(self) -> Labels | None:
         """Returns the labels of the images that were read, or None if the container has none.
@@ -88,11 +88,11 @@ class ImageStream:
         Raises:
             UserError: For labels that don't fit the images.
         """
-        found = self._container.labels() if self._container else None
-        return None if found is None else Labels(found.values[self._kept], found.names)
+        labels = self._container.labels() if self._container else None
+        return None if labels is None else Labels(labels.values[self._kept], labels.names)
 
     def _fill_in(self, container: Container) -> None:
-        """Takes size and mode from most of the images, not from the first, if none are given."""
+        """Sets size and channels, if not given, to the most frequent ones."""
         if self.size is not None and self.channels is not None:
             return
         usual = container.usual_shape()
@@ -123,7 +123,7 @@ class ImageStream:
 
 
 def ignored_files(count: int) -> str:
-    """Returns the sentence on files that were left out, or nothing where there are none."""
+    """Returns the sentence on ignored files; an empty string if there are none."""
     if not count:
         return ""
     words = "files that are no images were" if count > 1 else "file that is no image was"
@@ -131,7 +131,7 @@ def ignored_files(count: int) -> str:
 
 
 def images_inside(path: Path) -> NDArray[np.uint8]:
-    """Returns all images of an .npz, (N, H, W, C), as ADM keeps them.
+    """Returns all images of an .npz, (N, H, W, C), the layout of ADM.
 
     Raises:
         UserError: If it holds none, or is truncated.

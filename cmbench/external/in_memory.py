@@ -1,4 +1,4 @@
-"""Scores images that lie in memory; accepts and refuses what `cmbench score` does."""
+"""Scores images in memory, with the checks of `cmbench score`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,24 +33,24 @@ def score_pixels(
     data: Path | None = None,
     size: tuple[int, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns a row for each number: metric, value, error, low, high, images.
+    """Returns one row per score: metric, value, error, low, high, images.
 
     Args:
         images: uint8 (N, C, H, W).
-        reference: A data set as typed or as a mapping, a path of images, or a statistics file.
-        context: Device.
+        reference: A data set as text or as a mapping, a path of images, or a statistics file.
+        context: Device and caches.
         features: The feature extractor.
         metrics: Metrics with their parameters.
-        data: Where the data set is.
-        size: (height, width) expected; that of the reference's images by default.
+        data: Path of the data set.
+        size: Expected (height, width); that of the reference's images by default.
 
     Raises:
-        UserError: For images of another form, or a reference of other images or other features.
+        UserError: For images of another type or shape, or a reference that does not match.
         Pending: If data or weights are not on this machine.
     """
     pixels = _checked(images)
     extractor: FeatureExtractor = create("features", features)
-    chosen = metrics_for([(spec, None) for spec in metrics], [extractor])
+    pairs = metrics_for([(spec, None) for spec in metrics], [extractor])
     built = context.extractor(extractor.spec())
 
     def extract(block: NDArray[np.uint8]) -> Features:
@@ -60,7 +60,7 @@ def score_pixels(
     _require_shape(pixels, shape, size)
     generated, target = extract(pixels), make(extract)
     rows = []
-    for metric, _ in chosen:
+    for metric, _ in pairs:
         for name, score in metric.scores(generated, target).items():
             low, high = score.interval or (None, None)
             rows.append({"metric": metric.title_of(name, extractor), "value": score.value,
@@ -118,7 +118,7 @@ def _target(
     context: JobContext,
     data: Path | None,
 ) -> tuple[Shape | None, Callable[[Extract], Reference]]:
-    """Returns the shape of the reference's images, where it is known, and what makes it."""
+    """Returns the shape of the reference's images, if known, and a function that builds it."""
     if not isinstance(given, dict) and is_statistics(given):
         file = FileTarget(Path(given), open_statistics(Path(given)))
         return file.shape, lambda _: file.reference(extractor, context, 64)[0]

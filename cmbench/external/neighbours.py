@@ -1,8 +1,8 @@
-"""Has the model copied its training set? Each sample beside the training images nearest to it.
+"""Finds near-copies of training images: the nearest training images of each sample.
 
-Distances are Euclidean in an extractor's `pool` features, rounded to float16 on both sides as
-references keep them, so that a copy is at 0. A sample is suspicious if its nearest training image
-is nearer to it than that image is to any other training image: the rule of AuthPct (Alaa et al.,
+Distances are Euclidean in an extractor's `pool` features, rounded to float16 on both sides, the
+precision of references, so that a copy has distance 0. A sample is suspicious if its nearest
+training image is nearer to it than to any other training image: the rule of AuthPct (Alaa et al.,
 2022, https://arxiv.org/abs/2102.08921). Samples are ordered by the ratio of the two distances.
 """
 
@@ -28,7 +28,7 @@ from cmbench.metrics.neighbours.search import radii_of, ranked
 __all__ = ["Neighbour", "NeighbourReport", "nearest_training_images"]
 
 _SIDE, _LINE = 64, 12
-"""Least side of a picture in the sheet, and height of the line under it, in pixels."""
+"""Minimum side of an image in the sheet, and height of the line under it, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Neighbour:
     """A sample and its nearest training images.
 
     Args:
-        sample: Place of the sample in its container, from 0.
-        nearest: Places of the training images in their data set, nearest first.
-        distances: To each of them.
-        own_gap: Distance of the nearest training image to its own nearest other one.
+        sample: Index of the sample in its container, from 0.
+        nearest: Indices of the training images in their data set, nearest first.
+        distances: Distances to them.
+        own_gap: Distance of the nearest training image to its own nearest neighbour.
         levels: Root mean square difference of the pixels to the nearest, in grey levels.
     """
 
@@ -51,7 +51,7 @@ class Neighbour:
 
     @property
     def ratio(self) -> float:
-        """Below 1: nearer to the training image than any other training image is."""
+        """Distance over `own_gap`; below 1, no other training image is as near as the sample."""
         if self.own_gap > 0:
             return self.distances[0] / self.own_gap
         return 0.0 if self.distances[0] == 0 else float("inf")
@@ -59,14 +59,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class NeighbourReport:
-    """What was compared, how many samples are suspicious, and the most suspicious ones.
+    """The number of suspicious samples, and the most suspicious ones.
 
     Args:
-        images: Samples compared.
-        training: What they were compared with, in words.
-        features: Extractor.
-        suspicious: Samples whose ratio is below 1.
-        identical: Samples equal to a training image to the last bit, among those shown.
+        images: Number of samples compared.
+        training: Description of the training set.
+        features: Name of the extractor.
+        suspicious: Number of samples whose ratio is below 1.
+        identical: Number of exact copies of a training image among those shown.
         shown: The most suspicious samples, worst first.
     """
 
@@ -78,7 +78,7 @@ class NeighbourReport:
     shown: list[Neighbour]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the report as a dictionary for JSON."""
         rows = [{**asdict(n), "ratio": n.ratio if n.ratio != float("inf") else None}
                 for n in self.shown]  # fmt: skip
         return {**asdict(self), "shown": rows}
@@ -103,19 +103,19 @@ def nearest_training_images(
     Args:
         images: The container.
         reference: A data set; a file of statistics has no images.
-        context: Store, where the data set's features are kept, and device.
+        context: The device, and the store, which caches the data set's features.
         features: Extractor.
-        show: Samples in the report and the sheet, the most suspicious ones.
-        near: Training images beside each.
-        data: Where the data set is.
-        batch: Images at once.
-        out: PNG to write: one row per sample, then its neighbours, with their distances.
-        overwrite: Whether a file that is there may be replaced.
-        tick: Progress.
+        show: Number of samples in the report and the sheet, the most suspicious ones.
+        near: Number of training images per sample.
+        data: Path of the data set.
+        batch: Images per batch.
+        out: PNG to write: one row per sample with its neighbours and their distances.
+        overwrite: Whether an existing file may be replaced.
+        tick: Progress callback.
 
     Raises:
-        UserError: If the reference has no images, the samples are of another size or broken, or a
-            file `out` is there.
+        UserError: If the reference has no images, the samples have another size or are broken, or
+            the file `out` exists.
         Pending: If data or weights are not on this machine.
     """
     form = _picture_format(out, overwrite=overwrite) if out is not None else ""
@@ -134,25 +134,27 @@ def nearest_training_images(
         raise UserError(f"{len(stream.bad)} of {stream.total} images can't be compared: {named}",
                         fix="cmbench score --skip-bad names them all")  # fmt: skip
     rows = np.concatenate(parts[extractor.name]["pool"])
-    found = _neighbours(rows, target, extractor, context, batch, near)
-    order = sorted(range(len(found)), key=lambda i: (found[i].ratio, found[i].distances[0], i))
-    chosen = [found[i] for i in order[:show]]
-    samples = _chosen_pixels(images, target, [n.sample for n in chosen], batch)
+    neighbours = _neighbours(rows, target, extractor, context, batch, near)
+    order = sorted(
+        range(len(neighbours)), key=lambda i: (neighbours[i].ratio, neighbours[i].distances[0], i)
+    )
+    worst = [neighbours[i] for i in order[:show]]
+    samples = _chosen_pixels(images, target, [n.sample for n in worst], batch)
     training = target.dataset.open(data)
-    sets = [training.pixels(n.nearest) for n in chosen]
-    chosen = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(chosen, sets, strict=True)]
+    sets = [training.pixels(n.nearest) for n in worst]
+    worst = [_with_levels(n, samples[n.sample], s[0]) for n, s in zip(worst, sets, strict=True)]
     if out is not None:
-        rows_shown = [(n, samples[n.sample], s) for n, s in zip(chosen, sets, strict=True)]
+        rows_shown = [(n, samples[n.sample], s) for n, s in zip(worst, sets, strict=True)]
         with atomic_file(out) as file:
             _sheet(rows_shown).save(file, format=form)
     return NeighbourReport(
-        len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in found),
-        sum(n.levels == 0 for n in chosen), chosen,
+        len(rows), target.words, extractor.name, sum(n.ratio < 1 for n in neighbours),
+        sum(n.levels == 0 for n in worst), worst,
     )  # fmt: skip
 
 
 def _picture_format(out: Path, *, overwrite: bool) -> str:
-    """The format that a picture's name asks for; refused before anything is computed."""
+    """Returns the image format of a file name, before anything is computed."""
     new_file(out, overwrite=overwrite)
     form = Image.registered_extensions().get(out.suffix.lower())
     if form is None or form not in Image.SAVE:
@@ -184,29 +186,29 @@ def _neighbours(
 
 
 def _chosen_pixels(
-    images: Path, target: DataTarget, chosen: Sequence[int], batch: int
+    images: Path, target: DataTarget, indices: Sequence[int], batch: int
 ) -> dict[int, NDArray[np.uint8]]:
-    """The pixels of a few samples, from a second pass over the container."""
-    wanted, found, first = set(chosen), {}, 0
+    """Reads the pixels of a few samples in a second pass over the container."""
+    wanted, pixels, first = set(indices), {}, 0
     for block in ImageStream(images, target.shape[1:], target.shape[0]).batches(batch):
         for i in wanted & set(range(first, first + len(block))):
-            found[i] = block[i - first].copy()
+            pixels[i] = block[i - first].copy()
         first += len(block)
-    return found
+    return pixels
 
 
 def _with_levels(
     neighbour: Neighbour, sample: NDArray[np.uint8], nearest: NDArray[np.uint8]
 ) -> Neighbour:
     gap = sample.astype(np.float64) - nearest
-    told = asdict(neighbour) | {"levels": float(np.sqrt((gap**2).mean()))}
-    return Neighbour(**told)
+    fields = asdict(neighbour) | {"levels": float(np.sqrt((gap**2).mean()))}
+    return Neighbour(**fields)
 
 
 def _sheet(
     rows: Sequence[tuple[Neighbour, NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> Image.Image:
-    """A row a sample: the sample, a gap, its neighbours; place and distance under each."""
+    """Draws one row per sample: the sample, a gap, its neighbours; index or distance below."""
     height, width = rows[0][1].shape[1:]
     scale = max(1, -(-_SIDE // max(height, width)))
     cell = (width * scale + 4, height * scale + _LINE + 4)
@@ -214,14 +216,14 @@ def _sheet(
     sheet = Image.new("RGB", (columns * cell[0] + 12, len(rows) * cell[1]), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
     for line, (neighbour, sample, pixels) in enumerate(rows):
-        told = [f"#{neighbour.sample}"] + [f"{d:.3g}" for d in neighbour.distances]
+        captions = [f"#{neighbour.sample}"] + [f"{d:.3g}" for d in neighbour.distances]
         for column, picture in enumerate([sample, *pixels]):
             left = column * cell[0] + (12 if column else 0) + 2
             top = line * cell[1] + 2
             sheet.paste(_picture(picture, scale), (left, top))
             colour = "firebrick" if column == 1 and neighbour.ratio < 1 else "black"
             place = (left, top + height * scale)
-            draw.text(place, told[column], fill=colour, font=font)
+            draw.text(place, captions[column], fill=colour, font=font)
     return sheet
 
 

@@ -1,16 +1,17 @@
-"""What images made elsewhere are compared with: a data set, or a file of statistics."""
+"""References of images from other programs: a data set, or a file of statistics."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from cmbench.core.errors import UserError
-from cmbench.core.loader import create
+from cmbench.core.loader import available, create
+from cmbench.core.paths import user_path
 from cmbench.core.text import printable
+from cmbench.core.yaml_source import parse_value
 from cmbench.datasets.base import Dataset
 from cmbench.engine.context import JobContext, Tick
 from cmbench.engine.job import run_job
@@ -33,7 +34,7 @@ __all__ = [
 
 @dataclass
 class DataTarget:
-    """A data set as the reference: its features are a job's output, kept in the store."""
+    """A data set as the reference; its features are the output of a job, cached in the store."""
 
     dataset: Dataset
     path: Path | None
@@ -44,14 +45,14 @@ class DataTarget:
 
     @property
     def words(self) -> str:
-        """What the images were compared with."""
+        """Description of the reference."""
         others = f" ({ignored_files(self.ignored)})" if self.ignored else ""
         return f"data set {self.dataset.spec()}, {self.count} images{others}"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
     ) -> tuple[Reference, dict[str, Any]]:
-        """The reference in these features and the specification it is made by."""
+        """Returns the reference in these features, and the specification of its job."""
         job = self._job(extractor)
         with context.store.lease(job.address):
             if not context.store.has(job.address):
@@ -65,29 +66,29 @@ class DataTarget:
 
 @dataclass
 class FileTarget:
-    """A file of statistics as the reference; features of ADM's images are made on demand."""
+    """A file of statistics as the reference; features of ADM's images are computed on demand."""
 
     path: Path
     held: Statistics
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
-        """Shape (C, H, W) of the images inside of the file, where it holds images."""
-        held = self.held.images
-        if held is None or len(held) != 4 or held[3] not in (1, 3):
+        """Shape (C, H, W) of the images inside the file, if it holds images."""
+        shape = self.held.images
+        if shape is None or len(shape) != 4 or shape[3] not in (1, 3):
             return None
-        return held[3], held[1], held[2]
+        return shape[3], shape[1], shape[2]
 
     @property
     def words(self) -> str:
-        """What the images were compared with."""
+        """Description of the reference."""
         digest = self.held.reference.digest[:12]
         return f"{printable(str(self.path))} ({self.held.form}, SHA-256 {digest})"
 
     def reference(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
     ) -> tuple[Reference, dict[str, Any]]:
-        """The reference and what stands for it in a protocol."""
+        """Returns the reference, and its description in a protocol."""
         made_of = self.held.made_of
         for key, wanted in (
             ("extractor", extractor.spec()),
@@ -106,38 +107,43 @@ class FileTarget:
     def _with_images(
         self, extractor: FeatureExtractor, context: JobContext, batch: int
     ) -> Reference:
-        """ADM's evaluator takes precision and recall against the images inside of the file."""
+        """Adds features of the images inside the file, which ADM's precision and recall use."""
         stream = ImageStream(self.path)
         built = {extractor.name: context.extractor(extractor.spec())}
         parts = features_of(stream, built, context, batch, False, None)[extractor.name]
         features = Features({k: np.concatenate(v) for k, v in parts.items()})
-        held = self.held.reference
-        return Reference(held.digest, features, dict(held.moments))
+        reference = self.held.reference
+        return Reference(reference.digest, features, dict(reference.moments))
 
 
 def dataset_of(text: str) -> Dataset:
-    """A data set as typed: `digits`, `cifar10:split=test`, or a path of images.
+    """Parses a data set: `digits`, `cifar10:split=test`, or a path of images.
+
+    A data set's name takes precedence over a file or folder; `./digits` is the folder.
 
     Raises:
-        UserError: For an unknown name or parameter.
+        UserError: For an unknown name or parameter, or a path that does not exist.
     """
-    if Path(text).exists():
-        made: Dataset = create("dataset", {"name": "images", "path": text})
-        return made
     name, _, parameters = text.partition(":")
+    if name not in {item.name for item in available("dataset")}:
+        if user_path(text).exists():
+            images: Dataset = create("dataset", {"name": "images", "path": text})
+            return images
+        if "/" in text or text.startswith(("~", ".")):
+            raise UserError(f"{text} does not exist", expected="a data set, or a path of images")
     pairs = [p.partition("=") for p in parameters.split(",") if p]
-    fields = {key: yaml.safe_load(value) for key, _, value in pairs}
-    named: Dataset = create("dataset", {"name": name, **fields})
-    return named
+    fields = {key: parse_value(value, text) for key, _, value in pairs}
+    dataset: Dataset = create("dataset", {"name": name, **fields})
+    return dataset
 
 
 def is_statistics(reference: str | Path) -> bool:
-    """Tells by its suffix whether a reference is a file of statistics, and not a data set."""
+    """Tests by its suffix whether a reference is a file of statistics, not a data set."""
     return Path(reference).suffix.lower() in (".npz", ".pkl", ".pickle")
 
 
 def find_target(reference: str | Path, data: Path | None) -> DataTarget | FileTarget:
-    """The reference by its name: a file of statistics by its suffix, else a data set.
+    """Finds a reference by its name: a file of statistics by its suffix, else a data set.
 
     Raises:
         UserError: For an unknown data set, or a file that is not one of statistics.
@@ -159,7 +165,7 @@ def features_of(
     skip_bad: bool,
     tick: Tick | None,
 ) -> dict[str, dict[str, list[NDArray[np.float32]]]]:
-    """Rows of each layer of each extractor, a block a batch; stops at the first bad image.
+    """Returns feature rows by extractor and layer, one block per batch, up to a bad image.
 
     Raises:
         CmbenchError: For a feature that is not finite, naming the image.
@@ -168,7 +174,7 @@ def features_of(
     done = 0
     for block in stream.batches(batch):
         if stream.bad and not skip_bad:
-            continue  # They will be refused: the rest is only read, to name and count.
+            continue  # they will be refused: the rest is only read to list bad images
         for name, extractor in built.items():
             for layer, rows in extractor.features(block, context.device, done).items():
                 parts.setdefault(name, {}).setdefault(layer, []).append(rows)

@@ -1,7 +1,7 @@
-"""Scores of images made elsewhere: one pass through each extractor, a batch in memory at a time.
+"""Scores images from other programs: one pass through each extractor, in batches.
 
-The protocol of each number is the one a suite would give it, but for its quantisation, which is
-"as given": what made the bytes is not known here.
+The protocol of each number is that of a suite, except that its quantisation is "as given": the
+rule that rounded the images to bytes is unknown.
 """
 
 import re
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from cmbench.core.digests import digest
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
+from cmbench.core.yaml_source import parse_value
 from cmbench.engine.context import JobContext, Tick
 from cmbench.external.by_class import Classes, Scorer, matched_classes, scores_by_class
 from cmbench.external.containers import BadImage, ImageStream
@@ -33,20 +33,20 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Numbers of a set of images, and what they were made of.
+    """Scores of a set of images, and where they come from.
 
     Args:
-        images: Images scored.
-        shape: Shape of one, (C, H, W).
+        images: Number of images scored.
+        shape: Shape of an image, (C, H, W).
         digest: SHA-256 of the pixels in order.
-        duplicates: Images equal to an earlier one to the last bit.
-        ignored: Files that are no images.
-        bad: Images left out (only where that was asked for).
-        reference: What they were compared with, in words.
-        scores: The numbers, each with its protocol and fingerprint.
-        skipped: Metrics that were left out by default, and why.
-        classes: By class, where that was asked for: the same numbers of its images alone.
-        class_names: Name of each of these classes; its number where it has none.
+        duplicates: Number of exact duplicates of an earlier image.
+        ignored: Number of files that are not images.
+        bad: Images omitted on request.
+        reference: Description of the reference.
+        scores: The scores, each with its protocol and fingerprint.
+        skipped: Default metrics that were not computed, and why.
+        classes: Scores per class, on request.
+        class_names: Name of each of these classes, or its number if it has none.
     """
 
     images: int
@@ -62,19 +62,19 @@ class ImageScores:
     class_names: dict[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the scores as a dictionary for JSON."""
         scores = [score.model_dump(mode="json") for score in self.scores]
         classes = {k: [s.model_dump(mode="json") for s in v] for k, v in self.classes.items()}
         return {**asdict(self), "shape": list(self.shape), "scores": scores, "classes": classes}
 
 
 def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
-    """Metrics as typed: `kid`, `kid:subsets=100,subset_size=1000`, `frechet_distance@inception`.
+    """Parses metrics: `kid`, `kid:subsets=100,subset_size=1000`, `frechet_distance@inception`.
 
     Raises:
-        UserError: For one that does not read so.
+        UserError: For a text of another form.
     """
-    found: list[tuple[Spec, str | None]] = []
+    specs: list[tuple[Spec, str | None]] = []
     for text in given:
         read = re.fullmatch(r"(\w+)(?:@([\w./-]+))?(?::([^@]*))?(?:@([\w./-]+))?", text)
         name, before, parameters, after = read.groups() if read else ("", None, "", None)
@@ -85,9 +85,9 @@ def metric_specs(given: Sequence[str]) -> list[tuple[Spec, str | None]]:
                 f"--metrics {text} does not read as a metric",
                 expected="NAME, NAME@EXTRACTOR or NAME:key=value,key=value@EXTRACTOR",
             )
-        values = {key: yaml.safe_load(value) for key, value in pairs}
-        found.append(({"name": name, **values}, extractor))
-    return found
+        values = {key: parse_value(value, f"--metrics {text}") for key, value in pairs}
+        specs.append(({"name": name, **values}, extractor))
+    return specs
 
 
 def score_images(
@@ -109,16 +109,16 @@ def score_images(
     Args:
         images: The container.
         reference: A data set's name (`digits`, `cifar10:split=test`) or a file of statistics.
-        context: Store (references of data sets are kept there) and device.
-        features: Extractors; each image goes once through each.
+        context: The device, and the store, which caches references of data sets.
+        features: Extractors; each image passes once through each.
         metrics: Metrics and the extractor of each, or None for every one that has its layers;
             by default those that the reference allows.
-        size: (height, width) expected; that of the reference's images by default.
-        skip_bad: Score what is left when images are broken or of another size or mode.
-        per_class: Score each class alone too (`cmbench.external.by_class`).
-        data: Where the reference's data set is.
-        batch: Images in memory at once; changes no number.
-        tick: Progress.
+        size: Expected (height, width); that of the reference's images by default.
+        skip_bad: Omit images that are broken or of another size or mode, instead of refusing.
+        per_class: Also score each class (`cmbench.external.by_class`).
+        data: Path of the reference's data set.
+        batch: Images per batch; it does not change the scores.
+        tick: Progress callback.
 
     Raises:
         UserError: For bad images (named and counted), unless `skip_bad`; for an unknown name; for
@@ -126,7 +126,7 @@ def score_images(
         Pending: If data or weights are not on this machine.
     """
     extractors: list[FeatureExtractor] = [create("features", spec) for spec in features]
-    chosen = metrics_for(metrics, extractors)
+    pairs = metrics_for(metrics, extractors)
     target = find_target(reference, data)
     own = target.shape
     stream = ImageStream(images, size or (own[1:] if own else None), own[0] if own else None)
@@ -141,7 +141,7 @@ def score_images(
     scores, skipped, classes = [], _without_images(labels), dict[int, list[ScoreRecord]]()
     for extractor in extractors:
         generated = Features({k: np.concatenate(v) for k, v in parts[extractor.name].items()})
-        mine = [m for m, name in chosen if name == extractor.name]
+        mine = [m for m, name in pairs if name == extractor.name]
         needed = any(metric.needs_reference for metric in mine)
         other = target.reference(extractor, context, batch) if needed else None
         for metric in mine:
@@ -152,9 +152,9 @@ def score_images(
             scores += _score(metric, extractor, generated, other)
         if labels is not None and other is not None:
             scorer = _scorer(extractor, other[1])
-            found = scores_by_class(mine, generated, other[0], labels, scorer)
-            skipped += [text for text in found.skipped if text not in skipped]
-            for label, records in found.records.items():
+            by_class = scores_by_class(mine, generated, other[0], labels, scorer)
+            skipped += [text for text in by_class.skipped if text not in skipped]
+            for label, records in by_class.records.items():
                 classes.setdefault(label, []).extend(records)
     count = stream.total - len(stream.bad)
     assert stream.size is not None
@@ -187,7 +187,7 @@ def metrics_for(
         UserError: For an unknown metric, or one whose layers no extractor has.
     """
     given = metrics or [(n, None) for n in ("frechet_distance", "kid", "precision_recall")]
-    found: list[tuple[Metric, str]] = []
+    pairs: list[tuple[Metric, str]] = []
     for spec, wanted in given:
         metric: Metric = create("metric", spec)
         names = [
@@ -198,11 +198,11 @@ def metrics_for(
         if not names:
             raise UserError(
                 f"metric '{metric.name}' reads layer '{', '.join(metric.layers)}', which "
-                f"{wanted or ' and '.join(e.name for e in extractors)} does not give",
+                f"{wanted or ' and '.join(e.name for e in extractors)} does not have",
                 fix="--features with an extractor that has it",
             )
-        found += [(metric, name) for name in names]
-    return found
+        pairs += [(metric, name) for name in names]
+    return pairs
 
 
 def _refusal(stream: ImageStream, own: tuple[int, int, int] | None) -> UserError:
@@ -220,7 +220,7 @@ def _refusal(stream: ImageStream, own: tuple[int, int, int] | None) -> UserError
     return UserError(
         f"{len(stream.bad)} of {stream.total} images of {stream.path} can't be scored "
         f"({counts}):\n{shown}{more}",
-        expected=f"whole images of {stream.size[0]}x{stream.size[1]}" if stream.size else "",
+        expected=f"intact images of {stream.size[0]}x{stream.size[1]}" if stream.size else "",
         fix=fix,
     )
 
@@ -229,11 +229,11 @@ def _first(bad: list[BadImage]) -> str:
     return f"look at {bad[0].name}: {bad[0].detail}" if bad else ""
 
 
-def _scorer(extractor: FeatureExtractor, told: dict[str, Any]) -> Scorer:
-    """Scores of one class, whose label is part of the protocol."""
+def _scorer(extractor: FeatureExtractor, specification: dict[str, Any]) -> Scorer:
+    """Returns a function that scores one class, whose label becomes part of the protocol."""
 
     def score(metric: Metric, own: Features, against: Reference, label: int) -> list[ScoreRecord]:
-        return _score(metric, extractor, own, (against, {**told, "class": label}))
+        return _score(metric, extractor, own, (against, {**specification, "class": label}))
 
     return score
 
@@ -244,10 +244,12 @@ def _score(
     generated: Features,
     other: tuple[Reference, dict[str, Any]] | None,
 ) -> list[ScoreRecord]:
-    reference, told = other if other is not None and metric.needs_reference else (None, None)
+    reference, specification = (
+        other if other is not None and metric.needs_reference else (None, None)
+    )
     weights = extractor.weights_digest()
     hashed = protocol(
-        metric, extractor, weights, told, images=len(generated), quantisation="as given"
+        metric, extractor, weights, specification, images=len(generated), quantisation="as given"
     )
     return [
         ScoreRecord(

@@ -1,4 +1,4 @@
-"""Weights that extractors find: a file given, one an environment variable names, or an asset."""
+"""Weights of extractors: a given file, the file of an environment variable, or an asset."""
 
 import os
 from collections.abc import Mapping
@@ -10,44 +10,48 @@ from torch import Tensor
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, regular_file
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.core.tensor_files import read_safetensors
 
 __all__ = ["read_state", "weights_path"]
 
 
 def weights_path(given: Path | None, variable: str, file: str, asset: str) -> Path:
-    """The weights file.
+    """Returns the path of the weights file.
 
     Args:
-        given: A path from the suite.
-        variable: Environment variable that may name one.
+        given: A path from the suite, or None.
+        variable: Environment variable that may hold a path.
         file: Name of the asset's file in the cache.
         asset: Name in the catalogue.
 
     Raises:
-        Pending: If it is not here, with the command that brings it.
-        UserError: If a path was given and nothing is there.
+        Pending: If the asset is not in the cache, with the command that downloads it.
+        UserError: If there is no file at the given path.
     """
-    named = os.environ.get(variable)
-    chosen = given or (Path(named).expanduser() if named else None)
-    if chosen is not None and not chosen.is_file():
-        raise UserError(f"{chosen} is not there", where=variable if given is None else "weights")
-    path = chosen or cache_folder() / "assets" / file
+    value = os.environ.get(variable)
+    override = given or (user_path(value, where=variable) if value else None)
+    if override is not None and not override.is_file():
+        raise UserError(
+            f"{override} does not exist", where=variable if given is None else "weights"
+        )
+    path = override or cache_folder() / "assets" / file
     if path.is_file():
         return path
-    raise Pending(f"the weights of {asset} are not here", command=f"cmbench assets fetch {asset}")
+    raise Pending(
+        f"the weights of {asset} are not on this machine", command=f"cmbench assets fetch {asset}"
+    )
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
-    """A state dict of tensors, read without running anything that the file holds.
+    """Reads a state dict of tensors without running code from the file.
 
     Raises:
-        UserError: If it is damaged, or not a plain state dict.
+        UserError: If the file is damaged, or not a plain state dict.
     """
-    kept = path.with_name(path.name + ".sha256")
-    if kept.is_file() and kept.read_text("utf-8").split()[0] != file_sha256(path):
-        raise UserError(f"{path} is damaged", fix="delete it and fetch it again")
+    digest = path.with_name(path.name + ".sha256")
+    if digest.is_file() and digest.read_text("utf-8").split()[0] != file_sha256(path):
+        raise UserError(f"{path} is damaged", fix="delete it and download it again")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     with parsing(regular_file(path, "weights file"), "a plain state dict"):

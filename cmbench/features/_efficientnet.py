@@ -1,8 +1,8 @@
 """EfficientNet-Lite0: inverted residuals with ReLU6, no squeeze and excitation.
 
 Blocks of Tan and Le (2019, https://arxiv.org/abs/1905.11946, table 1) without their attention;
-stem and head not scaled. Padding is TensorFlow's "same": uneven at stride 2. Parameter names are
-those of the published state dict, so that it loads strictly.
+stem and head are not scaled. Padding is TensorFlow's "same", uneven at stride 2. Parameter names
+are those of the published state dict, which is loaded strictly.
 """
 
 import torch
@@ -21,7 +21,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Repeats, kernel, stride of the first, expansion, channels out."""
+"""Repeats, kernel, stride of the first block, expansion, output channels."""
 
 
 class _SameConv(nn.Conv2d):
@@ -74,7 +74,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Normalised images (B, 3, H, W) to pooled features (B, 1280) and logits (B, 1000)."""
+    """Maps normalised images (B, 3, H, W) to pooled features (B, 1280) and logits (B, 1000)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features and logits."""
+        """Returns pooled features (B, 1280) and logits (B, 1000)."""
         h = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             h = block(h)
@@ -101,7 +101,7 @@ class EfficientNetLite0(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> "EfficientNetLite0":
-        """The same network in evaluation mode with batch norms inside the convolutions."""
+        """Folds batch norms into the convolutions, in evaluation mode; returns `self`."""
         self.eval()
         self._conv_stem, self._bn0 = _folded(self._conv_stem, self._bn0)
         self._conv_head, self._bn1 = _folded(self._conv_head, self._bn1)

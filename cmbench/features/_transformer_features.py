@@ -1,4 +1,4 @@
-"""What CLIP and DINOv2 share as feature extractors: resizing, normalising, official weights."""
+"""Base of the CLIP and DINOv2 extractors: resizing, normalisation, official weights."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -23,30 +23,32 @@ Triple = tuple[float, float, float]
 
 
 class TransformerFeatures(FeatureExtractor):
-    """Features (pool) of an official ViT-L/14: pixels are resized (bicubic, antialiased, in float,
-    clipped) and normalised; weights are downloaded on demand.
+    """Features (pool) of an official ViT-L/14.
+
+    Pixels are resized (bicubic, antialiased, in float, clipped) and normalised. Weights are
+    downloaded on demand.
     """
 
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
     network: ClassVar[str]
-    """What the network is called in errors."""
+    """Name of the network in error messages."""
     variable: ClassVar[str]
-    """Environment variable that names the weights file."""
+    """Environment variable that holds the path of the weights file."""
     asset: ClassVar[tuple[str, str]]
-    """Asset of the weights, and its file's name in the cache."""
+    """Name of the weights' asset, and of its file in the cache."""
     mean: ClassVar[Triple]
     deviation: ClassVar[Triple]
 
     size: int = Field(224, ge=14, le=1022, multiple_of=14, description="side of the resized image")
-    weights: Path | None = Field(None, description="weights file; else the cache's")
+    weights: Path | None = Field(None, description="weights file; none: the cache's")
 
     @staticmethod
     @abstractmethod
     def read(state: Mapping[str, Tensor]) -> VisionTransformer:
-        """Builds the network from the authors' state.
+        """Builds the network from the authors' state dict.
 
         Raises:
-            KeyError: If the state is of another network.
+            KeyError: If the state dict belongs to another network.
             RuntimeError: If a tensor has another shape.
         """
 
@@ -55,7 +57,7 @@ class TransformerFeatures(FeatureExtractor):
         return file_sha256(self._path())
 
     def build(self, device: torch.device) -> Extractor:
-        """Loads the network and puts it on `device`.
+        """Loads the network and moves it to `device`.
 
         Raises:
             UserError: If the file holds no weights of this network.

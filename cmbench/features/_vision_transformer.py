@@ -1,9 +1,9 @@
-"""Vision transformers that give one vector an image, in the layouts of DINOv2 and CLIP.
+"""Vision transformers that map an image to one vector, in the layouts of DINOv2 and CLIP.
 
 Dosovitskiy et al. (2020, https://arxiv.org/abs/2010.11929): patches and a class token, pre-norm
 blocks x + attention(norm(x)), x + mlp(norm(x)). DINOv2 (https://arxiv.org/abs/2304.07193) scales
-both branches by a vector; CLIP (https://arxiv.org/abs/2103.00020) norms before the first block,
-uses x sigmoid(1.702 x) in its mlp, and projects the class token.
+both branches by a vector; CLIP (https://arxiv.org/abs/2103.00020) normalises before the first
+block, uses x sigmoid(1.702 x) in its MLP, and projects the class token.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class _Shape:
 
     @property
     def quick(self) -> bool:
-        """Whether the mlp has CLIP's approximation of the GELU, as everything of CLIP's has."""
+        """True if the MLP has CLIP's approximation of the GELU."""
         return self.before
 
 
@@ -54,8 +54,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attended = self._attend(self.norm1(x))
         x = x + (attended * self.scale1 if self.scaled else attended)
-        made = self._mlp(self.norm2(x))
-        return x + (made * self.scale2 if self.scaled else made)
+        update = self._mlp(self.norm2(x))
+        return x + (update * self.scale2 if self.scaled else update)
 
     def _attend(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.shape
@@ -73,7 +73,7 @@ class _Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Normalised images (B, 3, H, W), H and W multiples of the patch, to vectors (B, d)."""
+    """Maps normalised images (B, 3, H, W), H and W multiples of the patch, to vectors (B, d)."""
 
     def __init__(self, shape: _Shape) -> None:
         super().__init__()
@@ -90,18 +90,18 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def of(cls, shape: _Shape, state: State) -> Self:
-        """A network of this shape with these weights, every one of which must have its place."""
+        """Builds a network of this shape with these weights, loaded strictly."""
         net = cls(shape)
         net.load_state_dict(dict(state))
         return net
 
     @property
     def width(self) -> int:
-        """Length of an image's vector."""
+        """Returns the length of an image's vector."""
         return self.shape.projected or self.shape.width
 
     def forward(self, x: Tensor) -> Tensor:
-        """The class token after the last norm, projected where the network does so."""
+        """Returns the class token after the last norm, projected if the network has a head."""
         patches = self.embed(x)
         grid = patches.shape[-2], patches.shape[-1]
         tokens = patches.flatten(2).transpose(1, 2)
@@ -115,19 +115,19 @@ class VisionTransformer(nn.Module):
         return pooled if self.head is None else self.head(pooled)
 
     def _places(self, grid: tuple[int, int]) -> Tensor:
-        """Position vectors on another grid: bicubic, as DINOv2's own code scales them."""
+        """Interpolates the position vectors to a grid, bicubic as in DINOv2's code."""
         side = round((len(self.places) - 1) ** 0.5)
         if grid == (side, side):
             return self.places
         square = self.places[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        # Its code adds 0.1 to the new grid against rounding down, and scales by the result.
+        # As in DINOv2's code, 0.1 is added to the new grid against rounding down.
         factors = [(n + 0.1) / side for n in grid]
         scaled = functional.interpolate(square, scale_factor=factors, mode="bicubic")
         return torch.cat([self.places[:1], scaled.flatten(2)[0].T])
 
 
 def dinov2_layout(state: State, heads: int | None = None) -> tuple[_Shape, dict[str, Tensor]]:
-    """Shape and weights from a state dict of facebookresearch/dinov2 (timm uses the same names).
+    """Returns shape and weights from a state dict of facebookresearch/dinov2 or timm.
 
     Raises:
         KeyError: If an entry is missing.
@@ -137,7 +137,7 @@ def dinov2_layout(state: State, heads: int | None = None) -> tuple[_Shape, dict[
     shape = _Shape(width, embed.shape[-1], places.shape[1], depth,
                    state["blocks.0.mlp.fc1.weight"].shape[0], heads or width // 64,
                    scaled=True, before=False, projected=0, epsilon=1e-6)  # fmt: skip
-    found = {
+    weights = {
         "embed.weight": embed,
         "embed.bias": state["patch_embed.proj.bias"],
         "token": state["cls_token"].flatten(),
@@ -146,13 +146,13 @@ def dinov2_layout(state: State, heads: int | None = None) -> tuple[_Shape, dict[
     for i in range(depth):
         old = new = f"blocks.{i}"
         for theirs in ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
-            found |= _pair(state, f"{old}.{theirs}", f"{new}.{theirs.split('.')[-1]}")
-        found |= {f"{new}.scale{n}": state[f"{old}.ls{n}.gamma"] for n in (1, 2)}
-    return shape, found
+            weights |= _pair(state, f"{old}.{theirs}", f"{new}.{theirs.split('.')[-1]}")
+        weights |= {f"{new}.scale{n}": state[f"{old}.ls{n}.gamma"] for n in (1, 2)}
+    return shape, weights
 
 
 def clip_layout(state: State, heads: int | None = None) -> tuple[_Shape, dict[str, Tensor]]:
-    """Shape and weights of the vision part of a CLIP state dict of Hugging Face's layout.
+    """Returns shape and weights of the vision part of a CLIP state dict in Hugging Face's layout.
 
     Raises:
         KeyError: If an entry is missing.
@@ -165,25 +165,25 @@ def clip_layout(state: State, heads: int | None = None) -> tuple[_Shape, dict[st
     shape = _Shape(width, embed.shape[-1], len(places), depth,
                    inner["encoder.layers.0.mlp.fc1.weight"].shape[0], heads or width // 64,
                    scaled=False, before=True, projected=head.shape[0], epsilon=1e-5)  # fmt: skip
-    found = {
+    weights = {
         "embed.weight": embed,
         "token": inner["embeddings.class_embedding"],
         "places": places,
         "head.weight": head,
     }
-    # The name is misspelt in the file.
-    found |= _pair(inner, "pre_layrnorm", "before") | _pair(inner, "post_layernorm", "norm")
+    # `pre_layrnorm` is misspelt in the file.
+    weights |= _pair(inner, "pre_layrnorm", "before") | _pair(inner, "post_layernorm", "norm")
     for i in range(depth):
         old, new = f"encoder.layers.{i}", f"blocks.{i}"
         for theirs, ours in (("layer_norm1", "norm1"), ("layer_norm2", "norm2"),
                              ("self_attn.out_proj", "proj"), ("mlp.fc1", "fc1"),
                              ("mlp.fc2", "fc2")):  # fmt: skip
-            found |= _pair(inner, f"{old}.{theirs}", f"{new}.{ours}")
+            weights |= _pair(inner, f"{old}.{theirs}", f"{new}.{ours}")
         for part in ("weight", "bias"):
-            found[f"{new}.qkv.{part}"] = torch.cat(
+            weights[f"{new}.qkv.{part}"] = torch.cat(
                 [inner[f"{old}.self_attn.{which}_proj.{part}"] for which in "qkv"]
             )
-    return shape, found
+    return shape, weights
 
 
 def _pair(state: State, theirs: str, ours: str) -> dict[str, Tensor]:

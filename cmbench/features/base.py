@@ -1,4 +1,4 @@
-"""The contract of a feature extractor: pixels in, named layers out."""
+"""The contract of a feature extractor, which maps pixels to named layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -24,36 +24,36 @@ class Extractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Features of uint8 pixels (B, C, H, W): layer name to float32 (B, d).
+        """Maps uint8 pixels (B, C, H, W) to features: layer name to float32 (B, d).
 
-        The result for an image does not depend on its batch-mates.
+        The features of an image do not depend on the rest of its batch.
         """
 
     @torch.inference_mode()
     def features(self, pixels: Pixels, device: torch.device, first: int = 0) -> Rows:
-        """Features of one batch of pixels as arrays: layer name to float32 (B, d).
+        """Computes the features of one batch as arrays: layer name to float32 (B, d).
 
         Args:
             pixels: uint8 (B, C, H, W).
-            device: Where the extractor is.
-            first: Index of the batch's first image, for errors.
+            device: The extractor's device.
+            first: Index of the batch's first image, for error messages.
 
         Raises:
-            CmbenchError: For a feature that is not finite, naming layer and image.
+            CmbenchError: If a feature is not finite; names layer and image.
         """
         block = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-        found = {name: rows.float().cpu().numpy() for name, rows in self(block).items()}
-        for name, rows in found.items():
+        features = {name: rows.float().cpu().numpy() for name, rows in self(block).items()}
+        for name, rows in features.items():
             bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if len(bad):
                 raise CmbenchError(f"feature '{name}' of image {first + bad[0]} is not finite")
-        return found
+        return features
 
     def rows(self, batches: Iterable[Pixels], device: torch.device) -> Rows:
-        """Features of all batches, joined: layer name to float32 (N, d).
+        """Computes the features of all batches: layer name to float32 (N, d).
 
         Raises:
-            CmbenchError: For a feature that is not finite, naming layer and image.
+            CmbenchError: If a feature is not finite; names layer and image.
         """
         parts: dict[str, list[NDArray[np.float32]]] = {}
         done = 0
@@ -65,22 +65,22 @@ class Extractor(nn.Module, ABC):
 
 
 class FeatureExtractor(Component, ABC):
-    """Names an extractor and its parameters, and says where its weights come from."""
+    """An extractor's parameters and the source of its weights."""
 
     kind: ClassVar[str] = "features"
     layers: ClassVar[dict[str, int]] = {}
-    """Layer name to its width d. By convention `pool` feeds distances, `logits` class scores."""
+    """Width d per layer. By convention distances use `pool` and class scores use `logits`."""
     distance_name: ClassVar[str] = "FD"
-    """How the Frechet distance in this space is called. Only Inception's is called FID."""
+    """Name of the Frechet distance in this space. Only Inception's is called FID."""
     plain_titles: ClassVar[bool] = False
-    """Whether other scores are titled without this space's name: it is a suite's usual one."""
+    """If true, titles of other scores leave out this space's name, as a suite's usual one."""
 
     @abstractmethod
     def weights_digest(self) -> str:
         """SHA-256 of the weights, part of the protocol fingerprint.
 
         Raises:
-            Pending: If the weights can't be had now, with the command that brings them.
+            Pending: If the weights are not on this machine, with the command that downloads them.
         """
 
     @abstractmethod
@@ -88,5 +88,5 @@ class FeatureExtractor(Component, ABC):
         """Loads the weights and returns the extractor.
 
         Raises:
-            Pending: If the weights can't be had now, with the command that brings them.
+            Pending: If the weights are not on this machine, with the command that downloads them.
         """

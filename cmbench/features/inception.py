@@ -1,8 +1,8 @@
-"""Inception-v3 of December 2015, as FID, IS and sFID are defined on (torch-fidelity's port).
+"""Inception-v3 of December 2015, which defines FID, IS and sFID (torch-fidelity's port).
 
-Pixels of any size are resized to 299 as TensorFlow 1 did (bilinear, corners at 0, no half pixel).
-Layers: pool (2048), logits (1008, without bias), spatial (the first 7 channels of mixed_6/conv,
-17 x 17 in the order H, W, C: 2023).
+Pixels of any size are resized to 299 like in TensorFlow 1 (bilinear, corners at 0, no half
+pixel). Layers: pool (2048), logits (1008, without bias), spatial (the first 7 channels of
+mixed_6/conv, 17 x 17 in the order H, W, C: 2023).
 """
 
 import os
@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cmbench.core.digests import file_sha256
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, regular_file
-from cmbench.core.paths import cache_folder
+from cmbench.core.paths import cache_folder, user_path
 from cmbench.features._resize import colour, corner_resize
 from cmbench.features.base import Extractor, FeatureExtractor
 
@@ -41,7 +41,7 @@ class Inception(FeatureExtractor):
     plain_titles: ClassVar[bool] = True
     transport: ClassVar[frozenset[str]] = frozenset({"weights"})
     weights: Path | None = Field(
-        None, description="weights file; else CMBENCH_INCEPTION, else the cache's file"
+        None, description="weights file; none: CMBENCH_INCEPTION, or the cache's file"
     )
 
     def weights_digest(self) -> str:
@@ -49,10 +49,10 @@ class Inception(FeatureExtractor):
         return file_sha256(self._path())
 
     def build(self, device: torch.device) -> Extractor:
-        """torch-fidelity's module with the weights, on `device`.
+        """Builds torch-fidelity's module with the weights, on `device`.
 
         Raises:
-            UserError: If the cache's file is not the official one, or a file given can't be read.
+            UserError: If the cache's file is not the official one, or a given file can't be read.
         """
         path, given = self._path(), self._given() is not None
         if not given and file_sha256(path) != _DIGEST:
@@ -64,8 +64,8 @@ class Inception(FeatureExtractor):
         return _Extractor(_module(path)).to(device)
 
     def _given(self) -> Path | None:
-        named = os.environ.get("CMBENCH_INCEPTION")
-        return self.weights or (Path(named).expanduser() if named else None)
+        value = os.environ.get("CMBENCH_INCEPTION")
+        return self.weights or (user_path(value, where="CMBENCH_INCEPTION") if value else None)
 
     def _path(self) -> Path:
         given = self._given()
@@ -73,16 +73,16 @@ class Inception(FeatureExtractor):
         if path.is_file():
             return path
         raise Pending(
-            "Inception's weights are not here",
+            "Inception's weights are not on this machine",
             command="cmbench assets fetch inception-2015-12-05",
         )
 
 
 class _Extractor(Extractor):
-    """torch-fidelity's blocks with batch norms inside the convolutions, channels last.
+    """torch-fidelity's blocks with batch norms folded into the convolutions, channels last.
 
-    The resize is two matrix products. Together 1e-4 of a feature's size from the module as it is
-    (`tests/features/test_extractors.py`), and about twice as fast on a CPU.
+    The resize is two matrix products. Features differ from those of the original module by 1e-4 of
+    their size (`tests/features/test_extractors.py`); on a CPU it is about twice as fast.
     """
 
     def __init__(self, net: Any) -> None:
@@ -116,7 +116,7 @@ def _module(path: Path) -> Any:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     with parsing(regular_file(path, "weights file"), "a plain state dict of Inception's weights"):
-        # Read here first, without pickles: torch-fidelity would run code from the file.
+        # The file is first read here as data: torch-fidelity would run code from it.
         torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         return FeatureExtractorInceptionV3(
             "inception-v3-compat",

@@ -1,4 +1,4 @@
-"""Pixels themselves as features, for sets of very small images."""
+"""Pixels as features, for sets of very small images."""
 
 import hashlib
 from typing import ClassVar
@@ -12,17 +12,17 @@ __all__ = ["Pixels"]
 
 
 class Pixels(FeatureExtractor):
-    """Pool: pixels / 255 in the order C, H, W; its width is that of the images."""
+    """The layer `pool` is pixels / 255 in the order C, H, W; its width is that of the images."""
 
     layers: ClassVar[dict[str, int]] = {"pool": 0}
     distance_name: ClassVar[str] = "FD-pixels"
 
     def weights_digest(self) -> str:
-        """The SHA-256 of nothing: there are no weights."""
+        """SHA-256 of the empty string, as there are no weights."""
         return hashlib.sha256(b"").hexdigest()
 
     def build(self, device: torch.device) -> Extractor:
-        """The flattening."""
+        """Builds the module that flattens pixels."""
         return _Extractor()
 
 

@@ -126,7 +126,15 @@ class Metric(Component, ABC):
     revision: ClassVar[int] = 1
     """Raised when the same features get other numbers; scores of earlier ones are made again."""
     least: ClassVar[int] = 2
-    """Fewest generated images that it accepts."""
+    """Fewest generated images that it accepts, whatever its parameters."""
+
+    def fewest(self) -> int:
+        """Fewest generated images that it accepts with these parameters."""
+        return self.least
+
+    def fewest_reference(self) -> int:
+        """Fewest reference images that it accepts with these parameters."""
+        return 2
 
     def version(self) -> int:
         """The revision of the numbers that these settings give: `revision`, or a later one."""

@@ -27,7 +27,11 @@ class DensityCoverage(Metric):
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     outputs: ClassVar[tuple[str, ...]] = ("density", "coverage")
-    k: int = Field(5, ge=1, description="neighbour that a reference ball reaches to")
+    k: int = Field(5, ge=1, le=10_000, description="neighbour that a reference ball reaches to")
+
+    def fewest_reference(self) -> int:
+        """One more than a ball has neighbours."""
+        return self.k + 1
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Density (error: spread over generated rows) and coverage (see `_occupancy`)."""

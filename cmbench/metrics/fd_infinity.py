@@ -12,7 +12,8 @@ from pydantic import Field
 
 from cmbench.metrics._rows import feature_rows
 from cmbench.metrics.base import Features, Metric, MetricError, Reference, Score
-from cmbench.metrics.frechet.distance import frechet, moment_distance, quadratic_variance
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.error import frechet, quadratic_variance
 from cmbench.metrics.frechet.moments import MomentSum, reference_moments
 from cmbench.metrics.frechet.reference import target_of_moments
 from cmbench.metrics.intervals.skewed import tailed_interval
@@ -28,7 +29,11 @@ class FrechetInfinity(Metric):
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("fd_infinity",)
     least: ClassVar[int] = 4
-    shards: int = Field(20, ge=2, description="shards left out one at a time")
+    shards: int = Field(20, ge=2, le=10_000, description="shards left out one at a time")
+
+    def fewest(self) -> int:
+        """Two in each shard."""
+        return 2 * self.shards
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The corrected distance; details: plain distance, shards.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmbench.features.base import FeatureExtractor
 from cmbench.metrics.base import Features, Metric, Reference, Score
-from cmbench.metrics.frechet.distance import frechet, frechet_score
+from cmbench.metrics.frechet.error import frechet, frechet_score
 
 __all__ = ["FrechetDistance"]
 

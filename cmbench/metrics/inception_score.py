@@ -55,8 +55,12 @@ class InceptionScore(Metric):
     outputs: ClassVar[tuple[str, ...]] = ("inception_score",)
     layers: ClassVar[tuple[str, ...]] = ("logits",)
     needs_reference: ClassVar[bool] = False
-    splits: int = Field(10, ge=1, description="parts whose scores are averaged")
+    splits: int = Field(10, ge=1, le=10_000, description="parts whose scores are averaged")
     seed: int = Field(2020, ge=0, lt=2**32, description="of the permutation that makes the parts")
+
+    def fewest(self) -> int:
+        """Two in each split."""
+        return 2 * self.splits
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The score; details: splits, split_deviation (over splits, not an error), one_split.

@@ -41,9 +41,19 @@ class KID(Metric):
     title: ClassVar[str] = "KID"
     revision: ClassVar[int] = 2
     outputs: ClassVar[tuple[str, ...]] = ("kid",)
-    subsets: int = Field(0, ge=0, description="random subsets to average; 0: all pairs at once")
-    subset_size: int = Field(1000, ge=2, description="rows of each set in a subset")
+    subsets: int = Field(
+        0, ge=0, le=10_000, description="random subsets to average; 0: all pairs at once"
+    )
+    subset_size: int = Field(1000, ge=2, le=10_000_000, description="rows of each set in a subset")
     seed: int = Field(2020, ge=0, lt=2**32, description="of the draw of subsets")
+
+    def fewest(self) -> int:
+        """A subset's, where there are subsets."""
+        return self.subset_size if self.subsets else self.least
+
+    def fewest_reference(self) -> int:
+        """A subset's, where there are subsets."""
+        return self.subset_size if self.subsets else 2
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """The value with a U-statistic error; details: subset_deviation where there are subsets.

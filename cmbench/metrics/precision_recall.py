@@ -37,10 +37,18 @@ class PrecisionRecall(Metric):
     higher_is_better: ClassVar[bool] = True
     bounds: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
     outputs: ClassVar[tuple[str, ...]] = ("precision", "recall")
-    k: int = Field(3, ge=1, description="neighbour that a ball reaches to")
+    k: int = Field(3, ge=1, le=10_000, description="neighbour that a ball reaches to")
     arithmetic: Literal["exact", "adm"] = Field(
         "exact", description="exact: float32 products, ties in float64; adm: float16 throughout"
     )
+
+    def fewest(self) -> int:
+        """One more than a ball has neighbours."""
+        return self.k + 1
+
+    def fewest_reference(self) -> int:
+        """One more than a ball has neighbours."""
+        return self.k + 1
 
     def scores(self, generated: Features, reference: Reference | None) -> dict[str, Score]:
         """Precision (probes: generated rows) and recall (probes: reference rows)."""

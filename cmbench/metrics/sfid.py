@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmbench.metrics.base import Features, Metric, Reference, Score
-from cmbench.metrics.frechet.distance import frechet, frechet_score
+from cmbench.metrics.frechet.error import frechet, frechet_score
 
 __all__ = ["SpatialFrechetDistance"]
 

@@ -1,4 +1,4 @@
-"""Parts of cold diffusion's U-Net of ConvNeXt blocks, assembled: see `cold_unet`.
+"""Cold diffusion's U-Net of ConvNeXt blocks and its parts; see `cold_unet`.
 
 Cold Diffusion (https://arxiv.org/abs/2208.09392); block after ConvNeXt
 (https://arxiv.org/abs/2201.03545), attention after https://arxiv.org/abs/1812.01243.
@@ -21,9 +21,9 @@ class ColdNet(nn.Module):
     Args:
         inputs: Image channels.
         outputs: Output channels.
-        stem: Channels that the time and the last block have.
+        stem: Channels of the time embedding and of the last block.
         widths: Channels of each level.
-        timed: Whether the severity is told.
+        timed: Whether the network is conditioned on the severity.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ColdNet(nn.Module):
         self.middle0, self.middle1 = _Block(now, now, time), _Block(now, now, time)
         self.attention = _LinearAttention(now)
         for lower, width in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            # The authors upsample after each of these levels: their test for the last never holds.
+            # As in the authors' code, every level upsamples: its test for the last never holds.
             enlarge = nn.ConvTranspose2d(width, width, 4, 2, 1)
             self.up.append(_Level(2 * lower, width, time, enlarge))
         self.last_block = _Block(stem, stem, 0)
@@ -51,8 +51,8 @@ class ColdNet(nn.Module):
         time = self.time(c_noise) if self.time is not None else None
         skips: list[Tensor] = []
         for level in self.down:
-            kept, x = level(x, time)
-            skips.append(kept)
+            skip, x = level(x, time)
+            skips.append(skip)
         x = self.middle1(self.attention(self.middle0(x, time)), time)
         for level in self.up:
             _, x = level(torch.cat([x, skips.pop()], dim=1), time)
@@ -61,7 +61,7 @@ class ColdNet(nn.Module):
 
 
 class _Level(nn.Module):
-    """Two blocks and attention; forward gives their result before and after the resampling."""
+    """Two blocks and attention; forward returns the result before and after the resampling."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _Block(nn.Module):
 
 
 class _LinearAttention(nn.Module):
-    """Attention whose keys are shares of the positions: its cost is linear in them."""
+    """Linear attention: a softmax of the keys over positions makes the cost linear in them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -117,12 +117,12 @@ class _LinearAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(rows, 3, _HEADS, _WIDTH, high * wide)
         query, key, value = qkv.unbind(1)
         context = value @ key.softmax(-1).transpose(-1, -2)
-        found = context @ (query * _WIDTH**-0.5)
-        return x + self.proj(found.reshape(rows, -1, high, wide))
+        attention = context @ (query * _WIDTH**-0.5)
+        return x + self.proj(attention.reshape(rows, -1, high, wide))
 
 
 class _ChannelNorm(nn.Module):
-    """Normalises each pixel over its channels, by the biased variance."""
+    """Normalises each pixel over its channels, with the biased variance."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _ChannelNorm(nn.Module):
 
 
 class _Time(nn.Module):
-    """Sines, then cosines of the severity's index, and two layers."""
+    """Embedding of the severity's index: sines, then cosines, and two layers."""
 
     rates: Tensor
 
@@ -149,5 +149,5 @@ class _Time(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise.to(self.rates.dtype)[:, None] * self.rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.layer0.weight.dtype)
-        told: Tensor = self.layer1(nnf.gelu(self.layer0(waves)))
-        return told
+        embedding: Tensor = self.layer1(nnf.gelu(self.layer0(waves)))
+        return embedding

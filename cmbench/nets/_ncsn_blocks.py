@@ -1,10 +1,10 @@
-r"""RefineNets of both noise-conditional score networks, from parts that differ in two points only.
+r"""The RefineNets of NCSN and NCSNv2, whose parts differ in two points only.
 
 RefineNet (https://arxiv.org/abs/1611.06612) with instance norm++ and dilation, as in NCSN
 (https://arxiv.org/abs/1907.05600, appendix A) and NCSNv2 (https://arxiv.org/abs/2006.09011,
-appendix B). NCSN's norms are scaled by the noise level and stand before every convolution, and
-its chained pooling takes means; NCSNv2's norms know no level, its refinement has none, and its
-pooling takes maxima.
+appendix B). NCSN's norms are conditioned on the noise level and precede every convolution, and
+its chained pooling takes means; NCSNv2's norms are unconditional, its refinement has no norms, and
+its pooling takes maxima.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ Activation = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the way down: two residual blocks.
+    """One stage of the encoder: two residual blocks.
 
     Args:
-        name: What the authors call it, after `res` and `refine`.
+        name: The authors' name of the stage, after `res` and `refine`.
         width: Output channels, in multiples of the network's width.
-        down: Whether the first block has a convolution as shortcut, and halves the sides unless
-            it is dilated.
-        dilation: Dilation of its convolutions.
+        down: Whether the first block has a convolution as shortcut; unless it is dilated, it then
+            halves the sides.
+        dilation: Dilation of the stage's convolutions.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Style:
-    """What a version of the network is made of.
+    """Differences between NCSN's and NCSNv2's networks.
 
     Args:
         levels: Noise levels that the norms are conditioned on; 0 for none.
         activation: Non-linearity.
-        refine_norms: Whether norms stand before the convolutions of the refinement.
-        mean_pool: Whether chained pooling takes means, or maxima.
+        refine_norms: Whether norms precede the convolutions of the refinement.
+        mean_pool: Whether chained pooling takes means instead of maxima.
     """
 
     levels: int
@@ -55,10 +55,10 @@ class Style:
 
 
 class NormPlus(nn.Module):
-    r"""Instance norm++: gamma (IN(x) + alpha m) + beta, m the channel means, standardised.
+    r"""Instance norm++: gamma (IN(x) + alpha m) + beta, with the standardised channel means m.
 
-    The variance of the means over channels is the unbiased one. With levels, (gamma, alpha, beta)
-    are a row of `embed` for each level.
+    The means are standardised by their unbiased variance over channels. With levels,
+    (gamma, alpha, beta) are one row of `embed` per level.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -137,14 +137,14 @@ class RefineNet(nn.Module):
 
 
 class _MeanPooled(nn.Conv2d):
-    """A convolution that keeps the sides, then the mean of each 2x2 square."""
+    """A convolution that keeps the sides, then the mean over each 2x2 square."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nnf.avg_pool2d(super().forward(x), 2)
 
 
 class _Residual(nn.Module):
-    """Norm, activation, convolution, twice, and the shortcut."""
+    """Residual block: twice norm, activation and convolution, and the shortcut."""
 
     def __init__(
         self, inputs: int, outputs: int, stage: Stage, style: Style, *, down: bool = False
@@ -160,7 +160,7 @@ class _Residual(nn.Module):
         self.conv2 = kind(inner, outputs, 3, padding=spread, dilation=spread)
         self.shortcut: nn.Module = nn.Identity()
         if down:
-            # Where it pools the shortcut is 1x1; dilated, it is a convolution as the others.
+            # The shortcut is 1x1 if the block pools; a dilated block has a dilated 3x3 shortcut.
             side, margin = (1, 0) if pools else (3, spread)
             self.shortcut = kind(inputs, outputs, side, padding=margin, dilation=spread)
 
@@ -172,7 +172,7 @@ class _Residual(nn.Module):
 
 
 class _Refine(nn.Module):
-    """Adapts each input, sums them at the first one's size, chains poolings, refines."""
+    """Refinement: adapted inputs, summed at the first one's size, chained pooling, output."""
 
     def __init__(self, inputs: list[int], outputs: int, style: Style, *, last: bool) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _Refine(nn.Module):
 
 
 class _Units(nn.Module):
-    """Residual units, each twice (norm,) activation, convolution without bias."""
+    """Residual units, each with twice (norm,) activation and convolution without bias."""
 
     def __init__(self, width: int, units: int, style: Style) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _Units(nn.Module):
 
 
 class _Fuse(nn.Module):
-    """Convolves each input and sums them, resized by aligned corners to the first one's size."""
+    """Sum of the convolved inputs, resized with aligned corners to the first one's size."""
 
     def __init__(self, inputs: list[int], outputs: int, style: Style) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _Fuse(nn.Module):
 
 
 class _ChainedPool(nn.Module):
-    """Two rounds of (norm,) 5x5 pooling and convolution, each added to what came before."""
+    """Two rounds of (norm,) 5x5 pooling and convolution, each added to the sum so far."""
 
     def __init__(self, width: int, style: Style) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class _ChainedPool(nn.Module):
         x = path = self.style.activation(x)
         for i, conv in enumerate(self.convs):
             path = _normed(self.norms, i, path, level)
-            # The mean counts the zeros outside, as the authors' does.
+            # As in the authors' code, the mean includes the zeros of the padding.
             path = nnf.avg_pool2d(path, 5, 1, 2) if self.style.mean_pool else _maximum(path)
             path = conv(path)
             x = x + path
@@ -251,8 +251,8 @@ def _norms(widths: list[int], style: Style) -> nn.ModuleList:
 
 
 def _normed(norms: nn.ModuleList, i: int, x: Tensor, level: Tensor) -> Tensor:
-    found: Tensor = norms[i](x, level) if len(norms) else x
-    return found
+    normalised: Tensor = norms[i](x, level) if len(norms) else x
+    return normalised
 
 
 def _maximum(x: Tensor) -> Tensor:

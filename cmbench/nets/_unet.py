@@ -1,7 +1,7 @@
-"""The U-Net that EDM's DDPM++, NCSN++ and ADM and OpenAI's UNetModel share, assembled from a plan.
+"""The U-Net of EDM's DDPM++, NCSN++ and ADM and of OpenAI's UNetModel, assembled from a plan.
 
-Entries carry EDM's names (`enc.16x16_block0`, `dec.8x8_in0`), so that a plan can be read off a
-state_dict; the layouts of official files are mapped onto them in `_layouts.py`.
+Entries have EDM's names (`enc.16x16_block0`, `dec.8x8_in0`), so that a state_dict shows the plan;
+`cmbench/released/*_names.py` translate the names of official files.
 """
 
 import math
@@ -28,7 +28,7 @@ __all__ = ["UNet", "UNetPlan"]
 
 @dataclass(frozen=True)
 class UNetPlan:
-    """What distinguishes one member of the family from another.
+    """Differences between the members of the family.
 
     Args:
         resolution: Side of the square images.
@@ -36,17 +36,17 @@ class UNetPlan:
         outputs: Output channels.
         stem: Channels after the first convolution.
         widths: Channels of each level, from the full side down.
-        blocks: Residual blocks a level on the way down; one more on the way up.
+        blocks: Residual blocks per level of the encoder; the decoder has one more.
         style: Constants of the blocks.
-        embedding: Makes the noise embedding.
-        encoder_heads: Attention heads after the blocks of (level, channels) on the way down.
-        decoder_heads: The same on the way up, by (level, block, channels).
-        middle_heads: Heads between the two blocks of the middle, by channels.
-        resampling: `block` in residual blocks; `conv` and `plain` outside of them.
-        down_padding: Padding of strided convolutions; 0 pads after the last row and column alone.
-        encoder: How the input joins lower levels: not, summed by 1x1, or NCSN++'s residual.
+        embedding: Builds the noise embedding.
+        encoder_heads: Attention heads after an encoder block, by (level, channels).
+        decoder_heads: Attention heads after a decoder block, by (level, block, channels).
+        middle_heads: Heads between the two middle blocks, by channels.
+        resampling: `block`: inside residual blocks; `conv`, `plain`: outside of them.
+        down_padding: Padding of strided convolutions; 0 pads only after the last row and column.
+        encoder: How the input joins lower levels: not at all, summed by 1x1, or NCSN++'s residual.
         decoder: `skip` sums an output of each level.
-        xavier: EDM's initialisation of DDPM++ and NCSN++; otherwise torch's, outputs zero.
+        xavier: EDM's initialisation of DDPM++ and NCSN++; otherwise torch's, with zero outputs.
     """
 
     resolution: int
@@ -69,7 +69,7 @@ class UNetPlan:
 
 @dataclass
 class _Growth:
-    """Channels as the network grows."""
+    """The current number of channels while the network is assembled."""
 
     now: int
     skips: list[int] = field(default_factory=list)
@@ -79,7 +79,7 @@ class UNet(nn.Module):
     """Raw network: forward(x (B, C, H, W), c_noise (B,), labels) -> (B, outputs, H, W).
 
     Labels are (B,) int64, rows of weights (B, classes), or None. `augment` (B, n) is EDM's
-    augmentation label, None at sampling.
+    augmentation label; it is None in sampling.
     """
 
     def __init__(self, plan: UNetPlan) -> None:
@@ -104,7 +104,7 @@ class UNet(nn.Module):
         return self._decode(x, emb, skips)
 
     def sides(self) -> Iterator[tuple[int, int, str]]:
-        """Level, width and name prefix (`16x16`) of each level, from the full side down."""
+        """Yields level, width and name prefix (`16x16`) of each level, from the full side down."""
         for level, width in enumerate(self.plan.widths):
             side = self.plan.resolution >> level
             yield level, width, f"{side}x{side}"
@@ -197,7 +197,7 @@ class UNet(nn.Module):
 
 @torch.no_grad()
 def _initialise(net: UNet, *, xavier: bool) -> None:
-    """Outputs of blocks start at (or near) zero, so that a fresh network is near linear."""
+    """Initialises the outputs of blocks to (nearly) zero: a new network is nearly linear."""
     for name, layer in net.named_modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
             continue

@@ -1,7 +1,7 @@
 """Parts of the U-Nets of EDM, ADM and OpenAI: resampling, convolution, residual block, embedding.
 
-The three families are one network up to constants and the order of qkv rows: group norm, SiLU,
-3x3 convolution, noise embedding, the same again, shortcut, then attention where asked
+The three families share one network up to constants and the order of qkv rows: group norm, SiLU,
+3x3 convolution, noise embedding, the same again, shortcut, then optional attention
 (https://arxiv.org/abs/2206.00364, appendix C.4; https://arxiv.org/abs/2105.05233, appendix A;
 https://arxiv.org/abs/2011.13456, appendix H). Here qkv rows are ordered (three, heads, width).
 """
@@ -24,13 +24,13 @@ class BlockStyle:
     """Constants of a family's residual blocks.
 
     Args:
-        embedding: Width of the noise embedding that each block reads.
+        embedding: Width of the noise embedding.
         dropout: Dropout before the second convolution.
         skip_scale: Factor after each residual sum: sqrt(1/2) in NCSN++ and DDPM++, else 1.
         eps: Epsilon of the group norms.
-        least_group: Channels that a group holds at least; 1 where there are always `groups`.
-        groups: Groups of the group norms, at most.
-        scale_shift: Whether the embedding scales and shifts, or is added before the norm.
+        least_group: Least number of channels per group; 1 if there are always `groups`.
+        groups: Greatest number of groups of the group norms.
+        scale_shift: Whether the embedding scales and shifts after the norm, or is added before it.
         project_resampled: Whether an up or down block has a 1x1 shortcut at equal widths too.
         taps: One-dimensional resampling filter.
     """
@@ -47,7 +47,7 @@ class BlockStyle:
 
 
 class Norm(nn.GroupNorm):
-    """Group norm, with fewer groups where one would hold under `least_group` channels."""
+    """Group norm, with fewer groups if a group would have fewer than `least_group` channels."""
 
     def __init__(self, channels: int, style: BlockStyle) -> None:
         groups = min(style.groups, channels // style.least_group)
@@ -55,7 +55,7 @@ class Norm(nn.GroupNorm):
 
 
 class Resample(nn.Module):
-    """Doubles or halves the sides with a separable filter; (1, 1) repeats or averages."""
+    """Doubles or halves the sides with a separable filter; taps (1, 1) repeat or average."""
 
     kernel: Tensor
 
@@ -83,9 +83,9 @@ class Resample(nn.Module):
 
 
 class Conv(nn.Conv2d):
-    """Convolution of odd kernel that keeps the side, after an optional resampling.
+    """Convolution with an odd kernel that keeps the sides, after an optional resampling.
 
-    `fused` convolves at full size first and filters after, padding once for both.
+    `fused` convolves at full size first and then filters, with one padding for both.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Conv(nn.Conv2d):
 
 
 class Strided(nn.Module):
-    """Down- or upsampling without a residual block: strided, or after repeating, or unlearned.
+    """Resampling without a residual block: strided down, repeated and convolved up, or unlearned.
 
-    Strided without padding, DDPM's way, adds a row and a column after the last ones alone.
+    With padding 0, as in DDPM, the strided convolution pads only after the last row and column.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Strided(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block, with `heads` of attention after it where heads > 0."""
+    """Residual block, followed by attention with `heads` heads if heads > 0."""
 
     def __init__(
         self,
@@ -166,12 +166,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv0(nnf.silu(self.norm0(x)))
-        told = self.affine(emb)[:, :, None, None]
+        condition = self.affine(emb)[:, :, None, None]
         if self.style.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = condition.chunk(2, dim=1)
             h = nnf.silu(self.norm1(h) * (1 + scale) + shift)
         else:
-            h = nnf.silu(self.norm1(h + told))
+            h = nnf.silu(self.norm1(h + condition))
         h = self.conv1(nnf.dropout(h, self.style.dropout, self.training))
         x = (h + self.skip(x)) * self.style.skip_scale
         return (x + self._attended(x)) * self.style.skip_scale if self.heads else x
@@ -180,23 +180,23 @@ class Block(nn.Module):
         rows, channels, high, wide = x.shape
         qkv = self.qkv(self.norm2(x)).reshape(rows, 3, self.heads, -1, high * wide)
         query, key, value = qkv.transpose(-1, -2).contiguous().unbind(1)
-        found = nnf.scaled_dot_product_attention(query, key, value)
-        return self.proj(found.transpose(-1, -2).reshape(rows, channels, high, wide))
+        attention = nnf.scaled_dot_product_attention(query, key, value)
+        return self.proj(attention.transpose(-1, -2).reshape(rows, channels, high, wide))
 
 
 class NoiseEmbedding(nn.Module):
-    """From c_noise, labels and augmentation labels to the embedding that blocks read.
+    """Maps c_noise, labels and augmentation labels to the embedding for the blocks.
 
     Args:
         features: Number of sines and cosines.
         width: Width of the embedding.
-        fourier: Random frequencies (16 N(0, 1), kept with the weights) in place of geometric ones.
-        endpoint: Whether the geometric frequencies end at 1/10000 exactly.
-        sine_first: Order of sines and cosines.
+        fourier: Random frequencies (16 N(0, 1), saved with the weights) instead of geometric ones.
+        endpoint: Whether the geometric frequencies end exactly at 1/10000.
+        sine_first: Whether sines precede cosines.
         classes: Number of class labels.
         augments: Number of augmentation labels (EDM's training only).
-        label_inside: Labels join the sines, scaled by sqrt(classes), with a bias; otherwise they
-            join the output, without.
+        label_inside: Labels are added to the sines, scaled by sqrt(classes), with a bias;
+            otherwise to the output, without a bias.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class NoiseEmbedding(nn.Module):
         if fourier:
             self.register_buffer("freqs", torch.randn(half) * 16)
         else:
-            # In float32 as the authors have it: times of 999 show its last digits.
+            # In float32, as in the authors' code: its rounding is visible at times up to 999.
             steps = torch.arange(half, dtype=torch.float32) / (half - int(endpoint))
             self.register_buffer("freqs", 1e-4**steps, persistent=False)
         self.turns = 2 * math.pi if fourier else 1.0
@@ -233,18 +233,18 @@ class NoiseEmbedding(nn.Module):
         phase = torch.outer(c_noise.to(self.freqs.dtype), self.freqs * self.turns)
         waves = [phase.sin(), phase.cos()] if self.sine_first else [phase.cos(), phase.sin()]
         emb = torch.cat(waves, dim=1).to(self.map_layer0.weight.dtype)
-        told = self._labels(labels, emb)
-        if told is not None and self.label_inside:
-            emb = emb + told
+        label_emb = self._labels(labels, emb)
+        if label_emb is not None and self.label_inside:
+            emb = emb + label_emb
         if self.map_augment is not None and augment is not None:
             emb = emb + self.map_augment(augment.to(emb.dtype))
         emb = self.map_layer1(nnf.silu(self.map_layer0(emb)))
-        if told is not None and not self.label_inside:
-            emb = emb + told
+        if label_emb is not None and not self.label_inside:
+            emb = emb + label_emb
         return nnf.silu(emb)
 
     def _labels(self, labels: Tensor | None, emb: Tensor) -> Tensor | None:
-        """The labels' share; no labels are all zeros, which leaves the bias where there is one."""
+        """Embeds the labels; None counts as zeros, which leaves the bias if there is one."""
         if self.map_label is None:
             return None
         if labels is None:
@@ -253,10 +253,10 @@ class NoiseEmbedding(nn.Module):
             rows = labels.to(emb.dtype)
         else:
             rows = nnf.one_hot(labels, self.classes).to(emb.dtype)
-        told: Tensor = self.map_label(
+        embedding: Tensor = self.map_label(
             rows * math.sqrt(self.classes) if self.label_inside else rows
         )
-        return told
+        return embedding
 
 
 def _resampler(direction: Direction | None, style: BlockStyle) -> Resample | None:

@@ -1,4 +1,4 @@
-"""The contract of a network architecture: parameters as fields, `build` makes the module."""
+"""The contract of a network architecture: fields are hyperparameters, `build` the module."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -11,9 +11,9 @@ __all__ = ["Network"]
 
 
 class Network(Component, ABC):
-    """An architecture and its hyperparameters, as named in a recipe: `{name: compact_unet, ...}`.
+    """An architecture and its hyperparameters, in a recipe `{name: compact_unet, ...}`.
 
-    The module it builds is the raw network F: forward(x (B, C, H, W), c_noise (B,),
+    The module that it builds is the raw network F: forward(x (B, C, H, W), c_noise (B,),
     labels (B,) int64 | None) -> (B, C', H, W).
     """
 
@@ -21,4 +21,4 @@ class Network(Component, ABC):
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The network for images of `shape`, randomly initialised from torch's global RNG."""
+        """Builds the network for images of `shape`, initialised from torch's global RNG."""

@@ -1,8 +1,9 @@
-"""Cold diffusion's network for CIFAR-10: DDPM's U-Net as the authors' `Model` (Model2.py).
+"""Cold diffusion's network for CIFAR-10: DDPM's U-Net as in the authors' `Model` (Model2.py).
 
-As https://arxiv.org/abs/2006.11239, appendix B: group norm with epsilon 1e-6, one head of
-attention after every block at the sides of `attn_resolutions`, strided convolutions padded after
-the last row and column alone. Used by https://arxiv.org/abs/2208.09392.
+Cold Diffusion (https://arxiv.org/abs/2208.09392) with the network of DDPM
+(https://arxiv.org/abs/2006.11239, appendix B): group norm with epsilon 1e-6, one head of attention
+after every block at the sides of `attn_resolutions`, strided convolutions padded only after the
+last row and column.
 """
 
 from typing import Self
@@ -10,6 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -21,15 +23,17 @@ _GROUPS = 32
 
 
 class ColdModel2(Network):
-    """35.7 million parameters as it stands; fields as the arguments of the authors' `Model`."""
+    """35.7 million parameters by default; the fields are the arguments of the authors' `Model`."""
 
-    ch: int = Field(default=128, gt=0, description="channels of the first convolution")
-    ch_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    num_res_blocks: int = Field(default=2, ge=1, description="blocks a level on the way down")
-    attn_resolutions: tuple[int, ...] = Field(default=(16,), description="sides with attention")
+    ch: Width = Field(default=128, description="channels of the first convolution")
+    ch_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    num_res_blocks: int = Field(
+        default=2, ge=1, le=256, description="blocks per level of the encoder"
+    )
+    attn_resolutions: Widths = Field(default=(16,), description="sides with attention")
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    resamp_with_conv: bool = Field(default=True, description="false: averages and repeats")
-    out_ch: int | None = Field(default=None, gt=0, description="the image's channels if none")
+    resamp_with_conv: bool = Field(default=True, description="false: average and repeat")
+    out_ch: Width | None = Field(default=None, description="output channels; none: the image's")
 
     @model_validator(mode="after")
     def _grouped(self) -> Self:
@@ -39,20 +43,20 @@ class ColdModel2(Network):
         return self
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network: forward(x (B, C, H, H), c_noise (B,), labels) -> (B, C', H, H).
+        """Builds the raw network: forward(x (B, C, H, H), c_noise (B,), labels) -> (B, C', H, H).
 
         Raises:
-            UserError: If the images aren't square or can't be halved once a level, or there are
+            UserError: If the images aren't square or can't be halved once per level, or there are
                 classes.
         """
         fold = 2 ** (len(self.ch_mult) - 1)
         if shape[1] != shape[2] or shape[1] % fold:
             raise UserError(
-                f"cold_model2: images of {shape[1]}x{shape[2]} can't be halved once a level",
+                f"cold_model2: images of {shape[1]}x{shape[2]} can't be halved once per level",
                 expected=f"square images with a side divisible by {fold}",
             )
         if classes:
-            raise UserError("the released cold-diffusion networks know no classes")
+            raise UserError("the released cold-diffusion networks take no class labels")
         return UNet(self._plan(shape))
 
     def _plan(self, shape: tuple[int, int, int]) -> UNetPlan:

@@ -1,8 +1,8 @@
-"""A small U-Net for small budgets: pixel-unshuffle, few wide levels, attention where asked.
+"""A small U-Net for small budgets: pixel-unshuffle, few wide levels, optional attention.
 
 Residual blocks as in ADM (https://arxiv.org/abs/2105.05233, appendix A): group norm, SiLU, 3x3
 convolution, scale and shift by the noise embedding; zero-initialised outputs. Pixel-unshuffle
-halves the side and so the cost: a CPU's convolutions like few, wide maps.
+halves the side and so the cost: convolutions on a CPU are efficient on few, wide maps.
 """
 
 import math
@@ -12,22 +12,27 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets.base import Network
 
 __all__ = ["CompactUNet"]
 
 
 class CompactUNet(Network):
-    """Levels of `channels`, each half the side of the one before, after an unshuffle."""
+    """U-Net with levels of `channels`, each of half the side of the one before."""
 
-    channels: tuple[int, ...] = Field(default=(64, 128), min_length=1)
-    blocks: int = Field(default=1, ge=1, description="residual blocks a level on the way down")
-    attention: tuple[int, ...] = Field(default=(), description="levels (from 0) with attention")
-    unshuffle: int = Field(default=1, ge=1, description="pixels a side folded into channels")
-    embedding: int = Field(default=128, ge=8, description="width of the noise embedding")
+    channels: Widths = Field(default=(64, 128), min_length=1)
+    blocks: int = Field(
+        default=1, ge=1, le=256, description="residual blocks per level of the encoder"
+    )
+    attention: tuple[Depth, ...] = Field(default=(), description="levels (from 0) with attention")
+    unshuffle: Width = Field(default=1, description="pixels per side folded into channels")
+    embedding: int = Field(
+        default=128, ge=8, le=16_384, description="width of the noise embedding"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
-    times: int = Field(default=1, ge=1, description="numbers told of the noise; 2: time and step")
+    outputs: Width | None = Field(default=None, description="output channels; none: the image's")
+    times: Width = Field(default=1, description="noise inputs; 2: time and step")
 
     @model_validator(mode="after")
     def _levels(self) -> "CompactUNet":
@@ -38,7 +43,7 @@ class CompactUNet(Network):
         return self
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for images whose side is divisible by unshuffle * 2^(levels - 1)."""
+        """Builds the raw network for sides divisible by unshuffle * 2^(levels - 1)."""
         fold = self.unshuffle * 2 ** (len(self.channels) - 1)
         if shape[1] % fold or shape[2] % fold:
             raise ValueError(f"image side {shape[1]} is not divisible by {fold}")
@@ -81,29 +86,29 @@ class _UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         first, *others = c_noise.reshape(len(c_noise), -1).unbind(1)
         emb = self.embed(first)
-        for embed, told in zip(self.embed_more, others, strict=True):
-            emb = emb + embed(told)
+        for embed, value in zip(self.embed_more, others, strict=True):
+            emb = emb + embed(value)
         if self.label is not None and labels is not None:
             emb = emb + self.label(labels)
         emb = nnf.silu(emb)
         h = self.first(nnf.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x)
-        kept = [h]
+        skips = [h]
         for layer in self.down:
             h = layer(h, emb)
-            kept.append(h)
+            skips.append(h)
         h = self.middle(h, emb)
         for layer in self.up:
             h = (
                 layer(h, emb)
                 if isinstance(layer, _Up)
-                else layer(torch.cat([h, kept.pop()], 1), emb)
+                else layer(torch.cat([h, skips.pop()], 1), emb)
             )
         h = self.last(nnf.silu(self.norm(h)))
         return nnf.pixel_shuffle(h, self.unshuffle) if self.unshuffle > 1 else h
 
 
 class _NoiseEmbedding(nn.Module):
-    """sin and cos of c_noise at low frequencies: consistency training needs it smooth in sigma."""
+    """sin and cos of c_noise at low frequencies, since consistency training needs smoothness."""
 
     frequencies: Tensor
 

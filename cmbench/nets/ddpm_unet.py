@@ -1,10 +1,10 @@
-"""DDPM's U-Net (https://arxiv.org/abs/2006.11239, appendix B) and what diffusers made of it.
+"""DDPM's U-Net (https://arxiv.org/abs/2006.11239, appendix B) with the options of diffusers.
 
-The fields bear the names of diffusers' UNet2DModel, the defaults are the published CIFAR-10
+The fields have the names of diffusers' UNet2DModel; the defaults are the published CIFAR-10
 network's: group norm with epsilon 1e-6, sines before cosines, one head of attention after every
 block of a level, strided convolutions padded after the last row and column. With scale and shift
-by the embedding and resampling in residual blocks it is OpenAI's network (ADM), which diffusers'
-consistency models are.
+by the embedding and resampling in residual blocks it is OpenAI's network (ADM), that of
+diffusers' consistency models.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -27,15 +28,17 @@ _ATTENTIVE: DownBlock = "AttnDownBlock2D"
 
 
 class DDPMUNet(Network):
-    """35.7 million parameters as it stands, for 32x32 images with three channels."""
+    """35.7 million parameters by default, for 32x32 images with three channels."""
 
-    block_out_channels: tuple[int, ...] = Field(default=(128, 256, 256, 256), min_length=1)
-    layers_per_block: int = Field(default=2, ge=1, description="blocks a level on the way down")
+    block_out_channels: Widths = Field(default=(128, 256, 256, 256), min_length=1)
+    layers_per_block: int = Field(
+        default=2, ge=1, le=256, description="blocks per level of the encoder"
+    )
     down_block_types: tuple[DownBlock, ...] = (_PLAIN, _ATTENTIVE, _PLAIN, _PLAIN)
     up_block_types: tuple[UpBlock, ...] = ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    attention_head_dim: int | None = Field(default=None, gt=0, description="none: one head")
-    add_attention: bool = Field(default=True, description="attention in the middle")
-    norm_num_groups: int = Field(default=32, gt=0)
+    attention_head_dim: Width | None = Field(default=None, description="none: one head")
+    add_attention: bool = Field(default=True, description="attention in the middle block")
+    norm_num_groups: Width = 32
     norm_eps: float = Field(default=1e-6, gt=0)
     downsample_padding: Literal[0, 1] = 0
     downsample_type: Literal["conv", "resnet"] = "conv"
@@ -43,9 +46,11 @@ class DDPMUNet(Network):
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     freq_shift: Literal[0, 1] = 1
     flip_sin_to_cos: bool = False
-    time_embedding_dim: int | None = Field(default=None, gt=0, description="4 x the first width")
+    time_embedding_dim: Width | None = Field(
+        default=None, description="none: 4 times the first width"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,46 +69,46 @@ class DDPMUNet(Network):
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], *, where: str = "") -> "DDPMUNet":
-        """From diffusers' `config.json` of a UNet2DModel, with its defaults where it is silent.
+        """Builds from diffusers' `config.json` of a UNet2DModel; missing keys have its defaults.
 
         Raises:
-            UserError: For a key or a value that this network can't be.
+            UserError: If this network does not support a key or a value.
         """
-        told = {**_DEFAULTS, **{k: v for k, v in config.items() if not k.startswith("_")}}
+        fields = {**_DEFAULTS, **{k: v for k, v in config.items() if not k.startswith("_")}}
         for key, wanted in _FIXED.items():
-            if told.pop(key, wanted[0]) not in wanted:
+            if fields.pop(key, wanted[0]) not in wanted:
                 raise UserError(
-                    f"'{key}: {config[key]}' of diffusers is not known here",
+                    f"'{key}: {config[key]}' of diffusers is not supported",
                     where=where,
                     expected=" or ".join(map(str, wanted)),
                 )
-        middle = told.pop("attn_norm_num_groups", None)
-        shifted = told["resnet_time_scale_shift"] != "default"
-        if told["add_attention"] and (middle or shifted) and middle != told["norm_num_groups"]:
+        middle = fields.pop("attn_norm_num_groups", None)
+        shifted = fields["resnet_time_scale_shift"] != "default"
+        if fields["add_attention"] and (middle or shifted) and middle != fields["norm_num_groups"]:
             raise UserError(
                 f"'attn_norm_num_groups: {middle}' is not norm_num_groups", where=where
             )
         for key in ("sample_size", "in_channels", "num_class_embeds", "num_train_timesteps"):
-            told.pop(key, None)
-        told["outputs"] = told.pop("out_channels", 3)
-        unknown = [key for key in told if key not in cls.model_fields]
+            fields.pop(key, None)
+        fields["outputs"] = fields.pop("out_channels", 3)
+        unknown = [key for key in fields if key not in cls.model_fields]
         if unknown:
-            raise UserError(f"'{unknown[0]}' of diffusers is not known here", where=where)
+            raise UserError(f"'{unknown[0]}' of diffusers is not supported", where=where)
         try:
-            return cls(**told)
+            return cls(**fields)
         except ValueError as error:
-            raise UserError(f"not a network that is known here: {error}", where=where) from None
+            raise UserError(f"not a supported network: {error}", where=where) from None
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for square images (C, H, H).
+        """Builds the raw network for square images (C, H, H).
 
         Raises:
-            UserError: If the images can't be halved once a level.
+            UserError: If the images can't be halved once per level.
         """
         fold = 2 ** (len(self.block_out_channels) - 1)
         if shape[1] != shape[2] or shape[1] % fold:
             raise UserError(
-                f"ddpm_unet: images of {shape[1]}x{shape[2]} can't be halved once a level",
+                f"ddpm_unet: images of {shape[1]}x{shape[2]} can't be halved once per level",
                 expected=f"square images with a side divisible by {fold}",
             )
         return UNet(self._plan(shape, classes))
@@ -145,22 +150,22 @@ class DDPMUNet(Network):
         return channels // (self.attention_head_dim or channels)
 
     def _attended(self) -> list[int]:
-        """Widths of the levels that have attention."""
+        """Returns the widths of the levels with attention."""
         ups = zip(reversed(self.up_block_types), self.block_out_channels, strict=True)
         downs = zip(self.down_block_types, self.block_out_channels, strict=True)
-        found = [width for kind, width in [*downs, *ups] if kind.startswith("Attn")]
-        return found + [self.block_out_channels[-1]] * self.add_attention
+        widths = [width for kind, width in [*downs, *ups] if kind.startswith("Attn")]
+        return widths + [self.block_out_channels[-1]] * self.add_attention
 
     def _resampled(self) -> set[str]:
-        """How the levels resample; the last of each list doesn't."""
-        found = set()
+        """Returns the kinds of resampling of the levels; the last level of a list has none."""
+        kinds = set()
         ways: list[tuple[str, str]]
         ways = [(kind, self.downsample_type) for kind in self.down_block_types[:-1]]
         ways += [(kind, self.upsample_type) for kind in self.up_block_types[:-1]]
         for kind, attentive in ways:
-            own = "resnet" if kind.startswith("Resnet") else "conv"
-            found.add(attentive if kind.startswith("Attn") else own)
-        return found
+            plain = "resnet" if kind.startswith("Resnet") else "conv"
+            kinds.add(attentive if kind.startswith("Attn") else plain)
+        return kinds
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -177,7 +182,7 @@ _DEFAULTS: dict[str, Any] = {
     "freq_shift": 0,
     "flip_sin_to_cos": True,
 }
-"""Diffusers' own defaults, where they are not ours: not one of them fits DDPM's weights."""
+"""Defaults of diffusers that differ from ours; none of them fits DDPM's weights."""
 
 _FIXED: dict[str, tuple[Any, ...]] = {
     "time_embedding_type": ("positional",),

@@ -9,11 +9,11 @@ network for both would let training aim at its own judge.
 from pathlib import Path
 
 import torch
-from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width
 from cmbench.core.images import to_images
 from cmbench.nets.base import Network
 
@@ -21,7 +21,7 @@ __all__ = ["DigitsCNN", "DigitsConvNet", "train_classifier"]
 
 
 class DigitsConvNet(nn.Module):
-    """Three 3x3 convolutions, one hidden layer of 64 and ten logits, for images (B, 1, 8, 8)."""
+    """Three 3x3 convolutions, a hidden layer of 64 and ten logits, for images (B, 1, 8, 8)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,34 +35,34 @@ class DigitsConvNet(nn.Module):
         self.hidden, self.last = nn.Linear(8 * width, 64), nn.Linear(64, 10)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The three feature maps after ReLU: sides 8, 4 and 2."""
-        found, h = [], images
+        """Returns the three feature maps after ReLU, of sides 8, 4 and 2."""
+        maps, h = [], images
         for i, layer in enumerate(self.convolutions):
             h = nnf.relu(layer(nnf.avg_pool2d(h, 2) if i else h))
-            found.append(h)
-        return found
+            maps.append(h)
+        return maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden features (B, 64) and logits (B, 10) of images in [-1, 1]."""
+        """Returns hidden features (B, 64) and logits (B, 10) of images in [-1, 1]."""
         pooled = self.maps(images)[-1].flatten(1)
         hidden = nnf.relu(self.hidden(pooled))
         return hidden, self.last(hidden)
 
 
 class DigitsCNN(Network):
-    """The classifier as a component; its width is the channels of the first layer."""
+    """The classifier as a component; `width` is the number of channels of the first layer."""
 
-    width: int = Field(default=16, ge=1)
+    width: Width = 16
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The classifier with random weights; the shape must be (1, 8, 8)."""
+        """Builds the classifier with random weights; the shape must be (1, 8, 8)."""
         if tuple(shape) != (1, 8, 8):
-            raise ValueError(f"digits_cnn is made for (1, 8, 8), not {tuple(shape)}")
+            raise ValueError(f"digits_cnn takes images (1, 8, 8), not {tuple(shape)}")
         return DigitsConvNet(self.width)
 
 
 def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[DigitsConvNet, float]:
-    """Trains on the training split with noise; returns it and its test accuracy."""
+    """Trains a classifier on the noisy training split; returns it and its test accuracy."""
     from cmbench.datasets.digits import Digits
 
     train, test = Digits(split="train").open(), Digits(split="test").open()
@@ -73,16 +73,16 @@ def train_classifier(width: int, seed: int, *, epochs: int = 60) -> tuple[Digits
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).split(64):
-            batch = images[chosen] + 0.2 * torch.randn(len(chosen), 1, 8, 8)
+        for batch_index in torch.randperm(len(images)).split(64):
+            batch = images[batch_index] + 0.2 * torch.randn(len(batch_index), 1, 8, 8)
             optimiser.zero_grad()
-            nnf.cross_entropy(net(batch)[1], labels[chosen]).backward()
+            nnf.cross_entropy(net(batch)[1], labels[batch_index]).backward()
             optimiser.step()
         plan.step()
     net.eval().requires_grad_(False)
-    shown = to_images(torch.from_numpy(test.pixels(range(len(test)))))
-    right = net(shown)[1].argmax(1) == torch.from_numpy(test.labels())
-    return net, float(right.float().mean())
+    test_images = to_images(torch.from_numpy(test.pixels(range(len(test)))))
+    correct = net(test_images)[1].argmax(1) == torch.from_numpy(test.labels())
+    return net, float(correct.float().mean())
 
 
 def _write_weights() -> float:

@@ -1,4 +1,4 @@
-"""NCSN's score network: a dilated RefineNet, conditional on the noise level by its norms.
+"""NCSN's score network: a dilated RefineNet whose norms are conditioned on the noise level.
 
 NCSN (https://arxiv.org/abs/1907.05600, appendix A). Four stages of widths (1, 2, 2, 2); the
 second halves the sides, the third and fourth are dilated by 2 and 4 instead.
@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width
 from cmbench.nets._ncsn_blocks import RefineNet, Stage, Style
 from cmbench.nets.base import Network
 
@@ -23,13 +24,13 @@ _UPWARDS = ("1", "2", "3", "4")
 
 
 class NCSNRefineNet(Network):
-    """Its second argument is the level's index, 0 for the most noise."""
+    """NCSN's network; its second argument is the level's index, 0 for the most noise."""
 
-    ngf: int = Field(default=128, ge=2, description="width")
-    levels: int = Field(default=10, ge=1, description="noise levels that it knows")
+    ngf: int = Field(default=128, ge=2, le=16_384, description="width")
+    levels: Width = Field(default=10, description="number of noise levels")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network; class labels are not known to it."""
+        """Builds the raw network, which takes no class labels."""
         style = Style(self.levels, nnf.elu, refine_norms=True, mean_pool=True)
         return _Indexed(shape[0], self.ngf, _STAGES, _UPWARDS, style)
 

@@ -1,4 +1,4 @@
-"""NCSNv2's score network: a dilated RefineNet that is not told the noise level.
+"""NCSNv2's score network: a dilated RefineNet without a noise-level input.
 
 NCSNv2 (https://arxiv.org/abs/2006.09011, appendix B). `base` is NCSN's four stages, for 32 and 64
 pixels; `deeper` (96 and 128) has five, of widths (1, 2, 2, 4, 4), and `deepest` (256) a sixth
@@ -38,14 +38,14 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 
 class NCSNv2RefineNet(Network):
-    """The score is its output over sigma, whatever the sigma."""
+    """NCSNv2's network; the score is its output divided by sigma."""
 
-    ngf: int = Field(default=128, ge=2, description="width")
+    ngf: int = Field(default=128, ge=2, le=16_384, description="width")
     depth: Literal["base", "deeper", "deepest"] = "base"
     nonlinearity: Literal["elu", "relu", "lrelu", "swish"] = "elu"
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network; class labels are not known to it."""
+        """Builds the raw network, which takes no class labels."""
         activation = _ACTIVATIONS[self.nonlinearity]
         style = Style(0, activation, refine_norms=False, mean_pool=False)
         stages, upwards = _STAGES[self.depth], _UPWARDS[self.depth]

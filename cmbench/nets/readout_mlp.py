@@ -1,7 +1,7 @@
-"""A small MLP whose last layer changes with time: mixed from readouts at bumps along c_noise.
+"""A small MLP whose last layer depends on time: a mixture of readouts at bumps along c_noise.
 
 Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585), section 3 and appendix D: outputs
-are split over temporal basis functions, Gaussians of time normalised by a soft-max.
+are mixed by temporal basis functions, Gaussians of time normalised by a softmax.
 """
 
 from itertools import pairwise
@@ -11,22 +11,23 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Width, Widths
 from cmbench.nets.base import Network
 
 __all__ = ["ReadoutMLP"]
 
 
 class ReadoutMLP(Network):
-    """Flattens the image: for toys and short sequences. c_noise is expected in [-1, 1]."""
+    """MLP on the flattened image, for toy data and short sequences; c_noise is in [-1, 1]."""
 
-    hidden: tuple[int, ...] = Field(default=(50, 50, 50), min_length=1)
-    readouts: int = Field(default=10, ge=1, description="bumps along c_noise")
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    hidden: Widths = Field(default=(50, 50, 50), min_length=1)
+    readouts: Width = Field(default=10, description="number of bumps along c_noise")
+    outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The MLP; it has no class labels."""
+        """Builds the MLP, which takes no class labels."""
         if classes:
-            raise ValueError("readout_mlp knows no class labels")
+            raise ValueError("readout_mlp takes no class labels")
         return _MLP(self, shape)
 
 

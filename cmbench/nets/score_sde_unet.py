@@ -1,9 +1,9 @@
-"""NCSN++, DDPM++ and DDPM as score SDE's code builds them, by its own option names.
+"""NCSN++, DDPM++ and DDPM as in score SDE's code, with its option names.
 
 Song et al. (https://arxiv.org/abs/2011.13456, appendix H). NCSN++ has the filter (1, 3, 3, 1),
-Fourier features and a residual (or, at 256 pixels, summing) pyramid of the input; DDPM++ has
-neither; `ddpm` is the network of 2020 with its attention once a level on the way up. All of them
-attend by one head wherever the side is among `attn_resolutions`, and in the middle.
+Fourier features and a residual (or, at 256 pixels, summing) pyramid of the input; DDPM++ has none
+of them; `ddpm` is the network of 2020, with attention once per level of the decoder. All of them
+have one head of attention at the sides in `attn_resolutions` and in the middle.
 """
 
 import math
@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Depth, Widths
 from cmbench.core.errors import UserError
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
@@ -23,18 +24,18 @@ __all__ = ["ScoreSDEUNet"]
 
 
 class ScoreSDEUNet(Network):
-    """Its time is ln of the label for Fourier features, else the label itself."""
+    """Score SDE's network; its time is ln of the label with Fourier features, else the label."""
 
     family: Literal["ncsnpp", "ddpm"] = Field(default="ncsnpp", description="model.name")
-    nf: int = Field(default=128, ge=4, description="width that multipliers refer to")
-    ch_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    num_res_blocks: int = Field(default=4, ge=0)
-    attn_resolutions: tuple[int, ...] = (16,)
+    nf: int = Field(default=128, ge=4, le=16_384, description="base width, scaled by multipliers")
+    ch_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    num_res_blocks: Depth = 4
+    attn_resolutions: Widths = (16,)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     resamp_with_conv: bool = True
     fir: bool = False
     fir_kernel: tuple[float, ...] = (1, 3, 3, 1)
-    skip_rescale: bool = Field(default=True, description="sums of branches over sqrt(2)")
+    skip_rescale: bool = Field(default=True, description="divide sums of branches by sqrt(2)")
     resblock_type: Literal["biggan", "ddpm"] = "biggan"
     progressive: Literal["none", "output_skip"] = "none"
     progressive_input: Literal["none", "input_skip", "residual"] = "none"
@@ -52,20 +53,20 @@ class ScoreSDEUNet(Network):
         return self
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for square images (C, H, H).
+        """Builds the raw network for square images (C, H, H).
 
         Raises:
-            UserError: If class labels are asked for, which it does not know.
+            UserError: If there are class labels, which the network does not take.
         """
         if classes:
-            raise UserError(f"score_sde_unet knows no class labels, {classes} were asked for")
+            raise UserError(f"score_sde_unet takes no class labels, not {classes}")
         net = UNet(self.plan(shape))
         if self.embedding_type == "fourier":
             net.embed.freqs.mul_(self.fourier_scale / 16)
         return net
 
     def plan(self, shape: tuple[int, int, int]) -> UNetPlan:
-        """The plan of the network for images of `shape`."""
+        """Returns the plan of the network for images of `shape`."""
         side, last = shape[1], self.num_res_blocks
         attended = {i for i in range(len(self.ch_mult)) if side >> i in self.attn_resolutions}
         outside: Literal["conv", "plain"] = "conv" if self.resamp_with_conv else "plain"
@@ -117,7 +118,7 @@ class ScoreSDEUNet(Network):
 
 
 class _Embedding(NoiseEmbedding):
-    """Turns are taken after the product: the last digit of a long phase shows."""
+    """Multiplies by 2 pi after the product with c_noise, as in score SDE: rounding is visible."""
 
     def forward(self, c_noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
         phase = torch.outer(c_noise.to(self.freqs.dtype), self.freqs) * self.turns

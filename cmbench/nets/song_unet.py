@@ -1,8 +1,8 @@
-"""DDPM++ and NCSN++ (Song et al., https://arxiv.org/abs/2011.13456) as EDM re-implements them.
+"""DDPM++ and NCSN++ (Song et al., https://arxiv.org/abs/2011.13456) in EDM's implementation.
 
 EDM (https://arxiv.org/abs/2206.00364), Table 7: DDPM++ has positional embeddings, 2x2 averages
-and a standard encoder; NCSN++ Fourier features twice as wide, the filter (1, 3, 3, 1) and a
-residual encoder. The fields bear EDM's names, so that its files' arguments fit as they are.
+and a standard encoder; NCSN++ has Fourier features twice as wide, the filter (1, 3, 3, 1) and a
+residual encoder. The fields have EDM's names, so that arguments in its files need no translation.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from cmbench.core.bounds import Depth, Width, Widths
 from cmbench.nets._unet import UNet, UNetPlan
 from cmbench.nets._unet_blocks import BlockStyle, NoiseEmbedding
 from cmbench.nets.base import Network
@@ -19,28 +20,30 @@ __all__ = ["SongUNet"]
 
 
 class SongUNet(Network):
-    """One head of attention, in all encoder blocks and the last decoder block of a level."""
+    """EDM's U-Net: one head of attention in encoder blocks and a level's last decoder block."""
 
-    model_channels: int = Field(default=128, gt=0, description="width that multipliers refer to")
-    channel_mult: tuple[int, ...] = Field(default=(1, 2, 2, 2), min_length=1)
-    channel_mult_emb: int = Field(default=4, gt=0)
-    channel_mult_noise: int = Field(default=1, gt=0)
-    num_blocks: int = Field(default=4, ge=0)
-    attn_resolutions: tuple[int, ...] = (16,)
+    model_channels: Width = Field(default=128, description="base width, scaled by multipliers")
+    channel_mult: Widths = Field(default=(1, 2, 2, 2), min_length=1)
+    channel_mult_emb: Width = 4
+    channel_mult_noise: Width = 1
+    num_blocks: Depth = 4
+    attn_resolutions: Widths = (16,)
     dropout: float = Field(default=0.10, ge=0, lt=1)
-    augment_dim: int = Field(default=0, ge=0, description="augmentation labels of EDM's training")
+    augment_dim: int = Field(
+        default=0, ge=0, le=16_384, description="number of augmentation labels in EDM's training"
+    )
     embedding_type: Literal["positional", "fourier"] = "positional"
     encoder_type: Literal["standard", "skip", "residual"] = "standard"
     decoder_type: Literal["standard", "skip"] = "standard"
     resample_filter: tuple[float, ...] = (1, 1)
-    outputs: int | None = Field(default=None, description="output channels; the image's if none")
+    outputs: Width | None = Field(default=None, description="output channels; none: the image's")
 
     def build(self, shape: tuple[int, int, int], classes: int = 0) -> nn.Module:
-        """The raw network for square images (C, H, H)."""
+        """Builds the raw network for square images (C, H, H)."""
         return UNet(self.plan(shape, classes))
 
     def plan(self, shape: tuple[int, int, int], classes: int) -> UNetPlan:
-        """The plan of the network for images of `shape`."""
+        """Returns the plan of the network for images of `shape`."""
         width = self.model_channels * self.channel_mult_emb
         last, side = self.num_blocks, shape[1]
         attended = {i for i in range(len(self.channel_mult)) if side >> i in self.attn_resolutions}

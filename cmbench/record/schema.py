@@ -15,7 +15,10 @@ stand in `speed.json` and `provenance.json` beside the records, so equal work gi
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from cmbench.core.errors import brief
+from cmbench.core.names import Key, is_name
 
 __all__ = [
     "SCHEMA",
@@ -30,6 +33,9 @@ __all__ = [
     "TrainingPoint",
 ]
 
+SUITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Pattern of a suite's name, which is a folder's."""
+
 SCHEMA = 1
 """Version of the record's layout; raised when a field changes its meaning."""
 
@@ -42,6 +48,24 @@ Shown = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """A text that tables and plots show."""
 Size = Annotated[float, Field(ge=-1e150, le=1e150)]
 """A number whose square is finite: what errors are added by."""
+
+
+def _only_names(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuses, at any depth, a component whose name could be a path: names choose what loads."""
+    inner: list[Any] = [value]
+    while inner:
+        held = inner.pop()
+        if isinstance(held, dict):
+            if "name" in held and not is_name(held["name"]):
+                raise ValueError(f"{brief(held['name'])} is no component's name")
+            inner += held.values()
+        elif isinstance(held, list):
+            inner += held
+    return value
+
+
+Specification = Annotated[dict[str, Any], AfterValidator(_only_names)]
+"""A component, or several, with their parameters."""
 
 
 class _Frozen(BaseModel):
@@ -73,9 +97,9 @@ class ScoreRecord(_Frozen):
     count: int = Field(ge=0)
     higher_is_better: bool
     fingerprint: Id
-    protocol: dict[str, Any]
+    protocol: Specification
     details: dict[str, float] = Field(default_factory=dict)
-    key: Id | Literal[""] = ""
+    key: Key | Literal[""] = ""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -139,7 +163,7 @@ class Record(_Frozen):
     """
 
     schema_version: int = SCHEMA
-    suite: str
+    suite: str = Field(pattern=SUITE_NAME)
     suite_version: int
     cell: Id
     status: Literal["done", "failed", "pending"]
@@ -147,7 +171,7 @@ class Record(_Frozen):
     model: str
     family: str
     axes: dict[str, Scalar] = Field(default_factory=dict)
-    sampler: dict[str, Any] = Field(default_factory=dict)
+    sampler: Specification = Field(default_factory=dict)
     nfe: Annotated[float, Field(ge=0)] | None = None
     seed: int
     images: int = Field(ge=0)
@@ -158,7 +182,7 @@ class Record(_Frozen):
     pending_scores: list[PendingScore] = Field(default_factory=list)
     training: Training | None = None
     published: list[PublishedScore] = Field(default_factory=list)
-    identity: dict[str, Any] = Field(default_factory=dict)
+    identity: Specification = Field(default_factory=dict)
     shards: list[str] = Field(default_factory=list)
     reason: str = ""
     command: str = ""

@@ -1,9 +1,9 @@
-"""From cold diffusion's checkpoints to the tensors of its networks.
+"""Translates cold diffusion's checkpoints to the tensors of its networks.
 
-A file holds {step, model, ema}; both states are those of the authors' wrapper around the network,
+A file holds {step, model, ema}. Both states are those of the authors' wrapper around the network,
 with or without DataParallel's `module.` before or after the wrapper's attribute (`denoise_fn`,
-`defade_fn` in the inpainting code), and with what the wrapper keeps beside it: blur kernels, the
-process's constants, and in the snow and colour code a second network that knows no severity.
+`defade_fn` in the inpainting code). The wrapper also stores blur kernels, the process's constants,
+and, in the snow and colour code, a second network without severity input.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,16 @@ __all__ = ["ColdStates", "cold_states", "from_cold"]
 _NETWORKS = ("denoise_fn", "defade_fn")
 _KERNELS = "gaussian_kernels"
 _ASIDE = ("one_shot_denoise_fn", "one_shot_defade_fn")
-"""The network that was trained beside for comparison, told no severity: not what is sampled."""
+"""A second network without severity input, trained for comparison; it is not sampled."""
 
 
 @dataclass(frozen=True)
 class ColdStates:
-    """What a checkpoint says.
+    """Contents of a checkpoint.
 
     Args:
-        network: The averaged weights under the authors' names, prefixes taken off.
-        kernels: Blur kernels (C, 1, k, k) in the order of their steps; none but in blur's files.
+        network: The averaged weights under the authors' names, without prefixes.
+        kernels: Blur kernels (C, 1, k, k) in the order of their steps; empty unless it is a blur.
         process: The wrapper's constants by name, such as `alphas_cumprod`.
     """
 
@@ -40,15 +40,15 @@ class ColdStates:
     process: dict[str, Tensor]
 
 
-def cold_states(held: Any, *, where: str) -> ColdStates:
-    """Sorts out a checkpoint's averaged weights (`ema`); a bare state_dict stands for itself.
+def cold_states(checkpoint: Any, *, where: str) -> ColdStates:
+    """Splits a checkpoint's averaged weights (`ema`), or a bare state_dict, into its parts.
 
     Raises:
-        UserError: If the file is no such checkpoint, or holds no network.
+        UserError: If the file is not such a checkpoint, or holds no network.
     """
-    state = held.get("ema", held) if isinstance(held, Mapping) else held
+    state = checkpoint.get("ema", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        lacking = isinstance(held, Mapping) and "model" in held
+        lacking = isinstance(checkpoint, Mapping) and "model" in checkpoint
         raise UserError(
             "the checkpoint lacks averaged weights" if lacking else "not a checkpoint of tensors",
             where=where,
@@ -68,7 +68,7 @@ def cold_states(held: Any, *, where: str) -> ColdStates:
             process[key] = value
         elif parts[0] not in _ASIDE:
             raise UserError(
-                f"the file's '{key}' is neither of the network nor of a blur",
+                f"the file's '{key}' belongs neither to the network nor to a blur",
                 where=where,
                 expected=f"keys under {' or '.join(_NETWORKS)}, or {_KERNELS}",
             )
@@ -79,20 +79,20 @@ def cold_states(held: Any, *, where: str) -> ColdStates:
 def from_cold(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translates the authors' names to those of `cold_unet` or `cold_model2`.
 
-    Tensors that the network lacks keep their names, so that `fill` can report them.
+    Unknown tensors keep their names, so that `fill` reports them.
     """
     if isinstance(net, UNet):
         return from_ddpm(net, state)
     if not isinstance(net, ColdNet):
         return dict(state)
-    own, names = net.state_dict(), dict(_names(net))
-    found = {}
+    expected, names = net.state_dict(), dict(_names(net))
+    translated = {}
     for key, value in state.items():
         ours = names.get(key, key)
-        # Norms are kept with the axes that they are broadcast along.
-        flat = ours in own and own[ours].ndim == 1 and value.ndim == 4
-        found[ours] = value.flatten() if flat else value
-    return found
+        # The authors store norms with the axes that they are broadcast along.
+        flat = ours in expected and expected[ours].ndim == 1 and value.ndim == 4
+        translated[ours] = value.flatten() if flat else value
+    return translated
 
 
 def _without_module(parts: list[str]) -> list[str]:
@@ -112,7 +112,7 @@ _ATTENTION = {"qkv": "fn.fn.to_qkv", "proj": "fn.fn.to_out"}
 
 
 def _names(net: ColdNet) -> Iterator[tuple[str, str]]:
-    """Pairs of the authors' name and ours."""
+    """Yields pairs of the authors' name and ours."""
     for i in range(2):
         yield from _pair(f"time_mlp.{2 * i + 1}", f"time.layer{i}")
     for way, levels in (("down", net.down), ("up", net.up)):
@@ -139,12 +139,12 @@ def _norm(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
 
 
 def _block(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-    for name, place in _BLOCK.items():
-        yield from _pair(f"{theirs}.{place}", f"{ours}.{name}")
+    for name, suffix in _BLOCK.items():
+        yield from _pair(f"{theirs}.{suffix}", f"{ours}.{name}")
     yield from _norm(f"{theirs}.net.0", f"{ours}.norm")
 
 
 def _attention(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-    for name, place in _ATTENTION.items():
-        yield from _pair(f"{theirs}.{place}", f"{ours}.{name}")
+    for name, suffix in _ATTENTION.items():
+        yield from _pair(f"{theirs}.{suffix}", f"{ours}.{name}")
     yield from _norm(f"{theirs}.fn.norm", f"{ours}.norm")

@@ -1,5 +1,7 @@
-"""From the tensors of DDPM's files to those of `UNet`: diffusers' names, old and new, and those
-of the first PyTorch port (pesser/pytorch_diffusion), whose levels up are numbered from the top.
+"""Translates the tensors of DDPM's files to those of `UNet`.
+
+The names are diffusers', old and new, or those of the first PyTorch port
+(pesser/pytorch_diffusion), which numbers the levels of the decoder from the top.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ __all__ = ["from_ddpm"]
 
 @dataclass(frozen=True)
 class _Names:
-    """What one layout calls the parts; `{i}` is a level, `{j}` a block."""
+    """Names of the parts in one layout; `{i}` is a level, `{j}` a block."""
 
     places: dict[str, str]
     block: dict[str, str]
@@ -80,45 +82,45 @@ _PORT = _Names(
 
 
 def from_ddpm(net: UNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translates the names of a UNet2DModel or of the port; queries, keys and values are joined.
+    """Translates the names of a UNet2DModel or of the port; joins queries, keys and values.
 
-    Tensors that the network lacks keep their names, so that `fill` can report them.
+    Unknown tensors keep their names, so that `fill` reports them.
     """
     names = _PORT if "temb.dense.0.weight" in state else _DIFFUSERS
-    left = dict(state)
-    found: dict[str, Tensor] = {}
+    rest = dict(state)
+    translated: dict[str, Tensor] = {}
     for ours, theirs in _pairs(net, names):
-        parts = [_taken(left, options) for options in theirs]
+        parts = [_taken(rest, options) for options in theirs]
         if all(part is not None for part in parts):
             joined = torch.cat([part for part in parts if part is not None])
-            found[ours] = _shaped(joined, ours)
+            translated[ours] = _shaped(joined, ours)
         else:
             missing = zip(theirs, parts, strict=True)
-            left.update({o[0]: part for o, part in missing if part is not None})
-    if "class_embedding.weight" in left and "embed.map_label.weight" in net.state_dict():
-        found["embed.map_label.weight"] = left.pop("class_embedding.weight").T
-    return found | left
+            rest.update({o[0]: part for o, part in missing if part is not None})
+    if "class_embedding.weight" in rest and "embed.map_label.weight" in net.state_dict():
+        translated["embed.map_label.weight"] = rest.pop("class_embedding.weight").T
+    return translated | rest
 
 
-def _taken(left: dict[str, Tensor], options: tuple[str, ...]) -> Tensor | None:
+def _taken(rest: dict[str, Tensor], options: tuple[str, ...]) -> Tensor | None:
     for name in options:
-        if name in left:
-            return left.pop(name)
+        if name in rest:
+            return rest.pop(name)
     return None
 
 
 def _shaped(value: Tensor, ours: str) -> Tensor:
-    """Attention is linear there, a 1x1 convolution here."""
+    """Reshapes the linear layers of attention to 1x1 convolutions."""
     attention = ours.endswith((".qkv.weight", ".proj.weight"))
     return value[:, :, None, None] if attention and value.ndim == 2 else value
 
 
 def _pairs(net: UNet, names: _Names) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Our names with theirs: a list to be joined, of alternatives each."""
-    own = set(net.state_dict())
+    """Yields our names with theirs: a list of tensors to be joined, each with alternatives."""
+    parameters = set(net.state_dict())
     for ours, theirs in _modules(net, names):
         for part in ("weight", "bias"):
-            if f"{ours}.{part}" in own:
+            if f"{ours}.{part}" in parameters:
                 yield f"{ours}.{part}", [tuple(f"{t}.{part}" for t in o) for o in theirs]
 
 
@@ -172,10 +174,10 @@ def _block(
     spot = names.places[place].format(**at, k=at["j"] + 1)
     for ours, theirs in names.block.items():
         yield f"{name}.{ours}", [(f"{spot}.{theirs}",)]
-    attended = names.places.get(f"{place}_attention")
-    if attended is None:
+    attention_name = names.places.get(f"{place}_attention")
+    if attention_name is None:
         return
-    at_attention = attended.format(**at, k=at["j"] + 1)
+    at_attention = attention_name.format(**at, k=at["j"] + 1)
     parts = {
         part: tuple(f"{at_attention}.{name}" for name in options)
         for part, options in names.attention.items()

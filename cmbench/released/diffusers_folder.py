@@ -1,8 +1,8 @@
-"""A diffusers pipeline folder: network, scheduler and weights, each read from its own file.
+"""Folders of diffusers pipelines: network, scheduler and weights, each in its own file.
 
-Two layouts: `model_index.json` with `unet/` and `scheduler/`; or all in one folder, as google's
-DDPM repositories have it. A hub name (`google/ddpm-cifar10-32`) is looked for in Hugging Face's
-cache on this machine; nothing is downloaded here.
+There are two layouts: `model_index.json` with `unet/` and `scheduler/`, or all files in one
+folder, as in google's DDPM repositories. A hub name (`google/ddpm-cifar10-32`) is looked up in
+Hugging Face's cache on this machine; nothing is downloaded.
 """
 
 import json
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cmbench.core.errors import Pending, UserError
 from cmbench.core.files import parsing, read_regular, regular_file
+from cmbench.core.paths import user_path
 from cmbench.core.tensor_files import read_safetensors
 from cmbench.released.torch_state import read_state_dict
 
@@ -28,12 +29,12 @@ _FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
 
 @dataclass(frozen=True)
 class DiffusersFolder:
-    """What a folder holds.
+    """Contents of a pipeline folder.
 
     Args:
-        unet: `config.json` of the network.
-        scheduler: `scheduler_config.json`.
-        weights: The file of weights.
+        unet: The network's `config.json`.
+        scheduler: The scheduler's `scheduler_config.json`.
+        weights: Path of the weights file.
     """
 
     unet: dict[str, Any]
@@ -42,14 +43,15 @@ class DiffusersFolder:
 
 
 def find_diffusers(given: Path | str) -> DiffusersFolder:
-    """The pipeline at `given`: a folder, a weights file in one, or a name on the hub.
+    """Finds the pipeline at `given`: a folder, a weights file in one, or a name on the hub.
 
     Raises:
-        Pending: If it is a hub name that is not in the cache, with the command that brings it.
+        Pending: If a hub name is not in the cache, with the command that downloads it.
+
         UserError: If the folder lacks a file, or a file is not JSON.
     """
-    path = Path(given).expanduser()
-    # os.path's tests say no, where pathlib's raise, to a name that no file can have.
+    path = user_path(given)
+    # os.path returns False, where pathlib raises, for a name that no file can have.
     if os.path.isdir(path):
         return _folder(path / "unet" if os.path.isdir(path / "unet") else path)
     if os.path.lexists(path):
@@ -57,13 +59,13 @@ def find_diffusers(given: Path | str) -> DiffusersFolder:
     if _HUB.fullmatch(path.as_posix()) and path.suffix not in _FILES:
         return find_diffusers(_cached(path.as_posix()))
     raise UserError(
-        f"{path} is neither a folder of diffusers nor a name on the hub",
+        f"{path} is neither a diffusers folder nor a name on the hub",
         expected="a folder with config.json, or OWNER/NAME",
     )
 
 
 def read_diffusers_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, from safetensors or a `torch.save` file (read as data, no code).
+    """Reads the tensors by name from safetensors or a `torch.save` file, as data without code.
 
     Raises:
         UserError: If the file is broken or holds anything but tensors.
@@ -74,23 +76,23 @@ def read_diffusers_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _folder(unet: Path, weights: Path | None = None) -> DiffusersFolder:
-    places = [unet.parent / "scheduler", unet]
-    scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), None)
+    folders = [unet.parent / "scheduler", unet]
+    scheduler = next((p for p in folders if (p / "scheduler_config.json").is_file()), None)
     if scheduler is None:
         raise UserError(
             f"{unet} has no scheduler_config.json, in it or beside it",
-            expected="a diffusers pipeline: the scheduler says what the noise levels are",
+            expected="a diffusers pipeline, whose scheduler defines the noise levels",
         )
     if weights is None:
-        found = [unet / name for name in _WEIGHTS if (unet / name).is_file()]
-        weights = found[0] if found else _other_weights(unet)
+        files = [unet / name for name in _WEIGHTS if (unet / name).is_file()]
+        weights = files[0] if files else _other_weights(unet)
     return DiffusersFolder(
         _read(unet / "config.json"), _read(scheduler / "scheduler_config.json"), weights
     )
 
 
 def _other_weights(unet: Path) -> Path:
-    """Raises what a folder has in place of one file of weights in full precision."""
+    """Raises a UserError that names the files found in place of full-precision weights."""
     other = sorted(f.name for f in unet.glob("diffusion_pytorch_model*") if f.suffix in _FILES)
     shards = [name for name in other if "-of-" in name]
     if shards:
@@ -110,35 +112,35 @@ def _other_weights(unet: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     data = read_regular(path, "configuration")
-    with parsing(path, "JSON", fix="bring the folder's own file again"):
-        found = json.loads(data.decode("utf-8"))
-    if not isinstance(found, dict):
+    with parsing(path, "JSON", fix="download the folder's file again"):
+        config = json.loads(data.decode("utf-8"))
+    if not isinstance(config, dict):
         raise UserError("not a mapping of keys to values", where=str(path))
-    return found
+    return config
 
 
 def _cached(name: str) -> Path:
-    """The snapshot of a hub repository that Hugging Face's cache holds."""
-    place = _hub_cache() / ("models--" + name.replace("/", "--"))
-    named = place / "refs" / "main"
+    """Returns the snapshot of a hub repository in Hugging Face's cache."""
+    folder = _hub_cache() / ("models--" + name.replace("/", "--"))
+    reference = folder / "refs" / "main"
     revision = ""
-    if named.is_file():
-        with parsing(named, "the name of a revision"):
-            revision = read_regular(named).decode("utf-8").strip()
-    snapshots = sorted((place / "snapshots").glob("*")) if place.is_dir() else []
-    whole = [s for s in snapshots if s.name == revision] or snapshots
-    if not whole:
+    if reference.is_file():
+        with parsing(reference, "the name of a revision"):
+            revision = read_regular(reference).decode("utf-8").strip()
+    snapshots = sorted((folder / "snapshots").glob("*")) if folder.is_dir() else []
+    matching = [s for s in snapshots if s.name == revision] or snapshots
+    if not matching:
         raise Pending(
             f"{name} is neither a folder here nor in Hugging Face's cache ({_hub_cache()})",
             command=f"hf download {name}",
         )
-    return whole[0]
+    return matching[0]
 
 
 def _hub_cache() -> Path:
     if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+        return user_path(os.environ["HF_HUB_CACHE"])
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / (
         "huggingface"
     )
-    return Path(home).expanduser() / "hub"
+    return user_path(home) / "hub"

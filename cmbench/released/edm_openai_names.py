@@ -1,7 +1,7 @@
-"""From the tensors of official files to those of `UNet`: names, kernels, and the order of qkv.
+"""Translates the tensors of official files to those of `UNet`: names, kernels, order of qkv.
 
 qkv rows are ordered (three, heads, width) here and in consistency_models, (heads, width, three)
-in EDM, (heads, three, width) in improved- and guided-diffusion, and are three matrices in JAX.
+in EDM, (heads, three, width) in improved- and guided-diffusion; JAX has three matrices.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,37 +21,37 @@ QKVOrder = Literal["three-heads-width", "heads-three-width"]
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], *, where: str) -> None:
-    """Loads translated tensors, all of them and no others; float16 is cast up.
+    """Loads translated tensors strictly; float16 is cast up.
 
     Raises:
-        UserError: If a tensor is missing, left over, or of another shape: the file is of another
-            architecture than the configuration says.
+        UserError: If a tensor is missing, unexpected, or of another shape: the file's
+            architecture differs from the configuration.
     """
-    own = net.state_dict()
-    wrong = [f"lacks '{k}'" for k in own if k not in state]
-    wrong += [f"has '{k}' too" for k in state if k not in own]
+    expected = net.state_dict()
+    wrong = [f"lacks '{k}'" for k in expected if k not in state]
+    wrong += [f"has '{k}' too" for k in state if k not in expected]
     wrong += [
-        f"'{k}' is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in state and own[k].shape != state[k].shape
+        f"'{k}' is {tuple(state[k].shape)}, not {tuple(expected[k].shape)}"
+        for k in expected
+        if k in state and expected[k].shape != state[k].shape
     ]
     if wrong:
         raise UserError(
             f"the weights are of another architecture: {len(wrong)} tensors differ; "
             f"the file {wrong[0]}",
             where=where,
-            expected=f"{len(own)} tensors, by the configuration of the card",
+            expected=f"{len(expected)} tensors, by the configuration of the card",
         )
     net.load_state_dict(dict(state))
 
 
 def from_edm(net: UNet, state: Mapping[str, Tensor], *, where: str) -> dict[str, Tensor]:
-    """Translates EDM's names (without `model.`), checking the filters that its files carry.
+    """Translates EDM's names (without `model.`) and checks the filters stored in its files.
 
     Raises:
-        UserError: If a stored resampling filter is not the one that the configuration gives.
+        UserError: If a stored resampling filter differs from the configuration's.
     """
-    found = {}
+    translated = {}
     side = f"{net.plan.resolution}x{net.plan.resolution}"
     renamed = {"out_norm": f"dec.{side}_aux_norm", "out_conv": f"dec.{side}_aux_conv"}
     for name, value in state.items():
@@ -62,53 +62,53 @@ def from_edm(net: UNet, state: Mapping[str, Tensor], *, where: str) -> dict[str,
         key = f"{renamed[head]}.{tail}" if head in renamed else name
         if head.startswith("map_"):
             key = f"embed.{tail}" if head == "map_noise" else f"embed.{name}"
-        found[key] = value
+        translated[key] = value
     for name, block in _attentive(net):
         for part in ("weight", "bias"):
             key = f"{name}.qkv.{part}"
-            if key in found:
-                found[key] = _rows(found[key], block.heads, (2, 0, 1), ("h", "d", 3))
-    return found
+            if key in translated:
+                translated[key] = _rows(translated[key], block.heads, (2, 0, 1), ("h", "d", 3))
+    return translated
 
 
 def from_openai(net: UNet, state: Mapping[str, Tensor], *, order: QKVOrder) -> dict[str, Tensor]:
     """Translates UNetModel's names and the order of its qkv rows; 3-D kernels become 4-D.
 
-    Tensors that the network lacks keep their names, so that `fill` can report them.
+    Unknown tensors keep their names, so that `fill` reports them.
     """
     names = dict(_openai_names(net))
-    found = {names.get(key, key): value for key, value in state.items()}
-    if "embed.map_label.weight" in found:
-        found["embed.map_label.weight"] = found["embed.map_label.weight"].T
+    translated = {names.get(key, key): value for key, value in state.items()}
+    if "embed.map_label.weight" in translated:
+        translated["embed.map_label.weight"] = translated["embed.map_label.weight"].T
     for name, block in _attentive(net):
         for part in ("qkv", "proj"):
             key = f"{name}.{part}.weight"
-            if key in found and found[key].ndim == 3:
-                found[key] = found[key].unsqueeze(-1)
+            if key in translated and translated[key].ndim == 3:
+                translated[key] = translated[key].unsqueeze(-1)
         if order == "heads-three-width":
             for part in ("weight", "bias"):
                 key = f"{name}.qkv.{part}"
-                if key in found:
-                    found[key] = _rows(found[key], block.heads, (1, 0, 2), ("h", 3, "d"))
-    return found
+                if key in translated:
+                    translated[key] = _rows(translated[key], block.heads, (1, 0, 2), ("h", 3, "d"))
+    return translated
 
 
 def from_flax(net: UNet, tree: Mapping[str, Any]) -> dict[str, Tensor]:
     """Translates a parameter tree of consistency_models_cifar10's NCSN++ (Flax, JAX).
 
     Flax numbers modules of a class in the order of their calls; kernels are HWIO, dense kernels
-    (in, out). Leaves that the network lacks keep their paths, so that `fill` can report them.
+    (in, out). Unknown leaves keep their paths, so that `fill` reports them.
     """
     leaves = dict(_leaves(tree))
-    found: dict[str, Tensor] = {}
+    translated: dict[str, Tensor] = {}
     for target, source, change in _flax_names(net):
         if source in leaves:
-            found[target] = torch.from_numpy(change(leaves.pop(source)).copy())
+            translated[target] = torch.from_numpy(change(leaves.pop(source)).copy())
     for name, number in _attention_numbers(net):
         joined = _joined_qkv(leaves, f"AttnBlockpp_{number}")
         if joined is not None:
-            found[f"{name}.qkv.weight"], found[f"{name}.qkv.bias"] = joined
-    return found | {name: torch.from_numpy(value.copy()) for name, value in leaves.items()}
+            translated[f"{name}.qkv.weight"], translated[f"{name}.qkv.bias"] = joined
+    return translated | {name: torch.from_numpy(value.copy()) for name, value in leaves.items()}
 
 
 def _check_filter(net: UNet, name: str, value: Tensor, where: str) -> None:
@@ -117,7 +117,7 @@ def _check_filter(net: UNet, name: str, value: Tensor, where: str) -> None:
     same = value.shape[-2:] == wanted.shape and torch.allclose(value[0, 0].float(), wanted)
     if not same:
         raise UserError(
-            f"'{name}' is another filter than resample_filter {net.plan.style.taps} gives",
+            f"'{name}' differs from the filter of resample_filter {net.plan.style.taps}",
             where=where,
             expected="the resample_filter that the network was trained with",
         )
@@ -130,13 +130,13 @@ def _attentive(net: UNet) -> Iterator[tuple[str, Block]]:
 
 
 def _rows(
-    value: Tensor, heads: int, turned: tuple[int, int, int], axes: tuple[str | int, ...]
+    value: Tensor, heads: int, order: tuple[int, int, int], axes: tuple[str | int, ...]
 ) -> Tensor:
-    """Reorders qkv rows, laid out along `axes`, to (three, heads, width)."""
+    """Reorders qkv rows, which are laid out along `axes`, to (three, heads, width)."""
     sizes = {"h": heads, "d": len(value) // (3 * heads), 3: 3}
     laid = value.reshape(*(sizes[a] for a in axes), *value.shape[1:])
     rest = range(3, laid.ndim)
-    return laid.permute(*turned, *rest).reshape(value.shape)
+    return laid.permute(*order, *rest).reshape(value.shape)
 
 
 _OPENAI_BLOCK = {
@@ -151,12 +151,12 @@ _OPENAI_ATTENTION = {"norm2": "norm", "qkv": "qkv", "proj": "proj_out"}
 
 
 def _openai_names(net: UNet) -> Iterator[tuple[str, str]]:
-    """Pairs of OpenAI's name and ours, for all that the network has."""
-    own = set(net.state_dict())
+    """Yields pairs of OpenAI's name and ours for all parameters of the network."""
+    parameters = set(net.state_dict())
     yield "label_emb.weight", "embed.map_label.weight"
     for theirs, ours in _openai_places(net):
         for part in ("weight", "bias"):
-            if f"{ours}.{part}" in own:
+            if f"{ours}.{part}" in parameters:
                 yield f"{theirs}.{part}", f"{ours}.{part}"
 
 
@@ -183,7 +183,7 @@ def _openai_places(net: UNet) -> Iterator[tuple[str, str]]:
 def _openai_layer(
     place: str, child: int, ours: str, layer: nn.Module
 ) -> Iterator[tuple[str, str]]:
-    """The parts of one entry; its attention is the next child."""
+    """Yields the names of one entry, whose attention is the next child."""
     if isinstance(layer, Conv):
         yield f"{place}.{child}", ours
     elif isinstance(layer, Strided):
@@ -199,7 +199,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Change = Callable[[Array], Array]
 
 
-def _kept(value: Array) -> Array:
+def _unchanged(value: Array) -> Array:
     return value
 
 
@@ -216,8 +216,8 @@ def _unit_kernel(value: Array) -> Array:
 
 
 def _flax_names(net: UNet) -> Iterator[tuple[str, str, Change]]:
-    """Our name, Flax's path and the change of layout, for all but queries, keys and values."""
-    yield "embed.freqs", "GaussianFourierProjection_0/W", _kept
+    """Yields our name, Flax's path and the change of layout, except for queries, keys, values."""
+    yield "embed.freqs", "GaussianFourierProjection_0/W", _unchanged
     for i in range(2):
         yield from _flax_pair(f"embed.map_layer{i}", f"Dense_{i}", _dense)
     blocks = attentions = pyramids = 0
@@ -232,7 +232,7 @@ def _flax_names(net: UNet) -> Iterator[tuple[str, str, Change]]:
                 attentions += 1
         elif ours.endswith("_aux_residual"):
             yield f"{ours}.weight", f"Downsample_{pyramids}/Conv2d_0/weight", _kernel
-            yield f"{ours}.bias", f"Downsample_{pyramids}/Conv2d_0/bias", _kept
+            yield f"{ours}.bias", f"Downsample_{pyramids}/Conv2d_0/bias", _unchanged
             pyramids += 1
         elif ours.endswith("_conv"):
             number = 1 if ours.endswith("_aux_conv") else 0
@@ -243,12 +243,12 @@ def _flax_names(net: UNet) -> Iterator[tuple[str, str, Change]]:
 
 def _flax_pair(ours: str, theirs: str, change: Change) -> Iterator[tuple[str, str, Change]]:
     yield f"{ours}.weight", f"{theirs}/kernel", change
-    yield f"{ours}.bias", f"{theirs}/bias", _kept
+    yield f"{ours}.bias", f"{theirs}/bias", _unchanged
 
 
 def _flax_norm(ours: str, theirs: str) -> Iterator[tuple[str, str, Change]]:
-    yield f"{ours}.weight", f"{theirs}/scale", _kept
-    yield f"{ours}.bias", f"{theirs}/bias", _kept
+    yield f"{ours}.weight", f"{theirs}/scale", _unchanged
+    yield f"{ours}.bias", f"{theirs}/bias", _unchanged
 
 
 def _flax_block(ours: str, theirs: str) -> Iterator[tuple[str, str, Change]]:
@@ -262,7 +262,7 @@ def _flax_block(ours: str, theirs: str) -> Iterator[tuple[str, str, Change]]:
 def _flax_attention(ours: str, theirs: str) -> Iterator[tuple[str, str, Change]]:
     yield from _flax_norm(f"{ours}.norm2", f"{theirs}/GroupNorm_0")
     yield f"{ours}.proj.weight", f"{theirs}/NIN_3/W", _unit_kernel
-    yield f"{ours}.proj.bias", f"{theirs}/NIN_3/b", _kept
+    yield f"{ours}.proj.bias", f"{theirs}/NIN_3/b", _unchanged
 
 
 def _attention_numbers(net: UNet) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,7 @@
-"""Reads NVIDIA's EDM pickles without running them: tensors, class names, constructor arguments.
+"""Reads NVIDIA's EDM pickles as data: tensors, class names, constructor arguments.
 
 Such a file (https://github.com/NVlabs/edm) holds the source text of its classes, which ordinary
-unpickling executes. Here the text is skipped; what is left is the state of modules.
+unpickling executes. This reader skips the text and keeps the state of the modules.
 """
 
 import io
@@ -23,14 +23,14 @@ __all__ = ["EDMFile", "read_edm"]
 
 @dataclass(frozen=True)
 class EDMFile:
-    """A network of a file and how it was constructed.
+    """A file's network and its constructor arguments.
 
     Args:
         class_name: The wrapper's class: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond.
         arguments: The wrapper's constructor arguments, by name.
-        network: Class of the network inside (SongUNet, DhariwalUNet), empty where there is none.
-        network_arguments: Its constructor arguments.
-        state: Tensors by their official names, `model.` included, in their order.
+        network: Class of the inner network (SongUNet, DhariwalUNet); empty if there is none.
+        network_arguments: The inner network's constructor arguments.
+        state: Tensors by their official names, with `model.`, in the file's order.
     """
 
     class_name: str
@@ -41,33 +41,33 @@ class EDMFile:
 
 
 class _Module:
-    """What stands for a module: its class's name and its state."""
+    """Substitute for a module: the name of its class and its state."""
 
     def __init__(self, class_name: str = "", state: Mapping[str, Any] | None = None) -> None:
         self.class_name, self.state = class_name, {} if state is None else state
 
     def take_state(self, state: Any) -> None:
-        """Called with what the stream holds of a plain torch container."""
+        """Stores the state of a plain torch container, as found in the stream."""
         if not isinstance(state, Mapping):
             raise Refused("a module whose state is not a dictionary")
         self.state = state
 
 
 class _Container(_Module):
-    """A ModuleDict, ModuleList or Sequential: made without arguments, then given its state."""
+    """Substitute for a ModuleDict, ModuleList or Sequential, constructed before its state."""
 
     def __new__(cls, *_: Any) -> "_Container":
-        made = super().__new__(cls)
-        made.class_name, made.state = "container", {}
-        return made
+        container = super().__new__(cls)
+        container.class_name, container.state = "container", {}
+        return container
 
 
 def read_edm(path: Path | str, key: str = "ema") -> EDMFile:
-    """The network under `key` of an EDM pickle (`ema` is what its authors sample from).
+    """Reads the network under `key` of an EDM pickle; its authors sample from `ema`.
 
     Raises:
-        UserError: If the file is missing, truncated, has no such network, asks for anything but
-            data (naming it), or claims more than it holds.
+        UserError: If the file is missing or truncated, has no such network, names anything but
+            data, or claims more bytes than it holds.
     """
     path = Path(path)
     data = read_regular(path, "weights file")
@@ -80,15 +80,15 @@ def read_edm(path: Path | str, key: str = "ema") -> EDMFile:
         return _network(SafeUnpickler(io.BytesIO(data), _ALLOWED).load(), key)
 
 
-def _network(found: Any, key: str) -> EDMFile:
-    if not isinstance(found, Mapping) or not isinstance(found.get(key), _Module):
-        held = (
-            ", ".join(map(str, found))[:200]
-            if isinstance(found, Mapping)
-            else type(found).__name__
+def _network(content: Any, key: str) -> EDMFile:
+    if not isinstance(content, Mapping) or not isinstance(content.get(key), _Module):
+        keys = (
+            ", ".join(map(str, content))[:200]
+            if isinstance(content, Mapping)
+            else type(content).__name__
         )
-        raise UserError(f"no network '{key}' in the file", expected=f"one of what it has: {held}")
-    outer = found[key]
+        raise UserError(f"no network '{key}' in the file", expected=f"one of its keys: {keys}")
+    outer = content[key]
     inner = _mapping(outer.state, "_modules").get("model")
     inner = inner if isinstance(inner, _Module) else _Module()
     return EDMFile(
@@ -101,7 +101,7 @@ def _network(found: Any, key: str) -> EDMFile:
 
 
 def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, then buffers, then children: the order of a state_dict."""
+    """Yields parameters, then buffers, then children, in the order of a state_dict."""
     stated = module.state.get("_non_persistent_buffers_set")
     hidden = stated if isinstance(stated, set) else set()
     for kind in ("_parameters", "_buffers"):
@@ -119,7 +119,7 @@ def _mapping(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _rebuilt(meta: Any) -> _Module:
-    """In place of torch_utils.persistence: keeps the name and the state, drops the source."""
+    """Replaces torch_utils.persistence: keeps the name and the state, drops the source."""
     if not isinstance(meta, Mapping) or meta.get("type") != "class":
         raise Refused("a persistent object that is not a class")
     state, name = meta.get("state"), meta.get("class_name", "")
@@ -129,17 +129,17 @@ def _rebuilt(meta: Any) -> _Module:
 
 
 def _nested(data: Any) -> Storage:
-    """In place of torch.storage._load_from_bytes, which would run whatever the bytes hold."""
+    """Replaces torch.storage._load_from_bytes, which would run code in the bytes."""
     if not isinstance(data, bytes):
         raise Refused(f"a nested file that is a {type(data).__name__}")
-    found = read_torch_bytes(data)
-    if not isinstance(found, Storage):
+    storage = read_torch_bytes(data)
+    if not isinstance(storage, Storage):
         raise Refused("a nested file that is not a tensor's storage")
-    return found
+    return storage
 
 
 def _nothing(*_: Any) -> None:
-    """In place of builtins.getattr, by which some trainers store a bound method of their loss."""
+    """Replaces builtins.getattr, with which some trainers store a bound method of their loss."""
 
 
 _ALLOWED: Mapping[str, Any] = {

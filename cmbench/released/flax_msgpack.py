@@ -1,8 +1,8 @@
 """Reads Flax checkpoints (`flax.serialization.to_bytes`): msgpack with arrays as extensions.
 
-Only the trees asked for are decoded; the others (raw weights, optimiser) are skipped over, which
-saves three quarters of a training checkpoint. Format: https://msgpack.org, arrays as extension 1
-(shape, dtype, bytes), complex numbers 2, NumPy numbers 3.
+Only the requested trees are decoded; the others (raw weights, optimiser) are skipped, which saves
+three quarters of a training checkpoint. The format is https://msgpack.org, with arrays as
+extension 1 (shape, dtype, bytes), complex numbers as 2, NumPy scalars as 3.
 """
 
 import math
@@ -36,75 +36,75 @@ _TYPES = {
 
 
 def read_flax(path: Path | str, trees: Collection[str] | None = None) -> dict[str, Any]:
-    """The trees of a checkpoint named in `trees` (all by default): nested dictionaries of arrays.
+    """Reads a checkpoint's `trees` (all by default) as nested dictionaries of arrays.
 
     Raises:
-        UserError: If the file is missing, truncated, no Flax checkpoint, lacks a tree asked for,
-            or holds anything but arrays, numbers, text and containers.
+        UserError: If the file is missing, truncated or no Flax checkpoint, lacks a requested
+            tree, or holds anything but arrays, numbers, text and containers.
     """
     path = Path(path)
     data = read_regular(path, "weights file")
     with parsing(path, "a Flax checkpoint"):
-        found = _Reader(data).document(trees)
-    missing = [name for name in trees or () if name not in found]
+        decoded = _Reader(data).document(trees)
+    missing = [name for name in trees or () if name not in decoded]
     if missing:
         raise UserError(
             f"no tree '{missing[0]}' in the checkpoint",
             where=str(path),
             expected="a training state of consistency_models_cifar10, with params_ema",
         )
-    return found
+    return decoded
 
 
 class _Reader:
-    """A cursor over msgpack bytes; claims are checked before anything is made of them."""
+    """A cursor over msgpack bytes; claimed sizes are checked before anything is allocated."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data, self.at = memoryview(data), 0
 
     def document(self, trees: Collection[str] | None) -> dict[str, Any]:
-        """The map at the top, of which only `trees` are decoded."""
+        """Reads the top-level map, of which only `trees` are decoded."""
         kind, count = self._head()
         if kind != "map":
             raise UserError(f"not a Flax checkpoint: it holds a {kind}, not a map")
-        found = {}
+        decoded = {}
         for _ in range(count):
             name = _text(self.value(0))
             if trees is None or name in trees:
-                found[name] = self.value(0)
+                decoded[name] = self.value(0)
             else:
                 self.skip(0)
-        return found
+        return decoded
 
     def value(self, depth: int) -> Any:
-        """The next value."""
-        kind, told = self._head()
+        """Reads the next value."""
+        kind, content = self._head()
         if kind == "map":
             pairs = (
-                (self.value(depth + 1), self.value(depth + 1)) for _ in self._each(told, depth)
+                (self.value(depth + 1), self.value(depth + 1)) for _ in self._each(content, depth)
             )
             return {_text(name): value for name, value in pairs}
         if kind == "array":
-            return [self.value(depth + 1) for _ in self._each(told, depth)]
+            return [self.value(depth + 1) for _ in self._each(content, depth)]
         if kind == "str":
-            return _decoded(self._take(told))
+            return _decoded(self._take(content))
         if kind == "bin":
-            return self._take(told)
+            return self._take(content)
         if kind == "ext":
             code = self._take(1)[0]
             if depth > _DEPTH:
                 raise UserError(f"the checkpoint is nested more than {_DEPTH} deep")
-            return _extension(code, self._take(told), depth + 1)
-        return told
+            return _extension(code, self._take(content), depth + 1)
+        return content
 
     def skip(self, depth: int) -> None:
-        """Passes over the next value."""
-        kind, told = self._head()
+        """Skips the next value."""
+        kind, content = self._head()
         if kind in ("map", "array"):
-            for _ in self._each(told * (2 if kind == "map" else 1), depth):
+            for _ in self._each(content * (2 if kind == "map" else 1), depth):
                 self.skip(depth + 1)
         elif kind in ("str", "bin", "ext"):
-            self._take(told + (1 if kind == "ext" else 0))
+            self._take(content + (1 if kind == "ext" else 0))
 
     def _each(self, count: int, depth: int) -> range:
         if depth > _DEPTH:
@@ -114,7 +114,7 @@ class _Reader:
         return range(count)
 
     def _head(self) -> tuple[str, Any]:
-        """What kind of value comes, and its length, or the value itself."""
+        """Reads the kind of the next value, and its length or the value itself."""
         code = self._take(1)[0]
         if code < 0x80 or code >= 0xE0:
             return "number", code if code < 0x80 else code - 0x100
@@ -138,7 +138,7 @@ class _Reader:
     def _take(self, count: int) -> memoryview:
         if count > len(self.data) - self.at:
             left = len(self.data) - self.at
-            raise UserError(f"the file is truncated: {count:,} bytes claimed, {left:,} are there")
+            raise UserError(f"the file is truncated: {count:,} bytes claimed, {left:,} left")
         self.at += count
         return self.data[self.at - count : self.at]
 

@@ -1,4 +1,4 @@
-"""From the tensors of NCSN's and NCSNv2's checkpoints to those of `RefineNet`."""
+"""Translates the tensors of NCSN's and NCSNv2's checkpoints to those of `RefineNet`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,20 +13,22 @@ __all__ = ["from_ncsn", "ncsn_states"]
 _NORMS = ("embed.weight", "alpha", "gamma", "beta")
 
 
-def ncsn_states(held: Any, *, where: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """The weights to sample with, without `module.`, and those that were trained.
+def ncsn_states(
+    checkpoint: Any, *, where: str
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Returns the weights to sample with and the raw ones, both without `module.`.
 
-    Checkpoints are lists: [weights, optimiser] in NCSN, [weights, optimiser, epoch, step, averaged
-    weights] in NCSNv2, whose last is there if it was trained with an average. A bare state_dict
-    stands for itself.
+    Checkpoints are lists: [weights, optimiser] in NCSN; [weights, optimiser, epoch, step, averaged
+    weights] in NCSNv2, with the last entry only if it was trained with an average. A bare
+    state_dict is accepted too.
 
     Raises:
-        UserError: If the file is no such list.
+        UserError: If the file is not such a list.
     """
-    states = held if isinstance(held, list | tuple) else [held]
+    states = checkpoint if isinstance(checkpoint, list | tuple) else [checkpoint]
     if not states or not _is_state(states[0]):
         raise UserError(
-            f"the file holds a {type(held).__name__}",
+            f"the file holds a {type(checkpoint).__name__}",
             where=where,
             expected="a checkpoint of NCSN or NCSNv2: a list that starts with a state_dict",
         )
@@ -36,19 +38,19 @@ def ncsn_states(held: Any, *, where: str) -> tuple[Mapping[str, Tensor], Mapping
 
 
 def from_ncsn(net: RefineNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translates the authors' names; a stored list of levels (`sigmas`) is left to the caller.
+    """Translates the authors' names; drops a stored list of levels (`sigmas`).
 
-    Tensors that the network lacks keep their names, so that `fill` can report them.
+    Unknown tensors keep their names, so that `fill` reports them.
     """
     names = dict(_names(net))
     return {names.get(key, key): value for key, value in state.items() if key != "sigmas"}
 
 
-def _is_state(held: Any) -> bool:
+def _is_state(checkpoint: Any) -> bool:
     return (
-        isinstance(held, Mapping)
-        and bool(held)
-        and all(isinstance(value, Tensor) for value in held.values())
+        isinstance(checkpoint, Mapping)
+        and bool(checkpoint)
+        and all(isinstance(value, Tensor) for value in checkpoint.values())
     )
 
 
@@ -57,11 +59,11 @@ def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _names(net: RefineNet) -> Iterator[tuple[str, str]]:
-    """Pairs of the authors' name and ours."""
-    own = set(net.state_dict())
+    """Yields pairs of the authors' name and ours."""
+    parameters = set(net.state_dict())
     for theirs, ours in _places(net):
         for part in ("weight", "bias", *_NORMS):
-            if f"{ours}.{part}" in own:
+            if f"{ours}.{part}" in parameters:
                 yield f"{theirs}.{part}", f"{ours}.{part}"
 
 

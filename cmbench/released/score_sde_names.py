@@ -1,4 +1,4 @@
-"""From score SDE's checkpoints, one flat list `all_modules`, to the tensors of `UNet`."""
+"""Translates score SDE's checkpoints, one flat list `all_modules`, to the tensors of `UNet`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -26,27 +26,29 @@ class _Leaf(NamedTuple):
 
 
 def score_sde_states(
-    net: UNet, held: Any, *, where: str
+    net: UNet, checkpoint: Any, *, where: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The averaged weights by the authors' names without `module.`, and those that were trained.
+    """Returns averaged and raw weights under the authors' names, without `module.`.
 
     Checkpoints are {optimizer, model, ema, step}. The average is a list without names, in the
-    order of the network's trainable parameters: the fixed Fourier frequencies are not among them
-    and are taken from `model`. A bare state_dict stands for itself.
+    order of the network's trainable parameters; the fixed Fourier frequencies are not in it and
+    are taken from `model`. A bare state_dict is accepted too.
 
     Raises:
-        UserError: If the file is no such checkpoint, or its list doesn't fit the network.
+        UserError: If the file is not such a checkpoint, or its list does not fit the network.
     """
-    if not isinstance(held, Mapping):
-        raise _foreign(f"the file holds a {type(held).__name__}", where)
-    model = held.get("model", held)
+    if not isinstance(checkpoint, Mapping):
+        raise _foreign(f"the file holds a {type(checkpoint).__name__}", where)
+    model = checkpoint.get("model", checkpoint)
     if not isinstance(model, Mapping) or not all(isinstance(v, Tensor) for v in model.values()):
         raise _foreign("the file holds no state_dict", where)
     raw = {key.removeprefix("module."): value for key, value in model.items()}
     raw.pop("sigmas", None)
-    if "ema" not in held:
+    if "ema" not in checkpoint:
         return raw, raw
-    averaged = held["ema"].get("shadow_params") if isinstance(held["ema"], Mapping) else None
+    averaged = (
+        checkpoint["ema"].get("shadow_params") if isinstance(checkpoint["ema"], Mapping) else None
+    )
     if not isinstance(averaged, list | tuple):
         raise _foreign("its 'ema' has no list 'shadow_params'", where)
     return {**raw, **_named(net, list(averaged), raw, where)}, raw
@@ -55,25 +57,25 @@ def score_sde_states(
 def from_score_sde(net: UNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translates the authors' names; matrices of (in, out) become 1x1 kernels.
 
-    Tensors that the network lacks keep their names, so that `fill` can report them.
+    Unknown tensors keep their names, so that `fill` reports them.
     """
     leaves = {leaf.theirs: leaf for leaf in _leaves(net)}
-    found: dict[str, Tensor] = {}
+    translated: dict[str, Tensor] = {}
     joined: dict[str, dict[int, Tensor]] = {}
     for name, value in state.items():
         leaf = leaves.get(name)
         if leaf is None:
-            found[name] = value
+            translated[name] = value
             continue
         laid = value.T[:, :, None, None] if leaf.turned and value.ndim == 2 else value
         if leaf.third is None:
-            found[leaf.ours] = laid
+            translated[leaf.ours] = laid
         else:
             joined.setdefault(leaf.ours, {})[leaf.third] = laid
     for ours, thirds in joined.items():
         if len(thirds) == 3:
-            found[ours] = torch.cat([thirds[i] for i in range(3)])
-    return found
+            translated[ours] = torch.cat([thirds[i] for i in range(3)])
+    return translated
 
 
 def _foreign(what: str, where: str) -> UserError:
@@ -95,9 +97,9 @@ def _named(
         same = name in raw and isinstance(value, Tensor) and raw[name].shape == value.shape
         if not same:
             raise UserError(
-                f"the file's average and its weights part at '{name}'",
+                f"the file's average and its weights differ at '{name}'",
                 where=where,
-                expected="one order of tensors in both, by the configuration of the card",
+                expected="the same tensors in both, by the configuration of the card",
             )
     return dict(zip(names, averaged, strict=True))
 
@@ -107,7 +109,7 @@ def _fourier(net: UNet) -> bool:
 
 
 def _leaves(net: UNet) -> Iterator[_Leaf]:
-    """Every tensor of the authors' network in the order of its parameters."""
+    """Yields every tensor of the authors' network in the order of its parameters."""
     index = 0
     if _fourier(net):
         yield _Leaf("all_modules.0.W", "embed.freqs")
@@ -125,7 +127,7 @@ def _leaves(net: UNet) -> Iterator[_Leaf]:
             if layer.heads:
                 yield from _attention(f"all_modules.{index}", ours)
         elif ours.endswith(("_aux_down", "_aux_up")):
-            continue  # Filters without weights stand outside of the list.
+            continue  # Filters without weights are not in the authors' list.
         elif isinstance(layer, Strided):
             if layer.conv is not None:
                 yield from _pair(f"{place}.Conv_0", f"{ours}.conv")

@@ -1,4 +1,4 @@
-"""What stands for torch's names in a pickle: storages, and tensors within their bounds."""
+"""Substitutes for torch's names in a pickle: storages, and tensors within their bounds."""
 
 import io
 import math
@@ -16,7 +16,7 @@ __all__ = ["TENSORS", "Storage", "TensorUnpickler"]
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers behind tensors, one-dimensional."""
+    """The one-dimensional data behind tensors."""
 
     values: Tensor
 
@@ -29,14 +29,14 @@ class _StorageType:
 def _bounded_view(
     storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> Tensor:
-    """The tensor laid over a storage, if it stays inside and is not larger than it.
+    """Returns a view of a storage, checked to stay inside it and to be no larger.
 
     Raises:
         Refused: If the tensor claims more numbers than the storage has.
     """
     numbers = (offset, *size, *stride)
     if len(size) > 16 or not all(type(n) is int and abs(n) < 1 << 63 for n in numbers):
-        raise Refused("a tensor whose size is not a few whole numbers")
+        raise Refused("a tensor whose size is not a short list of integers")
     have = storage.values.numel()
     want = math.prod(size)
     reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
@@ -90,34 +90,34 @@ TENSORS: Mapping[str, Any] = {
     **{f"torch.{name}Storage": _StorageType(kind) for name, kind in _STORAGES.items()},
     **{str(kind): kind for kind in _STORAGES.values()},
 }
-"""Global names that a file of tensors may use, and what stands for them here."""
+"""Global names that a file of tensors may use, with their substitutes."""
 
 
 class TensorUnpickler(SafeUnpickler):
-    """Unpickles tensors whose storages may be kept outside of the stream.
+    """Unpickles tensors whose storages may be outside of the stream.
 
     Args:
         file: The stream.
-        allowed: Global name to what stands for it.
-        bring: Given (key, dtype, count), the storage that the stream refers to.
+        allowed: Substitutes by global name.
+        find_storage: Returns the storage that the stream refers to by (key, dtype, count).
     """
 
     def __init__(
         self,
         file: io.BytesIO,
         allowed: Mapping[str, Any] = TENSORS,
-        bring: Callable[[str, torch.dtype, int], Storage] | None = None,
+        find_storage: Callable[[str, torch.dtype, int], Storage] | None = None,
     ) -> None:
         super().__init__(file, allowed)
-        self._bring = bring
+        self._find_storage = find_storage
 
     def persistent_load(self, pid: Any) -> Storage:
-        """A storage kept outside of the stream."""
+        """Returns a storage that is outside of the stream."""
         known = isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"
-        if not known or self._bring is None or not isinstance(pid[1], _StorageType):
+        if not known or self._find_storage is None or not isinstance(pid[1], _StorageType):
             raise Refused("a reference to something outside of the stream")
         if not isinstance(pid[2], str) or type(pid[4]) is not int:
             raise Refused("a storage without a name and a length")
         if len(pid) > 5 and pid[5] is not None:
             raise Refused("a storage that is a view of another (a format older than torch 0.4)")
-        return self._bring(pid[2], pid[1].dtype, pid[4])
+        return self._find_storage(pid[2], pid[1].dtype, pid[4])

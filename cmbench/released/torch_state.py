@@ -1,7 +1,7 @@
 """Reads `torch.save` files (.pt, .pth) as data: tensors, numbers, text, containers; no code.
 
-Both formats: the zip archive, and the older stream that EDM's pickles nest. Every size that a
-file claims is checked against the bytes that are there before anything is made of it.
+It reads both formats: the zip archive, and the older stream that is nested in EDM's pickles.
+Every size that a file claims is checked against its bytes before anything is allocated.
 """
 
 import io
@@ -26,11 +26,11 @@ _PROTOCOL = 1001
 
 
 def read_torch(path: Path | str) -> Any:
-    """What a `torch.save` file holds, on the CPU.
+    """Reads the contents of a `torch.save` file to the CPU.
 
     Raises:
-        UserError: If the file is missing, truncated, holds anything but data (naming what it asks
-            for), or claims more than it holds.
+        UserError: If the file is missing or truncated, names anything but data, or claims more
+            bytes than it holds.
     """
     path = regular_file(Path(path), "weights file")
     with parsing(path, "a torch checkpoint"):
@@ -43,35 +43,37 @@ def read_torch(path: Path | str) -> Any:
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """The tensors by name of a `torch.save` file that holds one state_dict.
+    """Reads the tensors by name of a `torch.save` file that holds one state_dict.
 
-    The prefix `module.`, which DataParallel gives to all names, is taken off.
+    DataParallel's prefix `module.` is removed if all names have it.
 
     Raises:
-        UserError: As `read_torch`; or if the file holds an optimiser's state, several things of
-            which one may be a state_dict, or anything else.
+        UserError: As for `read_torch`; also if the file holds an optimiser's state, several
+            entries of which one may be a state_dict, or anything else.
     """
-    found, where = read_torch(path), str(path)
+    content, where = read_torch(path), str(path)
     expected = "a state_dict: tensors by name"
-    if not isinstance(found, Mapping):
-        raise UserError(f"the file holds a {type(found).__name__}", where=where, expected=expected)
-    if {"state", "param_groups"} <= set(found):
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"the file holds a {type(content).__name__}", where=where, expected=expected
+        )
+    if {"state", "param_groups"} <= set(content):
         raise UserError("this is an optimiser's state", where=where, expected=expected)
-    others = [name for name, value in found.items() if not isinstance(value, Tensor)]
-    if others or not all(isinstance(name, str) for name in found):
-        held = ", ".join(str(name) for name in list(found)[:6])
-        inner = next((name for name in others if isinstance(found[name], Mapping)), None)
+    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not all(isinstance(name, str) for name in content):
+        keys = ", ".join(str(name) for name in list(content)[:6])
+        inner = next((name for name in others if isinstance(content[name], Mapping)), None)
         fix = f"torch.save(torch.load(FILE)[{str(inner)[:40]!r}], 'weights.pt')" if inner else ""
-        raise UserError(f"the file holds {held[:200]}", where=where, expected=expected, fix=fix)
-    wrapped = bool(found) and all(name.startswith("module.") for name in found)
-    return {name.removeprefix("module.") if wrapped else name: v for name, v in found.items()}
+        raise UserError(f"the file holds {keys[:200]}", where=where, expected=expected, fix=fix)
+    wrapped = bool(content) and all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module.") if wrapped else name: v for name, v in content.items()}
 
 
 def read_torch_bytes(data: bytes) -> Any:
-    """What the bytes of a `torch.save` file hold; for files nested in others.
+    """Reads the bytes of a `torch.save` file, for files nested in others.
 
     Raises:
-        UserError: As `read_torch`.
+        UserError: As for `read_torch`.
     """
     if data[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -86,31 +88,31 @@ def _from_archive(archive: zipfile.ZipFile, length: int) -> Any:
     if packed or claimed > length:
         named = packed[0] if packed else max(entries, key=lambda e: e.file_size).filename
         raise Refused(f"'{named}' unpacks to more than the file holds ({claimed:,} bytes)")
-    found = [e.filename for e in entries if e.filename.count("/") == 1]
-    main = next((name for name in found if name.endswith("/data.pkl")), None)
+    names = [e.filename for e in entries if e.filename.count("/") == 1]
+    main = next((name for name in names if name.endswith("/data.pkl")), None)
     if main is None:
         raise Refused("a zip archive without data.pkl, which torch.save never writes")
-    bring = _from_entries(archive, main.removesuffix("data.pkl"))
-    return TensorUnpickler(io.BytesIO(archive.read(main)), bring=bring).load()
+    find_storage = _from_entries(archive, main.removesuffix("data.pkl"))
+    return TensorUnpickler(io.BytesIO(archive.read(main)), find_storage=find_storage).load()
 
 
 def _from_entries(
     archive: zipfile.ZipFile, folder: str
 ) -> Callable[[str, torch.dtype, int], Storage]:
-    kept: dict[str, Storage] = {}
+    storages: dict[str, Storage] = {}
 
-    def bring(key: str, kind: torch.dtype, count: int) -> Storage:
-        if key not in kept:
+    def find_storage(key: str, kind: torch.dtype, count: int) -> Storage:
+        if key not in storages:
             entry = archive.getinfo(f"{folder}data/{key}")
             if count < 0 or entry.file_size != count * kind.itemsize:
                 raise Refused(
                     f"a tensor storage '{key}' of {count * kind.itemsize:,} bytes, "
                     f"of which the file holds {entry.file_size:,}"
                 )
-            kept[key] = _storage(archive.read(entry), kind)
-        return kept[key]
+            storages[key] = _storage(archive.read(entry), kind)
+        return storages[key]
 
-    return bring
+    return find_storage
 
 
 def _storage(raw: bytes, kind: torch.dtype) -> Storage:
@@ -120,32 +122,32 @@ def _storage(raw: bytes, kind: torch.dtype) -> Storage:
 
 
 def _read_stream(file: io.BytesIO) -> Any:
-    """The older format: five pickles, then each storage as its length and its bytes."""
+    """Reads the older format: five pickles, then each storage as its length and its bytes."""
     end = len(file.getbuffer())
     if SafeUnpickler(file).load() != _MAGIC or SafeUnpickler(file).load() != _PROTOCOL:
-        raise UserError("not a torch checkpoint: it doesn't start as one does")
+        raise UserError("not a torch checkpoint: its first bytes are others")
     SafeUnpickler(file).load()
-    kept: dict[str, Storage] = {}
+    storages: dict[str, Storage] = {}
     used = 0
 
-    def bring(key: str, kind: torch.dtype, count: int) -> Storage:
+    def find_storage(key: str, kind: torch.dtype, count: int) -> Storage:
         nonlocal used
-        if key not in kept:
+        if key not in storages:
             used += max(0, count) * kind.itemsize
             if count < 0 or used > end:
                 raise Refused(
                     f"a tensor storage '{key}' of {count * kind.itemsize:,} bytes "
                     f"in a file of {end:,}"
                 )
-            kept[key] = Storage(torch.empty(count, dtype=kind))
-        return kept[key]
+            storages[key] = Storage(torch.empty(count, dtype=kind))
+        return storages[key]
 
-    found = TensorUnpickler(file, bring=bring).load()
+    content = TensorUnpickler(file, find_storage=find_storage).load()
     for key in SafeUnpickler(file).load():
-        if not isinstance(key, str) or key not in kept:
+        if not isinstance(key, str) or key not in storages:
             raise UserError("the file is damaged: it lists a storage that nothing uses")
-        _receive(file, kept[key])
-    return found
+        _receive(file, storages[key])
+    return content
 
 
 def _receive(file: io.BytesIO, storage: Storage) -> None:

@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from cmbench.core.errors import UserError
+from cmbench.core.yaml_source import parse_yaml
 from cmbench.record.folder import Tell, on_stderr
 from cmbench.report.escape import printable
 from cmbench.report.output import read_own
@@ -76,12 +77,12 @@ def read_layout(folder: Path, tell: Tell = on_stderr) -> Layout:
     A file that does not read is told and skipped: the numbers don't depend on it.
     """
     try:
-        given = yaml.safe_load(read_own(folder / "suite.yaml")) or {}
+        path = folder / "suite.yaml"
+        given = parse_yaml(read_own(path), path).data or {}
         findings = tuple(Finding.model_validate(f) for f in given.get("findings") or ())
         runs = tuple(_run(run) for run in given.get("runs") or () if isinstance(run, dict))
         return Layout(str(given.get("title") or ""), findings, runs)
-    except (yaml.YAMLError, ValidationError, ValueError, TypeError, AttributeError,
-            RecursionError) as error:  # fmt: skip
+    except (UserError, ValidationError, ValueError, TypeError, AttributeError) as error:
         tell(f"skipped {folder / 'suite.yaml'}: {printable(str(error))[:200]}")
         return Layout()
 

@@ -1,1 +1,1 @@
-"""What a command does: runs a suite, trains, edits, searches time points, forecasts costs."""
+"""The work of each command: runs a suite, trains, edits, searches time points, estimates costs."""

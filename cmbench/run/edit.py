@@ -1,4 +1,4 @@
-"""What is done with one trained consistency model: editing images, searching time points."""
+"""Edits images zero-shot by a trained consistency model."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,15 +22,15 @@ Task = Literal["inpaint", "colourise", "super-resolve", "interpolate", "denoise"
 
 
 def load_denoiser(card: str, weights: Path | None, device: torch.device) -> Denoiser:
-    """The card's denoiser with its own weights, or with those given.
+    """Loads the card's denoiser with its own weights, or with the given ones.
 
     Raises:
-        UserError: If it needs weights and has none, or is no denoiser.
+        UserError: If it needs weights and has none, or is not a denoiser.
     """
     model, file = open_card(find_card(card), weights)
     module = open_module(model, file, device)
     if not isinstance(module, Denoiser):
-        raise UserError(f"model {card} is no consistency model: it has no noise level")
+        raise UserError(f"model {card} is not a consistency model: it has no noise level")
     return module
 
 
@@ -38,23 +38,23 @@ def load_denoiser(card: str, weights: Path | None, device: torch.device) -> Deno
 def edit_sheet(
     denoiser: Denoiser, images: ImageSet, task: Task, *, count: int, steps: int, seed: int
 ) -> Tensor:
-    """Edits the first `count` images; a picture (H, W, 3) uint8 of rows: original, given, made.
+    """Edits the first `count` images; returns a sheet (H, W, 3) uint8: original, input, result.
 
-    Zero-shot editing (Consistency Models, Algorithm 4 and appendix D).
+    This is zero-shot editing (Consistency Models, Algorithm 4 and appendix D).
 
     Raises:
         UserError: If the task does not fit the images.
     """
     if images.shape != denoiser.shape:
         raise UserError(
-            f"the images are {images.shape}, the model makes {denoiser.shape}",
-            fix="give images of the model's data set",
+            f"images of shape {images.shape}, a model of shape {denoiser.shape}",
+            fix="use images of the model's data set",
         )
     pixels = torch.from_numpy(images.pixels(range(count)))
     originals = to_images(pixels).double()
     noise = Noise(seed, range(count), denoiser.shape, dtype=torch.float64)
-    given, made = _edited(denoiser, originals, task, noise, steps)
-    rows = torch.cat([pixels, to_pixels(given, "round"), to_pixels(made, "round")])
+    inputs, edited = _edited(denoiser, originals, task, noise, steps)
+    rows = torch.cat([pixels, to_pixels(inputs, "round"), to_pixels(edited, "round")])
     return image_grid(rows, count)
 
 
@@ -79,16 +79,17 @@ def _edited(
         missing[..., side // 4 : side - side // 4, side // 4 : side - side // 4] = 1
         known, replace = inpaint(originals, missing)
     sigmas = karras_grid(steps + 1, denoiser.sigma_min, top).tolist()
-    made = edit(denoiser, known + top * noise.normal(0), sigmas, noise, replace)
-    return known, made.clamp(-1, 1)
+    edited = edit(denoiser, known + top * noise.normal(0), sigmas, noise, replace)
+    return known, edited.clamp(-1, 1)
 
 
 def _interpolated(denoiser: Denoiser, noise: Noise) -> tuple[Tensor, Tensor]:
-    """From the first noise to the second along the sphere: the start noises, and their images."""
+    """Interpolates spherically between two noises; returns the start noises and their images."""
     draws = noise.normal(0).flatten(1)
     a, b = draws[0], draws[1]
     angle = torch.arccos((a @ b) / (a.norm() * b.norm()))
     share = torch.linspace(0, 1, len(draws), dtype=draws.dtype)[:, None]
+    # Spherical interpolation: (sin((1 - t) a) z1 + sin(t a) z2) / sin(a), angle a of z1, z2.
     mixed = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
     starts = mixed.reshape(len(draws), *denoiser.shape)
     sigma = torch.full((len(starts),), denoiser.sigma_max, dtype=starts.dtype)

@@ -1,5 +1,5 @@
-"""What a plan will cost: evaluations (exact), disk, and time from a probe of each network and
-extractor.
+"""Estimates the cost of a plan: evaluations (exact), disk, and time, from a probe of each network
+and extractor.
 """
 
 import time
@@ -23,7 +23,7 @@ _EXTRACTED = 16
 
 @dataclass(frozen=True)
 class KindEstimate:
-    """What the jobs of one kind will cost; `seconds` is None where nothing could be probed."""
+    """Cost of the jobs of one kind; `seconds` is None if nothing could be probed."""
 
     kind: str
     jobs: int
@@ -35,40 +35,40 @@ class KindEstimate:
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What a plan will cost on this machine, by kind of job."""
+    """Cost of a plan on this machine, by kind of job."""
 
     kinds: list[KindEstimate]
     unprobed: list[str]
     waiting: Waiting
     saved: float = 0.0
-    """Evaluations that separate samplings would spend beyond `evaluations`."""
+    """Evaluations saved by shared prefixes."""
 
     @property
     def seconds(self) -> float:
-        """Sum of what could be estimated."""
+        """Total time of the jobs whose time is known."""
         return sum(k.seconds or 0.0 for k in self.kinds)
 
     @property
     def evaluations(self) -> float:
-        """Forward passes of sampled networks still to be spent."""
+        """Forward passes of sampled networks in jobs that are not cached."""
         return sum(k.evaluations for k in self.kinds)
 
     @property
     def bytes(self) -> int:
-        """Disk still to be filled in the cache."""
+        """Disk space of outputs that are not cached."""
         return sum(k.bytes for k in self.kinds)
 
 
 def estimate_plan(plan: Plan, store: Store, device: torch.device) -> PlanCost:
     """Estimates a plan's cost: each network (random weights) and extractor runs short batches."""
-    listed = needed_jobs(plan, store)
-    missing = [plan.jobs[a] for a, cached in listed.items() if not cached]
+    needed = needed_jobs(plan, store)
+    missing = [plan.jobs[a] for a, cached in needed.items() if not cached]
     wanted = {job.cost.network for job in missing if job.cost.evaluations or job.cost.training}
     probes = _probe_networks(plan, wanted, device) | _probe_extractors(plan, missing, device)
     kinds = []
     for kind in ("train", "prefix", "sample", "reference", "features", "score"):
         mine = [job for job in missing if job.address.kind == kind]
-        count = sum(1 for a in listed if a.kind == kind)
+        count = sum(1 for a in needed if a.kind == kind)
         if count:
             kinds.append(_kind(kind, count, mine, probes))
     unprobed = sorted(name for name in wanted if probes.get(name) is None)
@@ -76,8 +76,8 @@ def estimate_plan(plan: Plan, store: Store, device: torch.device) -> PlanCost:
 
 
 def _saved(missing: list[Job]) -> float:
-    kept = sum(j.cost.evaluations for j in missing if j.address.kind == "prefix")
-    return sum(j.cost.spared for j in missing) - kept
+    prefixes = sum(j.cost.evaluations for j in missing if j.address.kind == "prefix")
+    return sum(j.cost.spared for j in missing) - prefixes
 
 
 def _kind(
@@ -124,7 +124,7 @@ def _probe_networks(plan: Plan, wanted: set[str], device: torch.device) -> dict[
 def _probe_extractors(
     plan: Plan, missing: list[Job], device: torch.device
 ) -> dict[str, float | None]:
-    """Seconds an image of every extractor that has work, on images of the suite's shape."""
+    """Times every extractor with uncached jobs, in seconds per image of the suite's shape."""
     specs = {j.cost.network: j.spec["extractor"] for j in missing if j.cost.extractions}
     networks = [cell.network for cell in plan.cells if cell.network is not None]
     if not specs or not networks:
@@ -150,5 +150,5 @@ def _probe_extractor(
 
 
 def _length(cell: Cell) -> float:
-    spent = cell.sampler.nfe() if cell.sampler else None
-    return float("inf") if spent is None else float(spent)
+    nfe = cell.sampler.nfe() if cell.sampler else None
+    return float("inf") if nfe is None else float(nfe)

@@ -1,4 +1,4 @@
-"""A plan to read: cells, jobs by kind, and what they will cost."""
+"""Prints a plan: cells, jobs by kind, and their cost."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,17 +22,17 @@ def print_plan(plan: Plan, store: Store, estimate: PlanCost, console: Console) -
         cells.add_column(
             heading, justify="right" if heading in ("NFE", "seed", "images") else "left"
         )
-    there = store.survey()
+    present = store.survey()
     for cell in plan.cells:
-        spent = cell.sampler.nfe() if cell.sampler else None
+        nfe = cell.sampler.nfe() if cell.sampler else None
         name = cell.sampler.name if cell.sampler else ""
         cells.add_row(
             cell.label,
             name,
-            "counted" if spent is None else str(spent),
+            "counted" if nfe is None else str(nfe),
             str(cell.seed),
             f"{cell.images:,}",
-            "pending" if cell.pending is not None else _state(cell, there),
+            "pending" if cell.pending is not None else _state(cell, present),
         )
     console.print(cells)
     jobs = Table(title="jobs", title_justify="left")
@@ -67,24 +67,24 @@ def _spared(estimate: PlanCost) -> str:
     if estimate.saved <= 0:
         return ""
     apart = estimate.evaluations + estimate.saved
-    return f" ({estimate.saved:,.0f} of {apart:,.0f} saved: trajectories begin alike)"
+    return f" ({estimate.saved:,.0f} of {apart:,.0f} saved by shared prefixes)"
 
 
 def _print_waiting(waiting: Waiting, console: Console) -> None:
-    """What waits: its cost once it is here, and each command that brings something, uncut."""
+    """Prints the cost of pending cells, and the commands that complete them, without wrapping."""
     lines = []
     if waiting.cells:
         known = not waiting.unprobed
         lines.append(
             f"{waiting.cells} cells are pending: {waiting.evaluations:,.0f} network evaluations"
             + (f" (about {_duration(waiting.seconds)} here)" if known else "")
-            + f" and {_size(waiting.bytes)} more, once their files are here"
+            + f" and {_size(waiting.bytes)} more, once their files are downloaded"
         )
     if waiting.uncounted:
-        lines.append(f"evaluations counted by the run alone: {', '.join(waiting.uncounted)}")
+        lines.append(f"evaluations known only after the run: {', '.join(waiting.uncounted)}")
     if waiting.unprobed:
         lines.append(f"time unknown here for: {', '.join(waiting.unprobed)}")
-    lines += ["what brings what is missing:"] if waiting.commands else []
+    lines += ["commands that get the missing files:"] if waiting.commands else []
     for command, cells in waiting.commands.items():
         lines.append(f"  {command}    # {cells} cell{'s' if cells > 1 else ''}")
     for line in lines:
@@ -92,8 +92,8 @@ def _print_waiting(waiting: Waiting, console: Console) -> None:
 
 
 def plan_as_json(plan: Plan, store: Store, estimate: PlanCost) -> dict[str, Any]:
-    """The same for machines."""
-    there = store.survey()
+    """Returns the plan as a dictionary for JSON."""
+    present = store.survey()
     return {
         "suite": plan.suite.suite,
         "cells": [
@@ -104,7 +104,7 @@ def plan_as_json(plan: Plan, store: Store, estimate: PlanCost) -> dict[str, Any]
                 "nfe": cell.sampler.nfe() if cell.sampler else None,
                 "seed": cell.seed,
                 "images": cell.images,
-                "state": _state(cell, there),
+                "state": _state(cell, present),
             }
             for cell in plan.cells
         ],
@@ -122,10 +122,10 @@ def _state(cell: Cell, present: Callable[[Address], bool]) -> str:
     if cell.pending is not None:
         return f"pending: {cell.pending.command}"
     wanted = [s.job for s in cell.scores if s.job]
-    there = sum(present(a) for a in wanted)
+    scored = sum(present(a) for a in wanted)
     waiting = len(cell.scores) - len(wanted)
     note = f", {waiting} scores pending" if waiting else ""
-    if there == len(wanted):
+    if scored == len(wanted):
         return "cached" + note
     sampled = sum(present(a) for a in cell.shards)
     return (f"{sampled} of {len(cell.shards)} shards" if sampled else "to do") + note

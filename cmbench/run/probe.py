@@ -1,4 +1,4 @@
-"""How long one evaluation of a network takes here, from short batches with random weights."""
+"""Times one evaluation of a network on this machine, on short batches with random weights."""
 
 import time
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ __all__ = ["outline", "probe_network"]
 _PROBED_PARAMETERS = 50_000_000
 _PROBED_IMAGES = 32
 _HEAVY_PARAMETERS = 5_000_000
-"""From here on one image, once, has to do on a CPU."""
+"""Number of parameters above which a probe on a CPU is one evaluation of one image."""
 
 
 def outline(model: Model) -> nn.Module:
-    """The model's module on the meta device, or a real one where building it computes."""
+    """Builds the model's module on the meta device, or a real one if building it computes."""
     try:
         with torch.device("meta"):
             return model.build()
@@ -32,7 +32,7 @@ def outline(model: Model) -> nn.Module:
 
 
 def probe_network(model: Model, sampler: Sampler, device: torch.device) -> float | None:
-    """Seconds of one evaluation of one image; None on a CPU for what is too large to try there."""
+    """Returns the seconds per evaluation of one image; None if it is too large for this CPU."""
     size = sum(p.numel() for p in outline(model).parameters())
     if size > _PROBED_PARAMETERS and device.type == "cpu":
         return None
@@ -49,12 +49,12 @@ def probe_network(model: Model, sampler: Sampler, device: torch.device) -> float
 
 
 class _Enough(Exception):
-    """Enough calls were timed."""
+    """Stops a sampler once enough calls were timed."""
 
 
 class _StopAfter:
-    """Times from one call of a network to the next, the sampler's own work in between included,
-    and leaves the sampler after `calls` of them: a thousand steps are probed in three.
+    """Times the interval from one network call to the next, including the sampler's own work,
+    and stops the sampler after `calls` calls, so that three steps probe a thousand.
     """
 
     def __init__(self, networks: Iterable[nn.Module], calls: int) -> None:
@@ -63,7 +63,7 @@ class _StopAfter:
         self._last, self._rows, self.best = time.perf_counter(), 0, float("inf")
 
     def mark(self, rows: int) -> None:
-        """The rows of the call before are done; `rows` of the next one begin."""
+        """Ends the timing of the last call and starts that of a call with `rows` rows."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()

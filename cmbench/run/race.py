@@ -1,10 +1,10 @@
-"""A suite as a race: shards arrive in rounds, and cells whose rank is settled stop.
+"""Runs a suite as a race: cells are sampled in rounds, and stop once their rank is settled.
 
-Rounds are 1, 2, 4, ... shards a cell. After each, the first score that has terms by image is taken
-over the images so far, and `cmbench.stats.race` judges the paired differences of all cells of one
-seed. A cell that stops has no official number: its record waits and says its rank. The survivors
-go to the full count. A score of n images has a bias of order 1/n: it is alike for cells whose
-features spread alike, and cancels then; a suite that can't trust in that should not race.
+Rounds are 1, 2, 4, ... shards per cell. After each, the first score with terms per image is
+computed over the images so far, and `cmbench.stats.race` judges the paired differences of all
+cells of one seed. A stopped cell has no score: its record is pending and states its rank. The
+others continue to the full count. A score of n images has a bias of order 1/n, which cancels
+between cells whose features have a similar spread; do not race a suite where they differ.
 """
 
 import json
@@ -28,45 +28,45 @@ __all__ = ["race_suite"]
 
 
 def race_suite(plan: Plan, engine: Engine, folder: Path) -> Plan:
-    """The plan with the cells that a race settles waiting; writes `race.json`.
+    """Races the cells; returns the plan with settled cells marked pending. Writes race.json.
 
-    Cells that have their number, decoys, and cells that fail are left to the run itself.
+    Finished cells, decoys, and cells that fail do not take part.
 
     Args:
-        plan: The whole plan.
-        engine: Makes the shards and their features.
+        plan: The full plan.
+        engine: Computes the shards and their features.
         folder: The suite's results folder.
 
     Raises:
-        UserError: If no score of the suite has terms by image.
-        OSError: If the disk is full or may not be written.
+        UserError: If no score of the suite has terms per image.
+        OSError: If the disk is full or can't be written.
     """
     place, name = _raced_score(plan)
     settled: dict[str, tuple[Settled, int]] = {}
     for seed in plan.suite.images.seeds:
         cells = [c for c in plan.cells if c.seed == seed and _may_race(c, place, folder)]
-        for found in _Runner(plan, engine, place, name).run(cells):
-            settled[found.entry] = (found, len(cells))
+        for result in _Runner(plan, engine, place, name).run(cells):
+            settled[result.entry] = (result, len(cells))
     _write(plan, folder, name, settled)
-    told = [_stopped(plan, c, name, *settled[c.id]) if c.id in settled else c for c in plan.cells]
-    spent, whole = _evaluations(plan, settled)
+    cells = [_stopped(plan, c, name, *settled[c.id]) if c.id in settled else c for c in plan.cells]
+    spent, total = _evaluations(plan, settled)
     engine.progress.say(
         f"race by {name}: {len(settled)} of {len(plan.cells)} cells settled early, "
-        f"{whole - spent:,} of {whole:,} evaluations saved"
+        f"{total - spent:,} of {total:,} evaluations saved"
     )
-    return replace(plan, cells=told)
+    return replace(plan, cells=cells)
 
 
 def _raced_score(plan: Plan) -> tuple[int, str]:
-    """Place among a cell's scores, and name, of the first that has terms by image."""
+    """Returns index and name of the first of a cell's scores that has terms per image."""
     cell = next((c for c in plan.cells if c.scores), None)
     for place, score in enumerate(cell.scores if cell else ()):
         if score.job is not None and score.metric.has_terms(score.metric.outputs[0]):
             return place, score.metric.outputs[0]
     raise UserError(
-        f"suite {plan.suite.suite} has no score that a race can be judged by",
+        f"suite {plan.suite.suite} has no score that a race can use",
         where=str(plan.source.path),
-        expected="a metric with terms by image, such as frechet_distance, as the first",
+        expected="a metric with terms per image, such as frechet_distance",
     )
 
 
@@ -90,7 +90,7 @@ class _Runner:
     name: str
 
     def run(self, cells: Sequence[Cell]) -> list[Settled]:
-        """Races cells of one seed; returns those that were settled before the full count."""
+        """Races the cells of one seed; returns those settled before the full count."""
         if len(cells) < 2:
             return []
         score = cells[0].scores[self.place]
@@ -99,7 +99,7 @@ class _Runner:
         shards = 1
         while shards < len(cells[0].shards) and race.open:
             images = shards * self.plan.suite.images.shard
-            if images >= score.metric.least:
+            if images >= score.metric.fewest():
                 self._round(race, by_id, shards)
                 self.engine.progress.say(
                     f"round of {images:,} images: {len(race.settled)} of {len(cells)} settled"
@@ -114,12 +114,12 @@ class _Runner:
             try:
                 values[entry], terms[entry] = self._scored(by_id[entry].scores[self.place], shards)
             except (JobFailedError, MetricError):
-                # The run itself meets the fault again and tells it.
+                # The run itself will meet the fault again and report it.
                 race.leave(entry)
         race.judge(values, terms)
 
     def _scored(self, score: PlannedScore, shards: int) -> tuple[float, NDArray[Any]]:
-        """Value and terms over a cell's first shards."""
+        """Returns value and terms over a cell's first shards."""
         assert score.job is not None
         spec = self.plan.jobs[score.job].spec
         keys = spec["features"][:shards]
@@ -145,22 +145,22 @@ def _stopped(plan: Plan, cell: Cell, name: str, settled: Settled, entries: int) 
 
 
 def _evaluations(plan: Plan, settled: dict[str, tuple[Settled, int]]) -> tuple[int, int]:
-    """Network evaluations of all cells with and without the race, where samplers tell them."""
-    spent = whole = 0
+    """Counts network evaluations of all cells with and without the race, if known beforehand."""
+    spent = total = 0
     for cell in plan.cells:
         each = (cell.sampler.nfe() if cell.sampler else None) or 0
-        whole += each * cell.images
+        total += each * cell.images
         spent += each * (settled[cell.id][0].samples if cell.id in settled else cell.images)
-    return spent, whole
+    return spent, total
 
 
 def _write(plan: Plan, folder: Path, name: str, settled: dict[str, tuple[Settled, int]]) -> None:
-    spent, whole = _evaluations(plan, settled)
-    told = {
+    spent, total = _evaluations(plan, settled)
+    summary = {
         "score": name,
         "level": 0.05,
         "images": plan.suite.images.count,
-        "evaluations": {"race": spent, "every cell in full": whole},
+        "evaluations": {"race": spent, "every cell in full": total},
         "settled": [{**asdict(s), "of": entries} for s, entries in settled.values()],
     }
-    write_json(folder / "race.json", told)
+    write_json(folder / "race.json", summary)

@@ -1,10 +1,10 @@
-"""Searching the time points of multi-step consistency sampling.
+"""Searches the time points of multi-step consistency sampling.
 
 Consistency Models (https://arxiv.org/abs/2303.01469), section 3: points are added one at a time,
-each by a ternary search for the lowest distance, which is taken to have one valley; the two to
-four points that remain at the end are all tried. Every candidate shares the first evaluation,
-f(x, sigma_max), and none is scored twice. The search must use seeds of its own: the number that a
-board shows is then not the least of many noisy ones.
+each by a ternary search for the lowest distance, which is assumed to be unimodal; the last two to
+four candidates are all scored. Every candidate shares the first evaluation, f(x, sigma_max), and
+none is scored twice. The search must use seeds of its own: otherwise the reported number would be
+the minimum of many noisy ones.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,11 @@ __all__ = ["Search", "search_points", "search_steps"]
 
 @dataclass
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Args:
         indices: Points of the grid, from 0 (sigma_max) to the grid's last (which ends the chain).
-        value: The distance there.
+        value: Their distance.
         tried: Every index list that was scored, with its distance.
     """
 
@@ -47,9 +47,9 @@ def search_points(score: Callable[[tuple[int, ...]], float], grid: int, nfe: int
     """Adds `nfe` - 1 points between 0 and grid - 1, greedily, each by a ternary search.
 
     Args:
-        score: Distance of the samples made with an index list; called once for each list.
-        grid: Points of the Karras grid that the indices refer to.
-        nfe: Evaluations an image; each new point is searched below (noise) the one before.
+        score: Distance of the samples of an index list; called once per list.
+        grid: Number of points of the Karras grid.
+        nfe: Evaluations per image; each new point has less noise than the one before.
 
     Raises:
         ValueError: If the grid has no room for so many points.
@@ -63,14 +63,14 @@ def search_points(score: Callable[[tuple[int, ...]], float], grid: int, nfe: int
             tried[indices] = score(indices)
         return tried[indices]
 
-    chosen: tuple[int, ...] = (0, grid - 1)
-    best = scored(chosen)
+    points: tuple[int, ...] = (0, grid - 1)
+    best = scored(points)
     for added in range(1, nfe):
-        first, last = chosen[-2] + 1, grid - 1 - (nfe - added)
-        candidates = {p: (*chosen[:-1], p, chosen[-1]) for p in range(first, last + 1)}
-        chosen = candidates[_valley(_along(scored, candidates), first, last)]
-        best = scored(chosen)
-    return Search(chosen, best, tried)
+        first, last = points[-2] + 1, grid - 1 - (nfe - added)
+        candidates = {p: (*points[:-1], p, points[-1]) for p in range(first, last + 1)}
+        points = candidates[_valley(_along(scored, candidates), first, last)]
+        best = scored(points)
+    return Search(points, best, tried)
 
 
 def _along(
@@ -102,10 +102,10 @@ def search_steps(
     count: int,
     seed: int,
 ) -> Search:
-    """The time points of `nfe` evaluations with the lowest Frechet distance, by `search_points`.
+    """Finds the time points of `nfe` evaluations with the lowest Frechet distance.
 
-    Every candidate sees the same noise; the first evaluation is made once for all. The store
-    keeps how many were tried, for `cmbench disclose`.
+    All candidates use the same noise and share the first evaluation. The number of candidates is
+    kept in the cache, for `cmbench disclose`.
     """
     extractor: FeatureExtractor = create("features", features)
     cpu = torch.device("cpu")
@@ -127,13 +127,14 @@ def search_steps(
     def score(indices: tuple[int, ...]) -> float:
         clean = first
         for j, i in enumerate(indices[1:-1], start=1):
+            # Algorithm 1: x + sqrt(sigma_i^2 - sigma_min^2) z, then f.
             again = (levels[i] ** 2 - denoiser.sigma_min**2) ** 0.5
             x = clean + again * noise.normal(j)
             clean = denoiser(x, torch.full((count,), levels[i]).double()).clamp(-1, 1)
-        made = extracted(to_pixels(clean, "round"))
-        return metric.scores(made, reference)["frechet_distance"].value
+        generated = extracted(to_pixels(clean, "round"))
+        return metric.scores(generated, reference)["frechet_distance"].value
 
-    found = search_points(score, grid, nfe)
-    told = {"indices": list(found.indices), "grid": grid, "tried": len(found.tried)}
-    keep_search(cache_folder(), told | {"seed": seed, "images": count, "value": found.value})
-    return found
+    search = search_points(score, grid, nfe)
+    summary = {"indices": list(search.indices), "grid": grid, "tried": len(search.tried)}
+    keep_search(cache_folder(), summary | {"seed": seed, "images": count, "value": search.value})
+    return search

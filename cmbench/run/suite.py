@@ -1,4 +1,4 @@
-"""Running a suite: cell by cell, each finished cell written at once as a record."""
+"""Runs a suite cell by cell; writes the record of each cell as soon as it is finished."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ __all__ = ["Outcome", "run_suite"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, in cells."""
+    """Number of cells done, cached, failed and pending."""
 
     done: int
     cached: int
@@ -25,11 +25,11 @@ class Outcome:
 
 
 def run_suite(plan: Plan, engine: Engine, folder: Path) -> Outcome:
-    """Runs every cell of a plan and writes its results; what is done already stays.
+    """Runs every cell of a plan and writes its results; finished cells are kept.
 
     Args:
         plan: The plan.
-        engine: Makes the outputs.
+        engine: Computes the outputs.
         folder: The suite's results folder.
 
     Raises:
@@ -47,11 +47,11 @@ def run_suite(plan: Plan, engine: Engine, folder: Path) -> Outcome:
         finally:
             writer.close(started)
     except OSError as error:
-        told = disk_error(
+        message = disk_error(
             error,
             place=f"{folder} or {engine.context.store.root}",
             then=" (--results, CMBENCH_CACHE), then run the same command again; "
             "finished cells are kept",
         )
-        raise (told or error) from error
+        raise (message or error) from error
     return Outcome(counts["done"], counts["cached"], counts["failed"], counts["pending"], folder)

@@ -1,4 +1,4 @@
-"""Training of recipe files from the command line: data, teacher and device resolved."""
+"""Trains recipe files from the command line: resolves data, teacher, start and device."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,45 +26,45 @@ def run_recipes(
     device: str = "cpu",
     progress: Callable[[TrainState], None] | None = None,
 ) -> list[TrainResult]:
-    """Trains the recipes at `paths`, several in step, going on from the checkpoints there.
+    """Trains the recipes at `paths`, several in step, resuming from existing checkpoints.
 
     Args:
         paths: The recipes' YAML files.
-        out: Folder of checkpoints, log and weights; of several, each has one in it, named for the
-            recipe.
-        data: Where the data set lies, if not at its usual place.
-        teacher: The teacher's weights, or the folder it was trained in; by default the weights
-            that its card ships.
+        out: Folder of checkpoints, log and weights; several recipes get a subfolder each, named
+            after the recipe.
+        data: Path of the data set, if not at its usual place.
+        teacher: The teacher's weights, or the folder of its training; by default the shipped
+            weights of its card.
         start: The same for the card that the recipe's `start` names.
         device: A torch device.
         progress: Called after every step.
 
     Raises:
-        UserError: For a faulty recipe, recipes that share nothing, or a teacher that is missing or
-            of another architecture.
-        Pending: If the data set is not there.
+        UserError: For an invalid recipe, recipes that can't share a teacher, or a teacher that is
+            missing or of another architecture.
+        Pending: If the data set is not on this machine.
     """
     recipes = [read_recipe(path) for path in paths]
     if len(recipes) > 1:
         require_alike(recipes)
-    recipe, place = recipes[0], torch.device(device)
+    recipe, target = recipes[0], torch.device(device)
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: it does not exist")
     for role, given in (("teacher", teacher), ("start", start)):
         _require_used(recipes, role, given)
     _require_folder(out)
     images = create("dataset", recipe.dataset).open(data)
-    taught = _module_of(recipe, "teacher", teacher, place) if _uses_teacher(recipe) else None
+    module = _module_of(recipe, "teacher", teacher, target) if _uses_teacher(recipe) else None
     students = [
         Student(
             each,
             out / Path(each.recipe).name if len(recipes) > 1 else out,
-            _module_of(each, "start", start, place) if each.start else None,
+            _module_of(each, "start", start, target) if each.start else None,
         )
         for each in recipes
     ]
     return train_in_step(
-        students, dataset_images=images, teacher=taught, device=place, progress=progress
+        students, dataset_images=images, teacher=module, device=target, progress=progress
     )
 
 
@@ -74,7 +74,7 @@ def _uses_teacher(recipe: Recipe) -> bool:
 
 
 def _require_used(recipes: Sequence[Recipe], role: str, given: Path | None) -> None:
-    """Refuses --teacher or --start where no recipe would read it."""
+    """Refuses --teacher or --start if no recipe would read it."""
     if given is None:
         return
     used = any(r.start if role == "start" else _uses_teacher(r) for r in recipes)
@@ -82,12 +82,12 @@ def _require_used(recipes: Sequence[Recipe], role: str, given: Path | None) -> N
         names = ", ".join(r.recipe for r in recipes)
         raise UserError(
             f"--{role} {given}: recipe {names} uses no {role}",
-            fix=f"leave --{role} out, or name a card in the recipe: {role}: family/card",
+            fix=f"omit --{role}, or name a card in the recipe: {role}: family/card",
         )
 
 
 def _require_folder(out: Path) -> None:
-    """Refuses a place where no folder can be made, before anything is read or trained."""
+    """Refuses a path where no folder can be created, before anything is read or trained."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file", expected="a folder, new or of this training")
     if any(parent.is_file() for parent in out.parents):

@@ -1,4 +1,4 @@
-"""What a plan's waiting cells will cost once their files are here, and what brings them."""
+"""Estimates the cost of a plan's pending cells, and lists the commands that get their files."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,21 +16,21 @@ from cmbench.suite.planner import Cell, Plan
 __all__ = ["Waiting", "estimate_waiting", "waiting_lines"]
 
 _LONGEST = 20
-"""Evaluations of a chain that is still tried."""
+"""Evaluations of the longest chain that is probed."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The cells that can't run now.
+    """The pending cells of a plan.
 
     Args:
-        cells: How many.
+        cells: Number of pending cells.
         evaluations: Forward passes of their networks, where the number is known.
-        uncounted: Labels of cells whose evaluations only a run can tell.
-        seconds: Time for them here, of the networks that could be tried.
+        uncounted: Labels of cells whose evaluations are known only after a run.
+        seconds: Their time on this machine, for networks that could be probed.
         unprobed: Networks whose time is unknown.
-        bytes: Disk for their images and features.
-        commands: What brings what is missing, by the cells (or the scores) that it helps.
+        bytes: Disk space of their images and features.
+        commands: Commands that get missing files, with the number of cells that wait for each.
     """
 
     cells: int = 0
@@ -43,17 +43,17 @@ class Waiting:
 
 
 def estimate_waiting(plan: Plan, device: torch.device) -> Waiting:
-    """Estimates what waits from the cards alone; networks are tried with random weights."""
+    """Estimates the pending cells from their cards; networks are probed with random weights."""
     cells = [cell for cell in plan.cells if cell.pending is not None]
-    spent = {cell.id: _evaluations(cell) for cell in cells}
+    evaluations = {cell.id: _evaluations(cell) for cell in cells}
     each = _seconds_each(cells, device)
     names = [cell.card.full_name for cell in cells]
     return Waiting(
         cells=len(cells),
-        evaluations=sum(n * c.images for c in cells if (n := spent[c.id]) is not None),
-        uncounted=sorted({c.label for c in cells if spent[c.id] is None}),
+        evaluations=sum(n * c.images for c in cells if (n := evaluations[c.id]) is not None),
+        uncounted=sorted({c.label for c in cells if evaluations[c.id] is None}),
         seconds=sum(
-            (spent[c.id] or 0) * c.images * (each[c.card.full_name] or 0.0) for c in cells
+            (evaluations[c.id] or 0) * c.images * (each[c.card.full_name] or 0.0) for c in cells
         ),
         unprobed=sorted({name for name in names if each[name] is None}),
         bytes=sum(_bytes(plan, cell) for cell in cells),
@@ -62,15 +62,15 @@ def estimate_waiting(plan: Plan, device: torch.device) -> Waiting:
 
 
 def waiting_lines(plan: Plan) -> list[str]:
-    """A line for each reason that cells, or scores of cells that run, wait for."""
-    found: dict[tuple[str, str], Counter[str]] = {}
+    """Returns one line per reason why cells, or scores of cells, are pending."""
+    counters: dict[tuple[str, str], Counter[str]] = {}
     for cell in plan.cells:
         for what, reason in _reasons(cell):
-            found.setdefault((reason.reason, reason.command), Counter())[what] += 1
+            counters.setdefault((reason.reason, reason.command), Counter())[what] += 1
     return [
         f"pending: {', '.join(what + _cells(n) for what, n in counts.items())}: {reason}; "
         f"bring it with: {command}"
-        for (reason, command), counts in found.items()
+        for (reason, command), counts in counters.items()
     ]
 
 
@@ -85,16 +85,16 @@ def _reasons(cell: Cell) -> list[tuple[str, Pending]]:
 
 
 def _evaluations(cell: Cell) -> int | None:
-    """The sampler's, or where the model decides, what its authors printed for their own."""
-    spent = cell.sampler.nfe() if cell.sampler else None
-    if spent is not None:
-        return spent
+    """Returns the sampler's NFE; if the model determines it, the NFE that its authors state."""
+    nfe = cell.sampler.nfe() if cell.sampler else None
+    if nfe is not None:
+        return nfe
     printed = cell.card.card.published
     return printed[0].nfe if printed else None
 
 
 def _seconds_each(cells: list[Cell], device: torch.device) -> dict[str, float | None]:
-    """Seconds of one evaluation of one image, by card; None where it can't be tried here."""
+    """Returns the seconds per evaluation of one image, by card; None if not probed."""
     shortest: dict[str, Cell] = {}
     for cell in cells:
         known = shortest.setdefault(cell.card.full_name, cell)
@@ -104,24 +104,24 @@ def _seconds_each(cells: list[Cell], device: torch.device) -> dict[str, float | 
 
 
 def _length(cell: Cell) -> float:
-    spent = cell.sampler.nfe() if cell.sampler else None
-    return float("inf") if spent is None else float(spent)
+    nfe = cell.sampler.nfe() if cell.sampler else None
+    return float("inf") if nfe is None else float(nfe)
 
 
 def _tried(cell: Cell, device: torch.device) -> float | None:
-    """None too for the longest chains: one batch of them would take minutes."""
+    """Probes a cell's network; None also for the longest chains, which would take minutes."""
     if cell.sampler is None or _length(cell) > _LONGEST:
         return None
     try:
         model: Model = create("model", {"name": cell.card.family, **cell.card.card.config})
         return probe_network(model, cell.sampler, device)
     except (CmbenchError, ValidationError):
-        # Its configuration comes with the file that is missing.
+        # The configuration is in the missing file.
         return None
 
 
 def _bytes(plan: Plan, cell: Cell) -> int:
-    """A byte a value of the images, four a feature; an extractor's own weights aren't needed."""
+    """Estimates a cell's disk space: 1 byte per value of the images, 4 bytes per feature."""
     extractors = [e.features or plan.suite.features[0] for e in plan.suite.metrics]
     widths = {str(spec): sum(create("features", spec).layers.values()) for spec in extractors}
     values = prod(cell.card.card.shape or (3, 32, 32))
@@ -130,22 +130,24 @@ def _bytes(plan: Plan, cell: Cell) -> int:
 
 
 def _commands(plan: Plan) -> dict[str, int]:
-    """Commands in the order of the cells, then what scores wait for."""
-    found: Counter[str] = Counter(c.pending.command for c in plan.cells if c.pending is not None)
+    """Counts the cells that wait for each command, in the order of the cells, then of scores."""
+    commands: Counter[str] = Counter(
+        c.pending.command for c in plan.cells if c.pending is not None
+    )
     for reason in [*plan.waiting.values(), *_data(plan)]:
-        found[reason.command] = max(found[reason.command], len(plan.cells))
-    return dict(found)
+        commands[reason.command] = max(commands[reason.command], len(plan.cells))
+    return dict(commands)
 
 
 def _data(plan: Plan) -> list[Pending]:
-    """The reference's images, where they are not here and no file of statistics stands in."""
-    given = plan.suite.reference
+    """Returns the reason if the reference's images are missing and no file replaces them."""
+    reference = plan.suite.reference
     extractors = [e.features or plan.suite.features[0] for e in plan.suite.metrics]
     names = {s if isinstance(s, str) else str(s.get("name")) for s in extractors}
-    if names <= set(given.files):
+    if names <= set(reference.files):
         return []
     try:
-        plan.data.fingerprint(create("dataset", given.dataset or plan.suite.dataset))
+        plan.data.fingerprint(create("dataset", reference.dataset or plan.suite.dataset))
     except Pending as reason:
         return [reason]
     return []

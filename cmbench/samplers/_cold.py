@@ -1,4 +1,4 @@
-"""What cold diffusion's samplers share: the severities they visit, the start, the check."""
+"""Base class of cold diffusion's samplers: their severities, their start, and the model check."""
 
 from abc import abstractmethod
 from itertools import pairwise
@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.cold import Restorer
@@ -16,29 +17,31 @@ from cmbench.samplers.base import Sampler
 __all__ = ["ColdSampler"]
 
 SYMMETRY_DRAW = 1
-"""The draw of the noise that breaks the symmetry of a constant start."""
+"""Index of the noise draw that breaks the symmetry of a constant start."""
 
 
 class ColdSampler(Sampler):
-    """Walks severities levels..0 in `steps` strides (every one when none is named)."""
+    """Restores from severity `levels` down to 0 in `steps` strides; None visits every severity."""
 
     accepts: ClassVar[str] = "restorer"
 
-    steps: int | None = Field(default=None, ge=1, description="strides; all severities if none")
+    steps: Steps | None = Field(default=None, description="strides; none: every severity")
     noise_level: float = Field(
-        default=0.0, ge=0, description="noise added to the start: breaks its symmetry (0.002)"
+        default=0.0,
+        ge=0,
+        description="deviation of noise added to break the start's symmetry (0.002)",
     )
     off_by_one: bool = Field(
         default=False,
-        description="degrade one severity less, as the released snow and desaturation code does",
+        description="degrade by one severity less, as in the released snow and desaturation code",
     )
 
     def nfe(self) -> int | None:
-        """The strides; with all severities, the model knows how many."""
+        """One evaluation per stride; None if the model's number of severities decides."""
         return self.steps
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) clipped to [-1, 1], from the restorer's start.
+        """Returns images (B, C, H, W) clipped to [-1, 1], restored from the restorer's start.
 
         Raises:
             UserError: If the model is not a restorer, or has fewer severities than `steps`.
@@ -56,8 +59,9 @@ class ColdSampler(Sampler):
         noise: Noise | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Restores x (B, C, H, W) at the greatest severity; not clipped. `noise` must be what the
-        degradation was drawn from.
+        """Restores x (B, C, H, W) from the greatest severity, without clipping.
+
+        `noise` must be the noise that the degradation was drawn from.
         """
         visited = self._severities(restorer.levels)
         for now, lower in pairwise(visited):
@@ -78,7 +82,7 @@ class ColdSampler(Sampler):
         below: Tensor,
         noise: Noise | None,
     ) -> Tensor:
-        """From x at `level` and its restoration x0 to severity `below`."""
+        """Returns the state at severity `below` from x at `level` and its restoration x0."""
 
     def _severities(self, levels: int) -> list[int]:
         steps = levels if self.steps is None else self.steps
@@ -95,5 +99,5 @@ class ColdSampler(Sampler):
         raise UserError(
             f"sampler '{self.name}' samples cold diffusion's restorers, not a "
             f"{type(module).__name__}",
-            fix="name a sampler of the model's own kind",
+            fix="name a sampler for this kind of model",
         )

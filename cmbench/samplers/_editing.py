@@ -1,7 +1,7 @@
 """Zero-shot editing with a consistency function: colourisation, super-resolution, inpainting.
 
-Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 4: in an orthogonal basis a part
-of the image is known; each time point denoises, puts the known part back, and adds noise again.
+Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 4: part of the image is known in
+an orthogonal basis; each time point denoises, restores the known part, and adds noise again.
 """
 
 import itertools
@@ -30,59 +30,63 @@ def edit(
     *,
     clip: bool = True,
 ) -> Tensor:
-    """Refines x (B, C, H, W) at sigmas[0] under `replace`, which puts the known part back.
+    """Refines x (B, C, H, W) at sigmas[0]; `replace` restores the known part at each point.
 
-    Draw j + 1 belongs to point j; the last of `sigmas` only sets the noise that is left (none at
+    Point j uses noise draw j + 1. The last of `sigmas` only sets the noise that remains (none at
     sigma_min). NFE = len(sigmas) - 1. The result may lie slightly outside [-1, 1].
     """
     for j, (now, then) in enumerate(itertools.pairwise(sigmas)):
         clean = denoise(denoiser, x, now, labels)
         clean = replace(clean.clamp(-1, 1) if clip else clean)
         level = min(max(then, denoiser.sigma_min), denoiser.sigma_max)
-        left = math.sqrt(max(level**2 - denoiser.sigma_min**2, 0.0))
-        x = clean + left * noise.normal(j + 1).to(clean.dtype)
+        remaining = math.sqrt(max(level**2 - denoiser.sigma_min**2, 0.0))
+        # Algorithm 4: x = x0 + sqrt(tau^2 - eps^2) z.
+        x = clean + remaining * noise.normal(j + 1).to(clean.dtype)
     return x
 
 
 def colourise(images: Tensor) -> tuple[Tensor, Replace]:
-    """The grey images of `images` (B, 3, H, W), and what keeps their luma.
+    """Returns the grey images of `images` (B, 3, H, W) and a function that keeps their luma.
 
-    The basis' first vector is the luma (0.2989, 0.5870, 0.1140), normalised.
+    The first basis vector is the luma (0.2989, 0.5870, 0.1140), normalised.
     """
     basis = _orthogonal(torch.tensor([0.2989, 0.5870, 0.1140], dtype=torch.float64))
 
-    def turned(x: Tensor) -> Tensor:
+    def to_basis(x: Tensor) -> Tensor:
         return torch.einsum("bchw,cd->bdhw", x, basis.to(x))
 
-    def back(x: Tensor) -> Tensor:
+    def from_basis(x: Tensor) -> Tensor:
         return torch.einsum("bdhw,cd->bchw", x, basis.to(x))
 
     free = torch.ones(3, device=images.device, dtype=images.dtype)[:, None, None]
     free[0] = 0
-    known = turned(images) * (1 - free)
-    return back(known), lambda x: back(known.to(x.dtype) + turned(x) * free.to(x.dtype))
+    known = to_basis(images) * (1 - free)
+    return from_basis(known), lambda x: from_basis(
+        known.to(x.dtype) + to_basis(x) * free.to(x.dtype)
+    )
 
 
 def super_resolve(images: Tensor, patch: int) -> tuple[Tensor, Replace]:
-    """Images of patch means, spread over their patches, and what keeps the means."""
+    """Returns images of patch means, constant per patch, and a function that keeps the means."""
 
     def means(x: Tensor) -> Tensor:
         small = torch.nn.functional.avg_pool2d(x, patch)
         return small.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
-    # The other basis vectors of a patch span what has mean zero: no basis need be written out.
+    # The other basis vectors of a patch span the images of mean zero, so x - means(x) projects
+    # onto them without writing out a basis.
     known = means(images)
     return known, lambda x: known.to(x.dtype) + x - means(x)
 
 
 def inpaint(images: Tensor, missing: Tensor, fill: float = -1.0) -> tuple[Tensor, Replace]:
-    """Images with `missing` (1 where unknown) set to `fill`, and what keeps the rest."""
+    """Returns images with `missing` (1 where unknown) set to `fill`; a function keeps the rest."""
     known = images * (1 - missing)
     return known + fill * missing, lambda x: known.to(x.dtype) + x * missing.to(x.dtype)
 
 
 def _orthogonal(first: Tensor) -> Tensor:
-    """An orthogonal matrix whose first column is `first`, normalised."""
+    """Returns an orthogonal matrix whose first column is `first`, normalised."""
     start = torch.eye(len(first), dtype=first.dtype)
     start[:, 0] = first / first.norm()
     basis = torch.linalg.qr(start)[0]

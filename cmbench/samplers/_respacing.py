@@ -1,8 +1,9 @@
-"""Parts of a discrete VP process: which steps are kept, and the posterior between those kept.
+"""Respacing of a discrete VP process: the steps that are kept, and the posterior between them.
 
 DDPM (https://arxiv.org/abs/2006.11239, eq. 6-7), iDDPM (https://arxiv.org/abs/2102.09672, section
-4 and eq. 15). A shortened process keeps abar at the steps it keeps; betas follow from it, and the
-network is asked at the noise levels, hence the steps, of the full process.
+4 and eq. 15). A shortened process has the full process's abar at the steps it keeps. Its betas
+follow from abar, and the network is evaluated at the noise levels, hence the steps, of the full
+process.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ Variance = Literal["learned", "small", "large"]
 
 
 def kept_steps(total: int, respacing: str) -> list[int]:
-    """Steps kept of 0..total - 1, ascending: `""` all, `"25"` or `"6,3"` counts a section,
-    `"ddim25"` a whole stride from 0.
+    """Returns the steps kept of 0..total - 1, ascending.
 
-    A section's first and last step are kept, with the others evenly between, rounded.
+    `""` keeps all steps; `"25"` or `"6,3"` gives a count per section; `"ddim25"` keeps every n-th
+    step from 0 for an integer n. A section keeps its first and last step and, between them, evenly
+    spaced and rounded ones.
 
     Raises:
-        UserError: If the counts can't be had.
+        UserError: If the process can't be divided so, or `respacing` can't be parsed.
     """
     if not respacing:
         return list(range(total))
@@ -36,7 +38,9 @@ def kept_steps(total: int, respacing: str) -> list[int]:
         for stride in range(1, total + 1):
             if len(range(0, total, stride)) == count:
                 return list(range(0, total, stride))
-        raise UserError(f"respacing {respacing!r}: no whole stride keeps {count} of {total} steps")
+        raise UserError(
+            f"respacing {respacing!r}: no integer stride keeps {count} of {total} steps"
+        )
     counts = [_number(part, respacing) for part in respacing.split(",")]
     kept: list[int] = []
     first = 0
@@ -45,20 +49,20 @@ def kept_steps(total: int, respacing: str) -> list[int]:
         if count > size:
             raise UserError(f"respacing {respacing!r}: a section has {size} steps, not {count}")
         pace = (size - 1) / (count - 1) if count > 1 else 1.0
-        # Added up as the authors do: where a step falls on .5, the running sum decides.
-        place = 0.0
+        # A running sum, as in the authors' code: its rounding error decides steps that fall on .5.
+        position = 0.0
         for _ in range(count):
-            kept.append(first + round(place))
-            place += pace
+            kept.append(first + round(position))
+            position += pace
         first += size
     return kept
 
 
 def discrete(denoiser: Denoiser) -> DiscreteVPDenoiser:
-    """The denoiser, if it is of a discrete process.
+    """Returns the denoiser if it is one of a discrete process.
 
     Raises:
-        UserError: If it is not: such a sampler needs the process's own steps.
+        UserError: If it is not: a sampler of iDDPM needs the steps of the process.
     """
     if not isinstance(denoiser, DiscreteVPDenoiser):
         raise UserError(
@@ -70,7 +74,7 @@ def discrete(denoiser: Denoiser) -> DiscreteVPDenoiser:
 
 
 class Posterior(NamedTuple):
-    """Mean and log variance of x_{t-1}, (B, C, H, W) each, and the estimate of x0."""
+    """Mean, log variance of x_{t-1} and the estimate of x0, each (B, C, H, W)."""
 
     mean: Tensor
     log_variance: Tensor
@@ -79,13 +83,13 @@ class Posterior(NamedTuple):
 
 @dataclass(frozen=True)
 class Process:
-    """A process of N kept steps; all (N,) float64.
+    """A process of N kept steps; all fields are (N,) float64.
 
     Args:
-        abar: Products of 1 - beta.
-        before: abar of the step before, 1 for the first.
+        abar: Cumulative products of 1 - beta.
+        before: abar of the step before, 1 for the first step.
         betas: 1 - abar / before.
-        variance: Of the posterior: beta (1 - before) / (1 - abar).
+        variance: Posterior variance (DDPM, eq. 7): beta (1 - before) / (1 - abar).
     """
 
     abar: Tensor
@@ -95,22 +99,22 @@ class Process:
 
     @classmethod
     def of(cls, abar: Tensor) -> "Process":
-        """The process whose kept products are `abar` (N,)."""
+        """Builds the process whose kept cumulative products are `abar` (N,)."""
         before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
         betas = 1 - abar / before
         return cls(abar, before, betas, betas * (1 - before) / (1 - abar))
 
     def log_variance(self, kind: Literal["small", "large"]) -> Tensor:
-        """(N,): the first, whose variance is 0, borrows the second's."""
+        """Log variances (N,); the first step, of variance 0, takes the second's."""
         first = self.variance[1:2] if len(self.abar) > 1 else self.betas[:1]
         later = self.variance if kind == "small" else self.betas
         return torch.cat([first, later[1:]]).log()
 
     def mean(self, clean: Tensor, x: Tensor, i: Tensor) -> Tensor:
-        """Mean of q(x_{t-1} | x_t = x, x0 = clean) at steps i (B,)."""
+        """Mean of q(x_{t-1} | x_t = x, x0 = clean) at steps i (B,) (DDPM, eq. 7)."""
         abar, before, betas = (expand(v[i].to(x), x) for v in (self.abar, self.before, self.betas))
-        kept = betas * before.sqrt() / (1 - abar) * clean
-        return kept + (1 - before) * (1 - betas).sqrt() / (1 - abar) * x
+        from_clean = betas * before.sqrt() / (1 - abar) * clean
+        return from_clean + (1 - before) * (1 - betas).sqrt() / (1 - abar) * x
 
     def posterior(
         self,
@@ -122,10 +126,10 @@ class Process:
         variance: Variance,
         clip: bool,
     ) -> Posterior:
-        """p(x_{t-1} | x_t = x) for the VP state x (B, C, H, W) at steps i (B,).
+        """Returns p(x_{t-1} | x_t = x) for the VP state x (B, C, H, W) at steps i (B,).
 
         Raises:
-            UserError: If a learned variance is asked of a network that has none.
+            UserError: If the variance is to be learned and the network has none.
         """
         clean, learned = self.denoised(denoiser, x, i, labels)
         clean = clean.clamp(-1, 1) if clip else clean
@@ -138,13 +142,13 @@ class Process:
     def denoised(
         self, denoiser: DiscreteVPDenoiser, x: Tensor, i: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The estimate of x0, and the variance's channels, for the VP state x at steps i (B,)."""
+        """Returns the estimate of x0 and the variance channels for the VP state x at i (B,)."""
         abar = self.abar[i].to(x.device)
         sigma = ((1 - abar) / abar).sqrt()
         return denoiser.split(x / expand(abar.sqrt().to(x), x), sigma, labels)
 
     def learned(self, learned: Tensor | None, x: Tensor, i: Tensor) -> Tensor:
-        """Log variance (B, C, H, W) from the network's channels in [-1, 1]."""
+        """Log variance (B, C, H, W) from the network's channels in [-1, 1] (iDDPM, eq. 15)."""
         if learned is None:
             raise UserError(
                 "the network has no learned variance", expected="variance: small or large"
@@ -158,6 +162,6 @@ class Process:
 def _number(text: str, respacing: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise UserError(
-            f"respacing {respacing!r} is not understood", expected="'', '25', '10,5' or 'ddim25'"
+            f"respacing {respacing!r} can't be parsed", expected="'', '25', '10,5' or 'ddim25'"
         )
     return int(text)

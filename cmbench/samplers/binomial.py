@@ -1,6 +1,6 @@
-"""Binomial diffusion's reverse process: bits drawn with the network's rates, t = T..2.
+"""Binomial diffusion's reverse process: bits are drawn with the network's rates, t = T..2.
 
-Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585), section 2.2. The start is B(0.5).
+Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585), section 2.2. It starts from B(0.5).
 The chain ends at x_1, whose bits are wrong with probability 1 / (2 T): NFE = T - 1.
 """
 
@@ -23,10 +23,10 @@ class Binomial(Sampler):
     accepts: ClassVar[str] = "bits"
 
     def nfe(self) -> None:
-        """The model knows its number of steps."""
+        """Returns None: the model decides the number of steps."""
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) of -1 and 1.
+        """Returns images (B, C, H, W) of -1 and 1.
 
         Raises:
             UserError: If the model is not a binomial diffusion.
@@ -35,7 +35,7 @@ class Binomial(Sampler):
             raise UserError(
                 f"sampler '{self.name}' samples binomial diffusions, not a "
                 f"{type(denoiser).__name__}",
-                fix="name a sampler of the model's own kind",
+                fix="name a sampler for this kind of model",
             )
         x = _bits(noise.uniform(0), 0.5)
         for index in range(denoiser.levels, 1, -1):

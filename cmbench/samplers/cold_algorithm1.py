@@ -1,7 +1,7 @@
-"""Cold diffusion's Algorithm 1, naive: x_{s'} = D(R(x_s, s), s').
+"""Cold diffusion's Algorithm 1, naive sampling: x_{s'} = D(R(x_s, s), s').
 
-Cold Diffusion (https://arxiv.org/abs/2208.09392), section 3.2. Errors of R add up, unless R and D
-undo each other exactly. NFE = steps.
+Cold Diffusion (https://arxiv.org/abs/2208.09392), section 3.2. Errors of R accumulate unless R
+inverts D exactly. NFE = steps.
 """
 
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Cold diffusion's Algorithm 2: x_{s'} = x_s - D(R(x_s, s), s) + D(R(x_s, s), s').
 
 Cold Diffusion (https://arxiv.org/abs/2208.09392), section 3.3: for D(x, s) = x + s e it is exact
-whatever R does, so errors of R don't add up. NFE = steps.
+for any R, so errors of R do not accumulate. NFE = steps.
 """
 
 from torch import Tensor
@@ -14,7 +14,7 @@ __all__ = ["ColdAlgorithm2"]
 
 
 class ColdAlgorithm2(ColdSampler):
-    """Moves x by the difference that one stride makes to its restoration."""
+    """Moves x by the difference between the restoration degraded to either end of the stride."""
 
     def _step(
         self,

@@ -1,6 +1,6 @@
 """Cold diffusion's direct restoration: R(x_T, T) in one call.
 
-Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4: nearer in RMSE, blurrier. NFE = 1.
+Cold Diffusion (https://arxiv.org/abs/2208.09392), section 4: of lower RMSE, and blurrier. NFE = 1.
 """
 
 from typing import ClassVar
@@ -19,18 +19,20 @@ __all__ = ["ColdDirect"]
 
 
 class ColdDirect(Sampler):
-    """Asks the restorer once, at the greatest severity."""
+    """Calls the restorer once, at the greatest severity."""
 
     accepts: ClassVar[str] = "restorer"
 
-    noise_level: float = Field(default=0.0, ge=0, description="noise added to the start")
+    noise_level: float = Field(
+        default=0.0, ge=0, description="deviation of noise added to the start"
+    )
 
     def nfe(self) -> int:
-        """One."""
+        """Returns 1."""
         return 1
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) clipped to [-1, 1].
+        """Returns images (B, C, H, W) clipped to [-1, 1].
 
         Raises:
             UserError: If the model is not a restorer.
@@ -39,7 +41,7 @@ class ColdDirect(Sampler):
             raise UserError(
                 f"sampler '{self.name}' samples cold diffusion's restorers, not a "
                 f"{type(denoiser).__name__}",
-                fix="name a sampler of the model's own kind",
+                fix="name a sampler for this kind of model",
             )
         x = denoiser.start(noise)
         if self.noise_level:
@@ -53,7 +55,7 @@ class ColdDirect(Sampler):
         noise: Noise | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Restores x (B, C, H, W) at the greatest severity; not clipped."""
+        """Restores x (B, C, H, W) from the greatest severity, without clipping."""
         last = torch.full((len(x),), restorer.levels, device=x.device)
         restored: Tensor = restorer(x, last, labels)
         return restored

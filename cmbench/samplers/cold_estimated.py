@@ -1,6 +1,6 @@
-"""Hot diffusion with the noise estimated anew: z = (x - sqrt(abar) x0) / sqrt(1 - abar).
+"""Hot diffusion with re-estimated noise: z = (x - sqrt(abar) x0) / sqrt(1 - abar).
 
-Cold Diffusion (https://arxiv.org/abs/2208.09392), section 5: the same as deterministic DDIM
+Cold Diffusion (https://arxiv.org/abs/2208.09392), section 5: equal to deterministic DDIM
 (https://arxiv.org/abs/2010.02502, eq. 12 with sigma = 0). NFE = steps.
 """
 
@@ -24,7 +24,7 @@ class _Mixes(Protocol):
 
 
 class ColdEstimated(ColdSampler):
-    """For degradations that mix in another image: `gaussian`, `animorphosis`."""
+    """Samples restorers of degradations that mix in another image: `gaussian`, `animorphosis`."""
 
     def _step(
         self,

@@ -1,4 +1,4 @@
-"""Cold diffusion's start alone, no network asked: what its restorations have to beat."""
+"""Cold diffusion's start without any restoration: the baseline that restorations must beat."""
 
 from typing import ClassVar
 
@@ -14,16 +14,16 @@ __all__ = ["ColdStart"]
 
 
 class ColdStart(Sampler):
-    """Draws x_T (https://arxiv.org/abs/2208.09392, section 5.2), and no more. NFE = 0."""
+    """Draws only x_T (https://arxiv.org/abs/2208.09392, section 5.2). NFE = 0."""
 
     accepts: ClassVar[str] = "restorer"
 
     def nfe(self) -> int:
-        """None is spent."""
+        """Returns 0."""
         return 0
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) clipped to [-1, 1].
+        """Returns images (B, C, H, W) clipped to [-1, 1].
 
         Raises:
             UserError: If the model is not a restorer.
@@ -32,6 +32,6 @@ class ColdStart(Sampler):
             raise UserError(
                 f"sampler '{self.name}' draws the start of cold diffusion's restorers, not of a "
                 f"{type(denoiser).__name__}",
-                fix="name a sampler of the model's own kind",
+                fix="name a sampler for this kind of model",
             )
         return torch.clamp(denoiser.start(noise), -1, 1)

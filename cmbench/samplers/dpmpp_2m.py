@@ -1,6 +1,6 @@
 """DPM-Solver++(2M) (https://arxiv.org/abs/2211.01095) in sigma-space.
 
-Second order in h = ln(s / s') from the last two evaluations; the first step, and the last to zero,
+Second order in h = ln(s / s') from the last two evaluations; the first step and the last, to zero,
 are of first order. NFE = steps.
 """
 
@@ -28,14 +28,14 @@ class DPMpp2M(GridSampler):
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:
-        """Blends D here with D at the level before; to zero, it is D."""
+        """Extrapolates D from this level and the one before; a step to zero returns D."""
         clean = evaluate(x, now)
         if then == 0:
             return clean
         h = math.log(now / then)
-        blended = clean
+        extrapolated = clean
         for level, before in past:
-            width = math.log(level / now)
-            blended = clean + (clean - before) * (h / (2 * width))
+            step_before = math.log(level / now)
+            extrapolated = clean + (clean - before) * (h / (2 * step_before))
         past[:] = [(now, clean)]
-        return then / now * x + (1 - math.exp(-h)) * blended
+        return then / now * x + (1 - math.exp(-h)) * extrapolated

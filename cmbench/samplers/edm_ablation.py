@@ -1,8 +1,8 @@
-r"""EDM's ablation sampler: older solvers, time steps, schedules and scalings as one algorithm.
+r"""EDM's ablation sampler: earlier solvers, time steps, schedules and scalings in one algorithm.
 
 EDM (https://arxiv.org/abs/2206.00364), Table 1 and Algorithms 1 and 2 in general form: the state
-x = s(t) (x0 + sigma(t) n) is stepped in t. With vp/vp/vp it integrates Song et al.'s VP ODE in its
-own time, with ve/ve/none their VE ODE, with iddpm/linear/none DDIM on iDDPM's levels.
+is x = s(t) (x0 + sigma(t) n), stepped in t. With vp/vp/vp it integrates Song et al.'s VP ODE, with
+ve/ve/none their VE ODE, with iddpm/linear/none it is DDIM on iDDPM's levels.
 """
 
 import itertools
@@ -30,14 +30,20 @@ _VP_STEPS, _VP_BETA_D, _VP_BETA_MIN = 1e-3, 19.9, 0.1
 class EDMAblation(Sampler):
     """x' = x + h ((1 - 1 / 2 alpha) d + d' / 2 alpha), d' at x + alpha h d; alpha 1 is Heun's."""
 
-    steps: int = Field(default=18, ge=2, description="time steps before zero")
+    steps: int = Field(default=18, ge=2, le=10_000, description="time steps before zero")
     solver: Literal["euler", "heun"] = "heun"
-    alpha: float = Field(default=1.0, gt=0, le=1, description="where the second slope is taken")
+    alpha: float = Field(
+        default=1.0, gt=0, le=1, description="position of the second slope in the step"
+    )
     discretization: Literal["vp", "ve", "iddpm", "edm"] = "edm"
     schedule: Literal["vp", "ve", "linear"] = "linear"
     scaling: Literal["vp", "none"] = "none"
-    sigma_min: float | None = Field(default=None, gt=0, description="least level; the family's")
-    sigma_max: float | None = Field(default=None, gt=0, description="greatest; the family's")
+    sigma_min: float | None = Field(
+        default=None, gt=0, description="least level; none: the discretization's"
+    )
+    sigma_max: float | None = Field(
+        default=None, gt=0, description="greatest; none: the discretization's"
+    )
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     churn: float = Field(default=0.0, ge=0, description="S_churn")
     noise_from: float = Field(default=0.0, ge=0, description="S_min")
@@ -45,11 +51,11 @@ class EDMAblation(Sampler):
     noise_scale: float = Field(default=1.0, gt=0, description="S_noise")
 
     def nfe(self) -> int:
-        """Two evaluations a step, one in the last; one a step with Euler."""
+        """Two evaluations per step, one in the last; with Euler one per step."""
         return self.steps if self.solver == "euler" else 2 * self.steps - 1
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
+        """Returns images (B, C, H, W), float64; step i uses noise draw i + 1."""
         time, times = self._times(denoiser)
         x = start(noise, time.sigma(times[0]) * time.scale(times[0]))
         for i, (now, then) in enumerate(itertools.pairwise(times)):
@@ -67,7 +73,7 @@ class EDMAblation(Sampler):
     def _churned(
         self, denoiser: Denoiser, time: "_Time", x: Tensor, now: float, noise: Noise, i: int
     ) -> tuple[Tensor, float]:
-        """The state with noise added, at the time that belongs to it."""
+        """Adds noise to the state; returns it with its new time (Algorithm 2, lines 4 to 6)."""
         sigma = time.sigma(now)
         inside = self.noise_from <= sigma <= (math.inf if self.noise_to is None else self.noise_to)
         gamma = min(self.churn / self.steps, math.sqrt(2) - 1) if inside else 0.0
@@ -86,7 +92,7 @@ class EDMAblation(Sampler):
         return time, [*(time.inverse(level) for level in levels), 0.0]
 
     def _range(self, denoiser: Denoiser) -> tuple[float, float]:
-        """The family's levels, cut to what the network was trained at."""
+        """Returns the discretization's least and greatest level, within the range of training."""
         vp = _Time("vp", "vp", _VP_BETA_D, _VP_BETA_MIN)
         lows = {"vp": vp.sigma(_VP_STEPS), "ve": 0.02, "iddpm": 0.002, "edm": 0.002}
         highs = {"vp": vp.sigma(1.0), "ve": 100.0, "iddpm": 81.0, "edm": 80.0}
@@ -95,7 +101,7 @@ class EDMAblation(Sampler):
         return low, min(self.sigma_max or highs[self.discretization], known[1])
 
     def _levels(self, low: float, high: float) -> Tensor:
-        """Noise levels, descending, (steps,) float64."""
+        """Returns the noise levels, descending, (steps,) float64 (Table 1, "Time steps")."""
         share = torch.arange(self.steps, dtype=torch.float64) / (self.steps - 1)
         if self.discretization == "edm":
             return karras_grid(self.steps, low, high, self.rho)
@@ -114,7 +120,7 @@ class EDMAblation(Sampler):
 
 @dataclass(frozen=True)
 class _Time:
-    """sigma(t), its inverse and derivative, and the scale s(t) of the state."""
+    """The noise level sigma(t), its inverse and derivative, and the scale s(t) of the state."""
 
     schedule: str
     scaling: str
@@ -123,30 +129,30 @@ class _Time:
 
     @classmethod
     def fitted(cls, schedule: str, scaling: str, low: float, high: float) -> "_Time":
-        """The VP constants for which sigma is low at t = 1e-3 and high at t = 1."""
+        """Finds the VP constants for which sigma is `low` at t = 1e-3 and `high` at t = 1."""
         first, last = math.log1p(low**2), math.log1p(high**2)
         beta_d = 2 * (first / _VP_STEPS - last) / (_VP_STEPS - 1)
         return cls(schedule, scaling, beta_d, last - beta_d / 2)
 
     def sigma(self, t: float) -> float:
-        """The noise level at t."""
+        """Returns the noise level at time t."""
         if self.schedule == "vp":
             return math.sqrt(math.expm1(self.beta_d * t * t / 2 + self.beta_min * t))
         return math.sqrt(t) if self.schedule == "ve" else t
 
     def inverse(self, sigma: float) -> float:
-        """The t at which the noise level is sigma."""
+        """Returns the time at which the noise level is sigma."""
         if self.schedule == "vp":
             root = math.sqrt(self.beta_min**2 + 2 * self.beta_d * math.log1p(sigma**2))
             return (root - self.beta_min) / self.beta_d
         return sigma**2 if self.schedule == "ve" else sigma
 
     def scale(self, t: float) -> float:
-        """s(t)."""
+        """Returns the scale s(t)."""
         return 1 / math.sqrt(1 + self.sigma(t) ** 2) if self.scaling == "vp" else 1.0
 
     def slope(self, denoiser: Denoiser, x: Tensor, t: float, labels: Tensor | None) -> Tensor:
-        """dx/dt = (sigma' / sigma + s' / s) x - s sigma' / sigma D(x / s; sigma)."""
+        """dx/dt = (sigma' / sigma + s' / s) x - s sigma' / sigma D(x / s; sigma) (Algorithm 1)."""
         sigma, scale = self.sigma(t), self.scale(t)
         growth = self._growth(t, sigma) / sigma
         shrink = -sigma * self._growth(t, sigma) * scale**2 if self.scaling == "vp" else 0.0
@@ -154,7 +160,7 @@ class _Time:
         return (growth + shrink) * x - growth * scale * clean
 
     def _growth(self, t: float, sigma: float) -> float:
-        """D sigma / dt."""
+        """Returns the derivative of sigma in t."""
         if self.schedule == "vp":
             return (self.beta_min + self.beta_d * t) * (sigma + 1 / sigma) / 2
         return 1 / (2 * sigma) if self.schedule == "ve" else 1.0

@@ -25,5 +25,5 @@ class Euler(GridSampler):
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:
-        """Follows the slope at `now`."""
+        """Follows the slope at level `now`."""
         return x + (then - now) / now * (x - evaluate(x, now))

@@ -1,7 +1,7 @@
-"""Euler's method on a flow's own time: even steps from t = 1, pure noise, to t = 0.
+"""Euler's method in a flow's own time: even steps from t = 1, pure noise, to t = 0.
 
-Rectified flow (https://arxiv.org/abs/2209.03003, section 2.1): x <- x - v(x, t) / N. Straight
-paths need few steps; one is exact where they are straight. NFE = steps.
+Rectified flow (https://arxiv.org/abs/2209.03003, section 2.1): x <- x - v(x, t) / N. The
+straighter the paths, the fewer steps are needed; one is exact on straight paths. NFE = steps.
 """
 
 from typing import ClassVar
@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -20,26 +21,26 @@ __all__ = ["FlowEuler"]
 
 
 class FlowEuler(Sampler):
-    """Unlike `euler`, which starts at sigma_max and takes Karras levels."""
+    """Euler's method in t; `euler` instead starts at sigma_max and steps on Karras levels."""
 
     order: ClassVar[int | None] = 1
     accepts: ClassVar[str] = "flow"
 
-    steps: int = Field(default=16, ge=1, description="even steps of t")
+    steps: Steps = Field(default=16, description="even steps of t")
 
     def nfe(self) -> int:
-        """One evaluation a step."""
+        """One evaluation per step."""
         return self.steps
 
     def prefixes(self) -> tuple[Sampler, ...]:
-        """The call at t = 1."""
+        """Returns the sampler of one step, whose call is at t = 1."""
         return (FlowEuler(steps=1),)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), nominally in [-1, 1].
+        """Returns images (B, C, H, W), nominally in [-1, 1].
 
         Raises:
-            UserError: For a model that is no flow.
+            UserError: If the model is not a flow.
         """
         if not isinstance(denoiser, FlowDenoiser):
             raise UserError(f"sampler flow_euler can't sample a {type(denoiser).__name__}")

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
@@ -20,21 +21,21 @@ __all__ = ["FlowJump"]
 
 
 class FlowJump(Sampler):
-    """One step asks once for the way from noise to image."""
+    """Each step moves by the network's mean velocity; one step leads from noise to image."""
 
     accepts: ClassVar[str] = "jump"
 
-    steps: int = Field(default=1, ge=1, description="even steps; of shortcut models powers of 2")
+    steps: Steps = Field(default=1, description="even steps; powers of 2 for shortcut models")
 
     def nfe(self) -> int:
-        """One evaluation a step."""
+        """One evaluation per step."""
         return self.steps
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), nominally in [-1, 1].
+        """Returns images (B, C, H, W), nominally in [-1, 1].
 
         Raises:
-            UserError: For a model that knows no mean velocities.
+            UserError: If the model has no mean velocities.
         """
         if not isinstance(denoiser, JumpDenoiser):
             raise UserError(f"sampler flow_jump can't sample a {type(denoiser).__name__}")

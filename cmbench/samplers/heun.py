@@ -8,7 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cmbench.samplers._ode import Evaluate, GridSampler, Known, heun_step
+from cmbench.samplers._ode import (
+    Evaluate,
+    GridSampler,
+    Known,
+    heun_step,
+)
 from cmbench.samplers.base import Sampler
 from cmbench.samplers.euler import Euler
 
@@ -31,5 +36,5 @@ class Heun(GridSampler):
     def step(
         self, evaluate: Evaluate, x: Tensor, now: float, then: float, past: list[Known]
     ) -> Tensor:
-        """Averages the slopes at `now` and at Euler's point."""
+        """Averages the slopes at `now` and at Euler's point (Algorithm 1, lines 4 to 8)."""
         return heun_step(evaluate, x, now, then)

@@ -9,6 +9,7 @@ import math
 from pydantic import Field
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.samplers._ode import denoise, heun_step, sigma_steps, start
@@ -20,7 +21,7 @@ __all__ = ["HeunStochastic"]
 class HeunStochastic(Sampler):
     r"""Raises s to s(1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), then steps as Heun."""
 
-    steps: int = Field(default=18, ge=1, description="noise levels before zero")
+    steps: Steps = Field(default=18, description="noise levels before zero")
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     churn: float = Field(default=30.0, ge=0, description="S_churn")
     noise_from: float = Field(default=0.01, ge=0, description="S_min")
@@ -28,11 +29,11 @@ class HeunStochastic(Sampler):
     noise_scale: float = Field(default=1.007, gt=0, description="S_noise")
 
     def nfe(self) -> int:
-        """Two evaluations a step, one in the last."""
+        """Two evaluations per step, one in the last."""
         return 2 * self.steps - 1
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), float64; draw i + 1 belongs to step i."""
+        """Returns images (B, C, H, W), float64; step i uses noise draw i + 1."""
 
         def evaluate(x: Tensor, sigma: float) -> Tensor:
             return denoise(denoiser, x, sigma, labels)
@@ -41,7 +42,7 @@ class HeunStochastic(Sampler):
         x = start(noise, sigmas[0])
         for i, (level, then) in enumerate(itertools.pairwise(sigmas)):
             now = level * (1 + self._gamma(level))
-            if now > level:
+            if now > level:  # Algorithm 2, lines 4 to 6: raise the noise level
                 fresh = noise.normal(i + 1).to(x.dtype) * self.noise_scale
                 x = x + math.sqrt(now**2 - level**2) * fresh
             x = heun_step(evaluate, x, now, then)

@@ -4,10 +4,15 @@ Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 1. NFE = number
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import MOST_STEPS, Steps
+from cmbench.core.errors import UserError
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
@@ -15,62 +20,78 @@ from cmbench.samplers._ode import denoise, start
 from cmbench.samplers.base import Sampler
 from cmbench.samplers.onestep import OneStep
 
-__all__ = ["MultiStep"]
+__all__ = ["MultiStep", "require_falling"]
 
 _FIRST_STOPS = (0.5853481, 3.256822, 1.923340)
-"""Levels after sigma_max, points of the 18-point grid; 0.585 is the second point that the authors'
-CIFAR-10 example takes. Each further one is one more, so longer runs keep the earlier."""
+"""Levels after sigma_max, from the 18-point Karras grid, in the order in which longer chains add
+them; 0.585 is the second point of the authors' CIFAR-10 example."""
 
 
 class MultiStep(Sampler):
     r"""x0 = f(x, s_j); x = x0 + sqrt(s_{j+1}^2 - sigma_min^2) z_{j+1}; the last x0 is the image.
 
-    The first point is sigma_max. Time points come from, in this order: `sigmas` (after the first);
-    `indices` into the Karras grid of `grid` points, as the authors write them (0, 22, 39: the last
-    only ends the chain); or `steps` alone, which takes default points.
+    The first time point is sigma_max. The others are `sigmas`; or `indices` into the Karras grid
+    of `grid` points, in the authors' notation (0, 22, 39: the last one only ends the chain); or,
+    with `steps` alone, default points.
     """
 
-    steps: int = Field(default=2, ge=1, description="evaluations, where no points are given")
-    sigmas: tuple[float, ...] | None = Field(default=None, description="points after sigma_max")
-    indices: tuple[int, ...] | None = Field(default=None, description="0, ..., grid - 1")
-    grid: int = Field(default=40, ge=2, description="points of the grid that indices refer to")
+    steps: Steps = Field(default=2, description="evaluations, if no points are given")
+    sigmas: tuple[float, ...] | None = Field(
+        default=None, max_length=500, description="points after sigma_max, falling"
+    )
+    indices: tuple[Annotated[int, Field(ge=0, lt=MOST_STEPS)], ...] | None = Field(
+        default=None, min_length=2, max_length=501, description="0, ..., grid - 1"
+    )
+    grid: int = Field(
+        default=40, ge=2, le=10_000, description="points of the grid that indices refer to"
+    )
 
     @model_validator(mode="after")
     def _points(self) -> "MultiStep":
         if self.sigmas is not None and self.indices is not None:
             raise ValueError("give sigmas or indices, not both")
-        if self.sigmas is not None and any(s <= 0 for s in self.sigmas):
-            raise ValueError("sigmas must be positive")
+        if self.sigmas is not None:
+            require_falling(self.sigmas)
         if self.indices is not None:
             ordered = list(self.indices) == sorted(set(self.indices))
             if not ordered or self.indices[0] != 0 or self.indices[-1] != self.grid - 1:
                 raise ValueError(f"indices must rise from 0 to grid - 1 = {self.grid - 1}")
         return self
 
+    def require_range(self, low: float, high: float) -> None:
+        """Given points lie inside the denoiser's range of noise levels."""
+        outside = [s for s in self.sigmas or () if not low < s < high]
+        if outside:
+            raise UserError(
+                f"sampler '{self.name}': noise level {outside[0]:g} is outside the model's range",
+                expected=f"sigmas below {high:g} and above {low:g}",
+            )
+
     def nfe(self) -> int:
-        """One evaluation a time point."""
+        """One evaluation per time point."""
         if self.sigmas is not None:
             return 1 + len(self.sigmas)
         return len(self.indices) - 1 if self.indices is not None else self.steps
 
     def possible_nfe(self, around: int) -> "dict[int, MultiStep]":
-        """Given points fix the evaluations; otherwise any number of steps can be spent."""
+        """Any number of evaluations is possible, unless given points fix it."""
         if self.sigmas is not None or self.indices is not None:
             return {self.nfe(): self}
         return {n: self.model_copy(update={"steps": n}) for n in range(1, around + 2)}
 
     def prefixes(self) -> tuple[Sampler, ...]:
-        """The chain cut short after each of its points, as far as it has a name of its own."""
-        return (OneStep(), *(self._cut(n) for n in range(2, self._named() + 1)))
+        """Returns the chain truncated after each point, for the points that other chains share."""
+        return (OneStep(), *(self._truncated(n) for n in range(2, self._shared_points() + 1)))
 
-    def _named(self) -> int:
-        """Points that are the same for all denoisers under another description of them."""
+    def _shared_points(self) -> int:
+        """Returns how many leading points a shorter chain has too, for every denoiser."""
         stops = len(_FIRST_STOPS)
         given = self.sigmas is not None or self.indices is not None or self.steps <= 1 + stops
-        # Of the levels spread over ln sigma the first alone doesn't depend on how many there are.
+        # Default levels beyond the first stops are spread over ln sigma: only the first one does
+        # not depend on their number.
         return self.nfe() if given else 2
 
-    def _cut(self, points: int) -> "MultiStep":
+    def _truncated(self, points: int) -> "MultiStep":
         if self.indices is not None:
             kept = (*self.indices[:points], self.grid - 1)
             return MultiStep(indices=kept, grid=self.grid)
@@ -78,7 +99,7 @@ class MultiStep(Sampler):
         return MultiStep(sigmas=tuple(stops))
 
     def points(self, sigma_min: float, sigma_max: float) -> list[float]:
-        """The noise levels at which the network is asked, descending from sigma_max."""
+        """Returns the noise levels at which the network is evaluated, the first sigma_max."""
         if self.sigmas is not None:
             return [sigma_max, *self.sigmas]
         if self.indices is not None:
@@ -87,20 +108,34 @@ class MultiStep(Sampler):
         return [sigma_max, *sorted(_default_stops(self.steps - 1, sigma_min), reverse=True)]
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1]; draw j belongs to point j."""
+        """Returns images (B, C, H, W) in [-1, 1]; point j uses noise draw j."""
+        self.require_range(denoiser.sigma_min, denoiser.sigma_max)
         points = self.points(denoiser.sigma_min, denoiser.sigma_max)
         x = start(noise, points[0])
         clean = denoise(denoiser, x, points[0], labels).clamp(-1, 1)
         for j, sigma in enumerate(points[1:], start=1):
             level = max(sigma, denoiser.sigma_min)
-            again = math.sqrt(level**2 - denoiser.sigma_min**2)
-            x = clean + again * noise.normal(j).to(clean.dtype)
+            # Algorithm 1: x = x0 + sqrt(tau^2 - eps^2) z.
+            added = math.sqrt(level**2 - denoiser.sigma_min**2)
+            x = clean + added * noise.normal(j).to(clean.dtype)
             clean = denoise(denoiser, x, level, labels).clamp(-1, 1)
         return clean
 
 
+def require_falling(sigmas: Sequence[float]) -> None:
+    """Refuses noise levels that are not positive, or don't fall from each to the next.
+
+    Raises:
+        ValueError: As a field's validator says it.
+    """
+    if any(s <= 0 for s in sigmas):
+        raise ValueError("sigmas must be positive")
+    if any(later >= earlier for earlier, later in pairwise(sigmas)):
+        raise ValueError("sigmas must fall from each to the next")
+
+
 def _default_stops(count: int, sigma_min: float) -> list[float]:
-    """`count` levels between about 10 and 0.1: spread evenly in ln sigma where more than three."""
+    """Returns `count` levels between about 10 and 0.1; more than three are even in ln sigma."""
     if count <= len(_FIRST_STOPS):
         return list(_FIRST_STOPS[:count])
     low, high = math.log(max(0.1, 2 * sigma_min)), math.log(10.0)

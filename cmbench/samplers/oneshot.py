@@ -1,4 +1,4 @@
-"""One call of a one-shot generator, such as a GAN's: G(z), z standard normal. NFE = 1."""
+"""One call of a one-shot generator, such as a GAN's: G(z) with z standard normal. NFE = 1."""
 
 from typing import ClassVar
 
@@ -14,19 +14,19 @@ __all__ = ["OneShot"]
 
 
 class OneShot(Sampler):
-    """Draws the latent from the image's noise (as many draws as it needs) and asks once.
+    """Draws the latent from the image's noise, over several draws if needed, and calls G once.
 
-    Not to be confused with `onestep`, which asks a denoiser at sigma_max.
+    Not to be confused with `onestep`, which calls a denoiser at sigma_max.
     """
 
     accepts: ClassVar[str] = "oneshot"
 
     def nfe(self) -> int:
-        """One."""
+        """Returns 1."""
         return 1
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) clipped to [-1, 1].
+        """Returns images (B, C, H, W) clipped to [-1, 1].
 
         Raises:
             UserError: If the model is not a one-shot generator.
@@ -35,7 +35,7 @@ class OneShot(Sampler):
             raise UserError(
                 f"sampler '{self.name}' samples one-shot generators, not a "
                 f"{type(denoiser).__name__}",
-                fix="name a sampler of the model's own kind",
+                fix="name a sampler for this kind of model",
             )
         first = noise.normal(0).flatten(1)
         draws = -(-denoiser.latent // first.shape[1])

@@ -1,4 +1,5 @@
-"""One-step sampling: f(sigma_max z, sigma_max). For a denoiser it is the mean of the data.
+"""One-step sampling: f(sigma_max z, sigma_max). A denoiser that is no consistency function
+returns the mean of the data.
 
 Consistency Models (https://arxiv.org/abs/2303.01469), section 3. NFE = 1.
 """
@@ -16,19 +17,19 @@ __all__ = ["OneStep"]
 
 
 class OneStep(Sampler):
-    """Asks the network once, at sigma_max, and clips to [-1, 1]."""
+    """Calls the network once, at sigma_max, and clips to [-1, 1]."""
 
     order: ClassVar[int | None] = None
 
     def nfe(self) -> int:
-        """One."""
+        """Returns 1."""
         return 1
 
     def prefixes(self) -> tuple[Sampler, ...]:
-        """Itself."""
+        """Returns the sampler itself, the shortest chain of every multi-step sampler."""
         return (self,)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1]."""
+        """Returns images (B, C, H, W) in [-1, 1]."""
         x = start(noise, denoiser.sigma_max)
         return denoise(denoiser, x, denoiser.sigma_max, labels).clamp(-1, 1)

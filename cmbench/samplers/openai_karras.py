@@ -1,19 +1,20 @@
 """The samplers of openai/consistency_models: Karras levels, D clipped to [-1, 1] at every call.
 
-Consistency Models (https://arxiv.org/abs/2303.01469), whose baselines they are: EDM's Heun,
+They are the baselines of Consistency Models (https://arxiv.org/abs/2303.01469): EDM's Heun,
 DPM-Solver-2 in k-diffusion's form, Euler, ancestral, and progressive distillation's Euler steps on
-a grid of N intervals that ends at sigma_min; and multi-step consistency sampling, for the option
-not to clip, which `multistep` has not. The result is clipped too.
+a grid of N intervals that ends at sigma_min; also multi-step consistency sampling with an option
+not to clip, which `multistep` lacks. The result is always clipped.
 """
 
 import itertools
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import MOST_STEPS, Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser
 from cmbench.denoise.sigma_grids import karras_grid
@@ -25,16 +26,16 @@ __all__ = ["OpenAIKarras"]
 
 
 class OpenAIKarras(Sampler):
-    """`method` names the update; `steps` are noise levels (heun, dpm, ...) or intervals."""
+    """Sampler of the update `method`; `steps` counts noise levels (heun, dpm) or intervals."""
 
     method: Literal["heun", "dpm", "euler", "ancestral", "progdist", "multistep"] = "heun"
-    steps: int = Field(default=40, ge=1, description="noise levels before zero; progdist: steps")
-    indices: tuple[int, ...] | None = Field(
-        default=None, description="multistep: points of the grid of `steps`, as (0, 22, 39)"
+    steps: Steps = Field(default=40, description="noise levels before zero; progdist: steps")
+    indices: tuple[Annotated[int, Field(ge=0, lt=MOST_STEPS)], ...] | None = Field(
+        default=None, description="multistep: points of the grid of `steps`, such as (0, 22, 39)"
     )
     rho: float = Field(default=7.0, gt=0, description="exponent of the Karras grid")
     clip: bool = Field(default=True, description="clip D to [-1, 1] at each call")
-    churn: float = Field(default=0.0, ge=0, description="s_churn, of heun and dpm")
+    churn: float = Field(default=0.0, ge=0, description="s_churn, for heun and dpm")
     noise_from: float = Field(default=0.0, ge=0, description="s_tmin")
     noise_to: float | None = Field(default=None, ge=0, description="s_tmax; none: no bound")
     noise_scale: float = Field(default=1.0, gt=0, description="s_noise")
@@ -51,13 +52,13 @@ class OpenAIKarras(Sampler):
         return self
 
     def nfe(self) -> int:
-        """Heun: two a step, one in the last; DPM: two a step; otherwise one a step or point."""
+        """Two evaluations per step for dpm and heun (one in heun's last), otherwise one."""
         if self.indices is not None:
             return len(self.indices) - 1
         return {"heun": 2 * self.steps - 1, "dpm": 2 * self.steps}.get(self.method, self.steps)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1]; draw i + 1 belongs to step i."""
+        """Returns images (B, C, H, W) in [-1, 1]; step i uses noise draw i + 1."""
         if self.indices is not None:
             grid = karras_grid(self.steps, denoiser.sigma_min, denoiser.sigma_max, self.rho)
             points = grid[list(self.indices)].tolist()
@@ -74,7 +75,7 @@ class OpenAIKarras(Sampler):
         return x.clamp(-1, 1)
 
     def _levels(self, denoiser: Denoiser) -> list[float]:
-        """The grid, in float32 as the authors compute it: their levels are off by up to 1e-6."""
+        """Computes the grid in float32, like the authors, whose levels are off by up to 1e-6."""
         points = self.steps + 1 if self.method == "progdist" else self.steps
         low, high = denoiser.sigma_min ** (1 / self.rho), denoiser.sigma_max ** (1 / self.rho)
         ramp = torch.linspace(0, 1, points)

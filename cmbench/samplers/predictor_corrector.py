@@ -1,8 +1,8 @@
 r"""Predictor-corrector sampling of score SDEs: at each time a Langevin correction, then a step.
 
 Score SDE (https://arxiv.org/abs/2011.13456, appendix G). Times are even from 1 to the process's
-end. The corrector comes first, as the authors' code has it, and the last noise is left out.
-NFE = steps * (1 + corrector_steps), the corrector's only where there is one.
+end. The corrector comes first, as in the authors' code, and the last step adds no noise.
+NFE = steps * (1 + corrector_steps), or steps without a corrector.
 """
 
 from typing import Literal
@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from cmbench.core.bounds import Steps
 from cmbench.core.random import Noise
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.denoise.sde_denoiser import Scores
@@ -21,31 +22,31 @@ __all__ = ["PredictorCorrector"]
 
 
 class PredictorCorrector(Sampler):
-    """The defaults are the authors' for VE at 32 pixels; for VP and sub-VP theirs are
-    `euler_maruyama` and no corrector. A denoiser that is no score SDE is taken for a VE process.
+    """Predictor-corrector sampling; the defaults are the authors' for VE at 32 x 32 pixels.
 
-    The Langevin corrector's step is 2 a (snr |z| / |score|)^2. The authors take both norms as
-    means over the batch, by which an image depends on its neighbours; here they are each image's
-    own. A step that depends on the state widens the variance by about 2 / d for d values an image:
-    nothing at 3 x 32 x 32, a few hundredths at 8 x 8. `norms: batch` is theirs, and forfeits that
-    an image is the same in any batch; `ald` needs no norms.
+    For VP and sub-VP the authors use `euler_maruyama` without a corrector. A denoiser that is no
+    score SDE is treated as a VE process.
+
+    The Langevin corrector's step is 2 a (snr |z| / |score|)^2. The authors average both norms over
+    the batch, which makes an image depend on the others of its batch; here each image has its own
+    norms. A step that depends on the state increases the variance by about 2 / d for d values per
+    image: negligible at 3 x 32 x 32, a few percent at 8 x 8. `norms: batch` is the authors', with
+    which an image depends on its batch; `ald` needs no norms.
     """
 
-    steps: int = Field(default=1000, ge=1, description="times, the first 1, the last the end")
+    steps: Steps = Field(default=1000, description="times, from 1 to the end")
     predictor: Literal["reverse_diffusion", "ancestral", "euler_maruyama", "none"] = (
         "reverse_diffusion"
     )
     corrector: Literal["langevin", "ald", "none"] = "langevin"
-    corrector_steps: int = Field(default=1, ge=1, description="corrections at each time")
+    corrector_steps: Steps = Field(default=1, description="corrections per time")
     snr: float = Field(default=0.16, gt=0, description="signal-to-noise ratio of a correction")
     norms: Literal["image", "batch"] = Field(
-        default="image", description="of the corrector's step"
+        default="image", description="norms of the corrector's step, per image or batch"
     )
-    probability_flow: bool = Field(default=False, description="half the score, no noise")
-    denoise: bool = Field(default=True, description="leave out the last predictor's noise")
-    end: float | None = Field(
-        default=None, gt=0, lt=1, description="last t, the process's if none"
-    )
+    probability_flow: bool = Field(default=False, description="the ODE: half the score, no noise")
+    denoise: bool = Field(default=True, description="no noise in the last predictor step")
+    end: float | None = Field(default=None, gt=0, lt=1, description="last t; none: the process's")
 
     @model_validator(mode="after")
     def _possible(self) -> "PredictorCorrector":
@@ -56,19 +57,19 @@ class PredictorCorrector(Sampler):
         return self
 
     def nfe(self) -> int:
-        """One evaluation a predictor's step and a correction."""
+        """One evaluation per predictor step and per correction."""
         return self.steps * (int(self.predictor != "none") + self._corrections)
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), float64; draws are numbered as they are made, the start's is 0.
+        """Returns images (B, C, H, W), float64; noise draws are numbered in order, from 0.
 
         Raises:
-            UserError: If the process has no such step, or needs more steps.
+            UserError: If the process has no such predictor, or needs more steps.
         """
         scores = Scores(denoiser)
         y = mean = start(noise, scores.sde.prior_std())
         once, draw = torch.ones(len(y), dtype=y.dtype, device=y.device), 1
-        # In float32 as the authors have them: an index cut off from them must be theirs.
+        # In float32, as in the authors' code, so that a truncated step index equals theirs.
         times = torch.linspace(1, self.end or scores.sde.end, self.steps, dtype=torch.float32)
         for time in times.tolist():
             t = time * once
@@ -90,7 +91,7 @@ class PredictorCorrector(Sampler):
     def _correct(
         self, scores: Scores, y: Tensor, score: Tensor, t: Tensor, fresh: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The state and its mean after one correction."""
+        """Returns the state and its mean after one correction (Algorithms 4 and 5)."""
         z, scale = fresh.to(y.dtype), 2 * scores.sde.correction(t, self.steps)
         if self.corrector == "ald":
             step = scale * (self.snr * scores.sde.std(t)) ** 2
@@ -99,14 +100,14 @@ class PredictorCorrector(Sampler):
             if self.norms == "batch":
                 lengths = [v.mean().expand_as(v) for v in lengths]
             step = scale * (self.snr * lengths[0] / lengths[1]) ** 2
-        wide = expand(step, y)
-        mean = y + wide * score
-        return mean + (2 * wide).sqrt() * z, mean
+        step_sizes = expand(step, y)
+        mean = y + step_sizes * score
+        return mean + (2 * step_sizes).sqrt() * z, mean
 
     def _predict(
         self, scores: Scores, y: Tensor, score: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean (B, C, H, W) and deviation (B,) of the step back in time."""
+        """Returns mean (B, C, H, W) and deviation (B,) of the step back in time."""
         sde, steps = scores.sde, self.steps
         if self.predictor == "ancestral":
             return sde.ancestral(y, score, t, steps)

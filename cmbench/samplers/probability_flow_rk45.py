@@ -1,8 +1,8 @@
-r"""The probability-flow ODE, solved to a tolerance: score SDE's black-box sampler.
+r"""The probability-flow ODE, solved to a tolerance: score SDE's black-box ODE sampler.
 
 Score SDE (https://arxiv.org/abs/2011.13456, section 4.3 and appendix D.4):
 dy/dt = f(y, t) - g(t)^2 score(y, t) / 2 from t = 1 to the process's end by Dormand and Prince's
-RK45. How many evaluations that takes depends on the data; they are counted.
+RK45. The number of evaluations depends on the data; it is counted.
 """
 
 import torch
@@ -20,49 +20,50 @@ __all__ = ["ProbabilityFlowRK45"]
 
 
 class ProbabilityFlowRK45(Sampler):
-    """Each image has step sizes of its own, so that it is the same in any batch, and stops being
-    evaluated when it has arrived. The authors solve the batch as one vector, in which an image
-    depends on its neighbours: that is `shared_steps`.
+    """Solves the ODE with step sizes per image, so that an image does not depend on its batch.
+
+    An image that has reached the end is not evaluated any more. The authors solve the batch as one
+    vector, in which an image depends on the others: `shared_steps`.
     """
 
     rtol: float = Field(default=1e-5, gt=0, description="relative tolerance")
-    atol: float = Field(default=1e-5, gt=0, description="absolute tolerance, process's units")
-    denoise: bool = Field(default=False, description="one step more at the end, without noise")
-    end: float | None = Field(
-        default=None, gt=0, lt=1, description="last t, the process's if none"
+    atol: float = Field(
+        default=1e-5, gt=0, description="absolute tolerance, in the process's units"
     )
-    shared_steps: bool = Field(default=False, description="one step size for the whole batch")
+    denoise: bool = Field(default=False, description="add a noise-free step at the end")
+    end: float | None = Field(default=None, gt=0, lt=1, description="last t; none: the process's")
+    shared_steps: bool = Field(default=False, description="one step size per batch")
 
     def nfe(self) -> int | None:
-        """Only counting can tell."""
+        """Returns None: the evaluations must be counted."""
         return None
 
     def sample(self, denoiser: Denoiser, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W), float64.
+        """Returns images (B, C, H, W), float64.
 
         Raises:
-            UserError: If the tolerance can't be met.
+            UserError: If the solver can't meet the tolerance.
         """
         scores = Scores(denoiser)
         end = self.end or scores.sde.end
         y = start(noise, scores.sde.prior_std())
 
-        def slope(rows: Tensor, t: Tensor, places: Tensor) -> Tensor:
+        def slope(rows: Tensor, t: Tensor, index: Tensor) -> Tensor:
             state = rows.reshape(-1, *y.shape[1:])
-            told = None if labels is None else labels[places]
-            return scores.flow(state, t, told).flatten(1)
+            row_labels = None if labels is None else labels[index]
+            return scores.flow(state, t, row_labels).flatten(1)
 
-        found = integrate(
+        solution = integrate(
             slope, y.flatten(1), 1.0, end, rtol=self.rtol, atol=self.atol, shared=self.shared_steps
         )
-        y = found.y.reshape(y.shape)
+        y = solution.y.reshape(y.shape)
         if self.denoise:
             y = _denoised(scores, y, end, labels)
         return scores.to_images(y)
 
 
 def _denoised(scores: Scores, y: Tensor, end: float, labels: Tensor | None) -> Tensor:
-    """The mean of one reverse-diffusion step of 1000, as the authors take it."""
+    """Returns the mean of one reverse-diffusion step of 1000, as in the authors' code."""
     t = torch.full((len(y),), end, dtype=y.dtype, device=y.device)
     drift, spread = scores.sde.discretize(y, t, 1000)
     return y - drift + expand(spread**2, y) * scores.score(y, t, labels)

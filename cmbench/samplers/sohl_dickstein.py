@@ -1,6 +1,6 @@
 """Sohl-Dickstein's reverse process: x_{t-1} ~ N(mu(x_t, t), Sigma(x_t, t)), t = T..2.
 
-Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585). As in the released code the chain
+Sohl-Dickstein et al. 2015 (https://arxiv.org/abs/1503.03585). As in the released code, the chain
 ends at x_1, without a last step: NFE = T - 1.
 """
 
@@ -23,19 +23,19 @@ class SohlDickstein(Sampler):
     accepts: ClassVar[str] = "reverse_gaussian"
 
     def nfe(self) -> None:
-        """The model knows its number of steps."""
+        """Returns None: the model decides the number of steps."""
 
     def sample(self, denoiser: nn.Module, noise: Noise, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) clipped to [-1, 1].
+        """Returns images (B, C, H, W) clipped to [-1, 1].
 
         Raises:
-            UserError: If the model is not of this family.
+            UserError: If the model has no learned reverse kernels.
         """
         if not isinstance(denoiser, ReverseGaussian):
             raise UserError(
                 f"sampler '{self.name}' needs learned reverse kernels, not a "
                 f"{type(denoiser).__name__}",
-                fix="name heun, ddim or another sampler of denoisers",
+                fix="name heun, ddim or another sampler for denoisers",
             )
         x = noise.normal(0)
         for index in range(denoiser.levels, 1, -1):

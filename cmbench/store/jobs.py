@@ -1,8 +1,8 @@
 """Jobs: content-addressed units of work, each a pure function of its specification.
 
-A job's key is the SHA-256 of its specification, in which its inputs stand by their keys. So the
-key of a score is known before anything has run, and equal work has one key in all suites.
-What doesn't change the bytes (paths, batch sizes, labels) is in `transport`, outside the key.
+A job's key is a hash of its specification and of its inputs' keys. So the key of a score is known
+before anything has run, and equal work has one key in all suites. Settings that don't change the
+bytes (paths, batch sizes, labels) are in `transport`, outside the key.
 """
 
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from cmbench.store.store import Address
 __all__ = ["Cost", "Job", "make_job"]
 
 VERSIONS = {"train": 1, "prefix": 1, "sample": 1, "features": 1, "reference": 1, "score": 3}
-"""Raised when the code of a kind of job changes what it makes: old outputs are then not used."""
+"""Version of each kind's code; raising it makes old outputs unused."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job is expected to spend.
+    """Expected cost of a job.
 
     Args:
         evaluations: Forward passes of the sampled network, over all images.
         extractions: Images through an extractor.
         training: Forward-equivalents of training (a backward counts two).
         bytes: Size of the output.
-        network: Which network the evaluations are of: key of the speed measured.
-        spared: Evaluations that it takes over from others.
+        network: Name of the evaluated network, under which its speed is measured.
+        spared: Evaluations that it replays from other jobs.
     """
 
     evaluations: float = 0.0
@@ -44,11 +44,11 @@ class Job:
 
     Args:
         address: Kind and key.
-        spec: What the key is the hash of.
-        needs: Outputs it reads.
-        title: How progress shows it.
-        transport: What it also needs, but what leaves its bytes as they are.
-        cost: What it is expected to spend.
+        spec: The specification that the key hashes.
+        needs: Addresses of its inputs.
+        title: Title in progress output.
+        transport: Further settings that do not change the output's bytes.
+        cost: Expected cost.
     """
 
     address: Address
@@ -68,7 +68,7 @@ def make_job(
     transport: dict[str, Any] | None = None,
     cost: Cost | None = None,
 ) -> Job:
-    """A job with its key computed from kind, version of the kind's code, and specification."""
+    """Makes a job; its key hashes its kind, the version of that code, and its specification."""
     full = {"kind": kind, "version": VERSIONS[kind], **spec}
     address = Address(kind, digest(full))
     return Job(address, full, needs, title, transport or {}, cost or Cost())

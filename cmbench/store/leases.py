@@ -1,4 +1,4 @@
-"""Who works on what now: leases as files of one folder, kept alive by heartbeats."""
+"""Leases on work in progress: files in one folder, kept alive by heartbeats."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from typing import Any, Protocol
 __all__ = ["FileLeases", "Leases", "Watch", "beating", "me", "wait_for"]
 
 _STALE_SECONDS = 60.0
-"""Without a heartbeat for so long, an owner on another machine counts as dead."""
+"""Seconds without a heartbeat after which an owner on another machine counts as dead."""
 _HEARTBEAT_SECONDS = 5.0
 
 
 class Leases(Protocol):
-    """Rights to make an output, each held by one process at most."""
+    """Exclusive rights to compute outputs, each held by at most one process."""
 
     def claim(self, key: str) -> bool:
         """Takes a lease that is free, or whose owner is dead; False while another holds it."""
@@ -29,12 +29,12 @@ class Leases(Protocol):
         ...
 
     def owner(self, key: str) -> dict[str, Any]:
-        """Who holds it: `pid`, `host`, `born`; empty if nobody does."""
+        """Returns the owner (`pid`, `host`, `born`); empty if there is none."""
         ...
 
 
 def wait_for(leases: Leases, key: str, waiting: Callable[[str], None] | None) -> None:
-    """Claims a lease, however long another living process holds it; `waiting` is told who."""
+    """Claims a lease; while a live process holds it, calls `waiting` once with it and waits."""
     pause = 0.2
     while not leases.claim(key):
         if waiting:
@@ -48,8 +48,8 @@ class FileLeases:
     """Leases as files that are created exclusively; heartbeats touch them.
 
     Args:
-        folder: Where they lie.
-        doomed: A folder of the same file system, for those that are being taken away.
+        folder: The folder of the lease files.
+        doomed: A folder on the same file system for leases that are being removed.
     """
 
     def __init__(self, folder: Path, doomed: Path) -> None:
@@ -79,11 +79,11 @@ class FileLeases:
             path.unlink(missing_ok=True)
 
     def owner(self, key: str) -> dict[str, Any]:
-        """Who holds it; empty if nobody does, or it does not read."""
+        """Returns the owner; empty if there is none, or the file is unreadable."""
         return _read_owner(self.folder / key)
 
     def take_away(self, key: str, owner: dict[str, Any]) -> None:
-        """Removes a dead owner's lease; one that another has just taken anew is put back."""
+        """Removes a dead owner's lease, unless another process has claimed it in the meantime."""
         path = self.folder / key
         doomed = self.doomed / f"lease-{key}-{os.getpid()}-{time.monotonic_ns()}"
         with contextlib.suppress(FileNotFoundError):
@@ -95,18 +95,18 @@ class FileLeases:
 
 
 class Watch:
-    """Judges a lease by our own monotonic clock, so that a jump of the wall clock harms nobody."""
+    """Judges a lease by this process's monotonic clock, which wall-clock jumps do not affect."""
 
     def __init__(self) -> None:
         self.stamp: float | None = None
         self.since = time.monotonic()
 
     def is_stale(self, stamp: float | None, owner: dict[str, Any]) -> bool:
-        """Whether the owner is dead, as far as this machine can know.
+        """Tests whether the owner is dead, as far as this machine can know.
 
         Args:
-            stamp: What changes with each heartbeat; None if the lease is gone.
-            owner: What the lease says.
+            stamp: A value that changes with each heartbeat; None if the lease is gone.
+            owner: The contents of the lease.
         """
         if stamp is None:
             return False
@@ -121,7 +121,7 @@ class Watch:
 
 @contextlib.contextmanager
 def beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Calls `beat` every so many seconds while the block runs; a beat that fails is left out."""
+    """Calls `beat` every `seconds` seconds while the block runs; ignores its errors."""
     stop = threading.Event()
 
     def run() -> None:
@@ -139,7 +139,7 @@ def beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 def me() -> dict[str, Any]:
-    """What this process writes into a lease."""
+    """Returns the contents of this process's leases."""
     return {"pid": os.getpid(), "host": socket.gethostname(), "born": _born()}
 
 
@@ -169,7 +169,7 @@ def _read_owner(path: Path) -> dict[str, Any]:
 
 
 def _born(pid: int | None = None) -> str | None:
-    """When a process was born, so that a reused process number is not taken for the owner."""
+    """Returns a process's start time, to distinguish the owner from a reused process number."""
     number = os.getpid() if pid is None else pid
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
@@ -179,7 +179,7 @@ def _born(pid: int | None = None) -> str | None:
 
 
 def _alive_elsewhere(pid: int) -> str | None:
-    """On systems without /proc: a living process counts as the owner."""
+    """Treats any live process as the owner, on systems without /proc."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

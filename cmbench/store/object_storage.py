@@ -1,10 +1,10 @@
 """Object storage by URL (`s3://bucket/prefix`, `gs://`, `az://`, `file://`), through fsspec.
 
 <url>/objects/<kind>/<key[:2]>/<key>.tar   an output with its manifest, one object each
-<url>/leases/<key>                         who works on it now
+<url>/leases/<key>                         the process that works on it
 <url>/work/<key>.tar                       the checkpoints of a training in progress
 
-All of it can be made again and deleted at any time.
+All of it can be recomputed, so it may be deleted at any time.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ __all__ = ["ObjectLeases", "ObjectStorage", "pack", "unpack"]
 
 _HEARTBEAT_SECONDS = 15.0
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""What brings the protocols that are not fsspec's own."""
+"""Packages of the protocols that are not built into fsspec."""
 
 
 class ObjectStorage:
     """Objects by name under one URL.
 
     Args:
-        url: What fsspec understands; credentials and endpoint come from where its package for
-            that protocol looks for them (for S3: `AWS_*`, `~/.aws`).
+        url: A URL that fsspec supports; its package for that protocol looks up credentials and
+            endpoint (for S3: `AWS_*`, `~/.aws`).
 
     Raises:
         UserError: If the protocol is unknown or its package not installed. Each method: if the
@@ -44,7 +44,7 @@ class ObjectStorage:
         protocol = url.partition("://")[0]
         package = _PACKAGES.get(protocol, "")
         try:
-            # What others put there must be seen at once.
+            # Objects written by other machines must be visible at once.
             self._fs, self._root = url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise UserError(
@@ -57,46 +57,46 @@ class ObjectStorage:
             self._fs.auto_mkdir = True
 
     def put(self, file: Path, name: str) -> None:
-        """Puts a file there, over what has that name."""
-        with self._told(f"writing {name}"):
+        """Uploads a file, replacing an object of that name."""
+        with self._translated(f"writing {name}"):
             self._fs.put_file(str(file), self._path(name))
 
     def get(self, name: str, file: Path) -> bool:
-        """Brings an object into a file; False if there is none."""
+        """Downloads an object into a file; returns False if there is none."""
         try:
-            with self._told(f"reading {name}", FileNotFoundError):
+            with self._translated(f"reading {name}", FileNotFoundError):
                 self._fs.get_file(self._path(name), str(file))
         except FileNotFoundError:
             return False
         return True
 
     def has(self, name: str) -> bool:
-        """Whether there is an object of that name."""
-        with self._told(f"looking for {name}"):
+        """Tests whether there is an object of that name."""
+        with self._translated(f"looking for {name}"):
             return bool(self._fs.exists(self._path(name)))
 
     def names(self, folder: str) -> list[str]:
-        """The names of all objects under `folder/`, which is left out of them."""
+        """Lists the names of all objects under `folder/`, without that prefix."""
         place = self._path(folder)
         try:
-            with self._told(f"listing {folder}", FileNotFoundError):
+            with self._translated(f"listing {folder}", FileNotFoundError):
                 return [path[len(place) + 1 :] for path in self._fs.find(place)]
         except FileNotFoundError:
             return []
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a small object, over what has that name."""
-        with self._told(f"writing {name}"):
+        """Writes a small object, replacing one of that name."""
+        with self._translated(f"writing {name}"):
             self._fs.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes a small object unless one has that name; False if so.
+        """Writes a small object unless one of that name exists; returns False in that case.
 
-        Of two at one moment, one is told False where the storage has conditional writes.
+        If two processes create it at once, one gets False, if the storage has conditional writes.
         """
         path = self._path(name)
         try:
-            with self._told(f"writing {name}", FileExistsError):
+            with self._translated(f"writing {name}", FileExistsError):
                 if self._is_local:
                     with self._fs.open(path, "xb") as file:
                         file.write(data)
@@ -107,47 +107,47 @@ class ObjectStorage:
         return True
 
     def read(self, name: str) -> bytes | None:
-        """A small object; None if there is none."""
+        """Reads a small object; None if there is none."""
         try:
-            with self._told(f"reading {name}", FileNotFoundError):
+            with self._translated(f"reading {name}", FileNotFoundError):
                 return bytes(self._fs.cat_file(self._path(name)))
         except FileNotFoundError:
             return None
 
     def remove(self, name: str) -> None:
         """Removes an object, if there is one."""
-        gone = FileNotFoundError
-        with contextlib.suppress(gone), self._told(f"removing {name}", gone):
+        missing = FileNotFoundError
+        with contextlib.suppress(missing), self._translated(f"removing {name}", missing):
             self._fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     @contextlib.contextmanager
-    def _told(self, what: str, *asked: type[OSError]) -> Iterator[None]:
-        """Tells every error in our words but those that are an answer to what was `asked`."""
+    def _translated(self, what: str, *asked: type[OSError]) -> Iterator[None]:
+        """Turns every error into a UserError, except those in `asked`, which callers expect."""
         try:
             yield
         except asked:
             raise
         except Exception as error:
-            # Each protocol's package has errors of its own.
+            # Each protocol's package raises its own exceptions.
             raise UserError(
                 f"{self.url}: {what} failed: {error}",
                 fix="check the address, the network and your credentials, then run again: "
-                "what is done is kept",
+                "finished work is reused",
             ) from error
 
 
 class ObjectLeases:
-    """Leases as objects that are created exclusively; heartbeats write them again.
+    """Leases as objects that are created exclusively; heartbeats rewrite them.
 
-    Where the storage has no conditional writes two machines may get one lease at one moment: both
-    work, and one's equal output replaces the other's.
+    On storage without conditional writes two machines may get one lease at the same time: both
+    compute the output, and their outputs are equal.
 
     Args:
-        storage: Where they lie.
-        meanwhile: Called with the key every now and then while a lease is held, and at its end.
+        storage: The storage.
+        meanwhile: Called with the key from time to time while a lease is held, and at its end.
     """
 
     def __init__(self, storage: ObjectStorage, meanwhile: Callable[[str], None]) -> None:
@@ -180,7 +180,7 @@ class ObjectLeases:
             ):
                 yield
         finally:
-            # What is left over, as when the network is gone, is taken away by others in a minute.
+            # If this fails (no network), others take the lease over after a minute.
             with contextlib.suppress(Exception):
                 self.meanwhile(key)
             with contextlib.suppress(Exception):
@@ -188,7 +188,7 @@ class ObjectLeases:
                     self.storage.remove(_name(key))
 
     def owner(self, key: str) -> dict[str, Any]:
-        """Who holds it; empty if nobody does, or it does not read."""
+        """Returns the owner; empty if there is none, or the object is unreadable."""
         return _owner(self.storage.read(_name(key)))
 
     def _renew(self, key: str, mine: dict[str, Any]) -> None:
@@ -201,7 +201,7 @@ class ObjectLeases:
 
 
 def pack(folder: Path, file: Path) -> None:
-    """Puts a folder's files into one: equal files give equal bytes, whenever and by whom."""
+    """Packs a folder into a tar whose bytes depend only on the files' names and contents."""
     with tarfile.open(file, "w") as packed:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
@@ -212,7 +212,7 @@ def pack(folder: Path, file: Path) -> None:
 
 
 def unpack(file: Path, folder: Path) -> bool:
-    """Takes the files out into a folder; False if they can't be had whole."""
+    """Unpacks a tar into a folder; returns False if it is damaged."""
     try:
         with tarfile.open(file) as packed:
             packed.extractall(folder, filter="data")

@@ -1,7 +1,7 @@
 """The content store of machines that share object storage and no file system.
 
-Each machine keeps a folder of its own, which jobs read and write as ever. An output that is made
-is put into the storage as one object; one that is asked for and not here is brought from there.
+Each machine keeps a folder of its own, which jobs read and write as in a local run. New outputs
+are uploaded to the storage, one object each; outputs that are missing here are downloaded.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ __all__ = ["SharedStore", "open_store"]
 
 
 def open_store(root: Path | None = None) -> Store:
-    """The store of this machine: with `CMBENCH_STORE=URL`, one of those that share that storage.
+    """Opens the store of this machine; with `CMBENCH_STORE=URL`, it shares that storage.
 
     Args:
-        root: Its folder; none: `CMBENCH_CACHE`.
+        root: Its folder; None: `CMBENCH_CACHE`.
 
     Raises:
         UserError: If the folder can't be written, or the storage can't be used.
@@ -35,11 +35,11 @@ def open_store(root: Path | None = None) -> Store:
 
 
 class SharedStore(Store):
-    """A folder of this machine, and the storage behind it.
+    """A local folder backed by shared storage.
 
     Args:
         root: The folder.
-        storage: What all machines share.
+        storage: The storage that all machines share.
     """
 
     def __init__(self, root: Path, storage: ObjectStorage) -> None:
@@ -50,14 +50,14 @@ class SharedStore(Store):
         self._leases.append(ObjectLeases(storage, self._send_work))
 
     def folder(self, address: Address) -> Path:
-        """The folder of an output on this machine, brought from the storage if it is there."""
+        """Returns the local folder of an output, downloaded from the storage if necessary."""
         place = self._place(address)
         if not place.is_dir():
             self._fetch(address)
         return place
 
     def has(self, address: Address) -> bool:
-        """Whether the output is here and whole, and in the storage: what lacks is carried over."""
+        """Tests whether the output is intact here or in the storage; copies it to the other."""
         if address in self._both:
             return True
         if super().has(address):
@@ -69,21 +69,21 @@ class SharedStore(Store):
         return True
 
     def present(self, address: Address) -> bool:
-        """Whether the output seems to be here or there; nothing is read or checked."""
+        """Tests whether the output exists here or in the storage, without reading it."""
         return super().present(address) or self.storage.has(_name(address))
 
     def survey(self) -> Callable[[Address], bool]:
-        """Whether an output is in the storage, from one listing made now."""
+        """Returns a test of whether an output is in the storage, from one listing."""
         listed = set(self.storage.names("objects"))
         return lambda address: _tail(address) in listed
 
     def discard(self, address: Address) -> None:
-        """Removes an output here and there."""
+        """Removes an output here and in the storage."""
         super().discard(address)
         self.storage.remove(_name(address))
 
     def work_folder(self, address: Address) -> Path:
-        """A folder for checkpoints: with those of a machine that was lost, if it is empty here."""
+        """Returns a folder for checkpoints; if it is empty, downloads those of another machine."""
         folder = super().work_folder(address)
         if not any(folder.iterdir()):
             with self._scratch() as scratch:
@@ -93,7 +93,7 @@ class SharedStore(Store):
         return folder
 
     def finish_work(self, address: Address) -> None:
-        """Removes the work folder of a job that is done, here and there."""
+        """Removes the work folder of a finished job, here and in the storage."""
         super().finish_work(address)
         if self._sent.pop(address.key, None) or address.kind == "train":
             self.storage.remove(_work(address.key))
@@ -114,7 +114,7 @@ class SharedStore(Store):
         self._both.add(address)
 
     def _fetch(self, address: Address) -> bool:
-        """Brings an output here; False if there is none, or it is not whole."""
+        """Downloads an output; returns False if there is none, or it is damaged."""
         with self._scratch() as scratch:
             packed, folder = scratch / "output.tar", scratch / "output"
             if not self.storage.get(_name(address), packed):
@@ -125,7 +125,7 @@ class SharedStore(Store):
         return True
 
     def _send_work(self, key: str) -> None:
-        """Puts checkpoints that are new since the last time into the storage."""
+        """Uploads the checkpoints if they changed since the last upload."""
         folder = self.root / "work" / key
         try:
             stamps = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
@@ -135,7 +135,7 @@ class SharedStore(Store):
                 pack(folder, scratch / "work.tar")
                 self.storage.put(scratch / "work.tar", _work(key))
         except OSError:
-            return  # No folder, or a checkpoint that was just replaced: the next time finds it.
+            return  # no folder, or a checkpoint was just replaced: uploaded next time
         self._sent[key] = stamps
 
     @contextlib.contextmanager

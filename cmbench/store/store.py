@@ -1,12 +1,12 @@
-"""The content store: outputs of jobs by key, whole or absent, and leases on work in progress.
+"""The content store: outputs of jobs by key, complete or absent, and leases on work in progress.
 
     <cache>/objects/<kind>/<key[:2]>/<key>/   files of one output and manifest.json with checksums
-    <cache>/leases/<key>                      who works on it now
-    <cache>/work/<key>/                       where a long job keeps its checkpoints
+    <cache>/leases/<key>                      the process that works on it
+    <cache>/work/<key>/                       checkpoints of a long job
     <cache>/tmp/                              outputs being written
 
 An output is written under tmp/, fsynced, and renamed into place: kill -9 at any moment leaves
-either the whole output or none. Everything here can be made again and deleted at any time.
+either the complete output or none. Everything can be recomputed, so it may be deleted at any time.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.core.digests import file_sha256
-from cmbench.core.errors import UserError
+from cmbench.core.errors import UserError, brief
 from cmbench.core.files import fsync_folder, sweep, temporary_folder, write_json
+from cmbench.core.names import is_key
 from cmbench.store.leases import FileLeases, Leases, wait_for
 
 __all__ = ["Address", "Store", "is_intact"]
@@ -29,10 +30,21 @@ __all__ = ["Address", "Store", "is_intact"]
 
 @dataclass(frozen=True)
 class Address:
-    """Where an output lies: the kind of job that makes it, and its key."""
+    """The address of an output: the kind of job that computes it, and its key.
+
+    Raises:
+        UserError: If the key is not 64 hexadecimal digits. Keys are read from files and become
+            paths, so a key must not lead out of the store.
+    """
 
     kind: str
     key: str
+
+    def __post_init__(self) -> None:
+        if not is_key(self.key):
+            raise UserError(
+                f"{brief(self.key)} is no key of a {self.kind}", expected="64 hexadecimal digits"
+            )
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key[:12]}"
@@ -47,7 +59,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._whole: set[Address] = set()
+        self._intact: set[Address] = set()
         self._leases: list[Leases] = [FileLeases(root / "leases", root / "tmp")]
         try:
             for name in ("objects", "leases", "work", "tmp"):
@@ -62,47 +74,47 @@ class Store:
             ) from None
 
     def folder(self, address: Address) -> Path:
-        """The folder of an output, there or not."""
+        """Returns the folder of an output, whether it exists or not."""
         return self._place(address)
 
     def work_folder(self, address: Address) -> Path:
-        """A folder that outlives a killed process, for the checkpoints of a long job."""
+        """Returns a persistent folder for the checkpoints of a long job."""
         folder = self.root / "work" / address.key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def has(self, address: Address) -> bool:
-        """Whether the whole output is there, every file checked against its SHA-256.
+        """Tests whether the output exists and every file matches its SHA-256.
 
-        A corrupt or truncated output is removed, so that it is made again.
+        A corrupt or truncated output is removed, so that it is recomputed.
         """
-        if address in self._whole:
+        if address in self._intact:
             return True
         folder = self._place(address)
         if not folder.is_dir():
             return False
         if is_intact(folder):
-            self._whole.add(address)
+            self._intact.add(address)
             return True
         self._remove(address)
         return False
 
     def present(self, address: Address) -> bool:
-        """Whether the output seems to be there; nothing is read or checked."""
-        # A plan of 10,000 cells asks 100,000 times: joined as text, which is many times as fast.
+        """Tests whether the output exists, without reading or verifying it."""
+        # A plan of 10,000 cells asks 100,000 times; joining text is much faster than Path.
         place = f"{self.root}/objects/{address.kind}/{address.key[:2]}/{address.key}"
         return os.path.isfile(f"{place}/manifest.json")
 
     def survey(self) -> Callable[[Address], bool]:
-        """`present`, for one who asks for many outputs at one moment."""
+        """Returns a `present` for many addresses, from one listing where that is faster."""
         return self.present
 
     def discard(self, address: Address) -> None:
-        """Removes an output, if it is there."""
+        """Removes an output, if it exists."""
         self._remove(address)
 
     def _remove(self, address: Address) -> None:
-        self._whole.discard(address)
+        self._intact.discard(address)
         folder = self._place(address)
         if folder.exists():
             doomed = temporary_folder(self.root / "tmp", f"discard-{address.key[:12]}")
@@ -112,10 +124,10 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, address: Address, spec: dict[str, Any]) -> Iterator[Path]:
-        """A folder to write an output into; it appears in the store when the block ends well.
+        """Yields a folder to write an output to; it enters the store if the block succeeds.
 
         Raises:
-            OSError: As the file system says; nothing is left in the store.
+            OSError: If the file system fails; nothing is left in the store.
         """
         folder = temporary_folder(self.root / "tmp", address.key[:12])
         try:
@@ -125,18 +137,18 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def finish_work(self, address: Address) -> None:
-        """Removes the work folder of a job that is done."""
+        """Removes the work folder of a finished job."""
         shutil.rmtree(self.root / "work" / address.key, ignore_errors=True)
 
     @contextlib.contextmanager
     def lease(
         self, address: Address, waiting: Callable[[str], None] | None = None
     ) -> Iterator[None]:
-        """Holds the right to make an output; waits while another living process holds it.
+        """Holds the lease of an output; waits while another live process holds it.
 
         Args:
             address: The output.
-            waiting: Called once with who holds the lease, before waiting.
+            waiting: Called once with the lease's owner, before waiting.
         """
         with contextlib.ExitStack() as held:
             for leases in self._leases:
@@ -146,9 +158,9 @@ class Store:
 
     @contextlib.contextmanager
     def lease_if_free(self, address: Address) -> Iterator[bool]:
-        """Holds the right to make an output; yields False at once while another holds it.
+        """Holds the lease of an output; yields False at once if another process holds it.
 
-        A dead owner on another machine is known as such by who asks again and again for a minute.
+        A dead owner on another machine is detected by calling it repeatedly for a minute.
         """
         with contextlib.ExitStack() as held:
             for leases in self._leases:
@@ -180,7 +192,7 @@ class Store:
         if final.exists() and not Store.has(self, address):
             self._remove(address)
         if not final.exists():
-            # Another process may have published the same bytes in between: then ours are dropped.
+            # Another process may have published the same bytes in the meantime: drop ours.
             with contextlib.suppress(OSError):
                 os.replace(folder, final)
             fsync_folder(final.parent)
@@ -189,7 +201,7 @@ class Store:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder holds all that its manifest names, with those checksums."""
+    """Tests whether a folder holds all files of its manifest, with those checksums."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         return all(

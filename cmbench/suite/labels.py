@@ -9,7 +9,7 @@ from typing import Any
 
 from cmbench.cards.cards import PlacedCard
 from cmbench.core.digests import canonical
-from cmbench.core.errors import UserError, nearest
+from cmbench.core.errors import UserError, brief, nearest
 from cmbench.samplers.base import Sampler
 from cmbench.stats.findings import Cells
 from cmbench.stats.rows import TRAINING_SEED
@@ -20,6 +20,7 @@ from cmbench.train.recipe import Recipe
 
 __all__ = ["label_of", "refuse_unknown_claims", "refuse_unnamed"]
 
+_LONGEST = 300
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -31,11 +32,29 @@ def label_of(
     recipe: Recipe | None,
     where: str,
 ) -> str:
-    """A cell's label: the run's own, its placeholders filled in, or the card with its axes.
+    """Returns a cell's label: the run's own, placeholders filled in, or the card with its axes.
 
     Raises:
-        UserError: For a placeholder that names nothing.
+        UserError: For a placeholder that names nothing, or more than 300 characters.
     """
+    text = _text(run, card, axes, sampler, recipe, where)
+    if len(text) > _LONGEST:
+        raise UserError(
+            f"label {brief(text)} has {len(text)} characters",
+            where=where,
+            expected=f"at most {_LONGEST}",
+        )
+    return text
+
+
+def _text(
+    run: RunEntry,
+    card: PlacedCard,
+    axes: dict[str, Any],
+    sampler: Sampler,
+    recipe: Recipe | None,
+    where: str,
+) -> str:
     if run.label is not None:
         return _filled(run, axes, sampler, recipe, where)
     trained = {k: v for k, v in axes.items() if k in run.train and k != TRAINING_SEED}

@@ -11,12 +11,14 @@ from typing import Any
 from cmbench.cards.cards import PlacedCard, find_card
 from cmbench.cards.open import SourcedModel
 from cmbench.core.digests import digest
-from cmbench.core.errors import Pending, UserError
+from cmbench.core.errors import Pending, UserError, placing
 from cmbench.core.loader import create, load
+from cmbench.core.yaml_nodes import Place
 from cmbench.core.yaml_source import Source
-from cmbench.samplers.base import ImpossibleNFEError, Sampler
+from cmbench.samplers.base import Sampler
 from cmbench.store.jobs import Cost, Job, make_job
 from cmbench.suite.axes import axis_points, sampler_axes
+from cmbench.suite.checks import require_shape, require_used
 from cmbench.suite.decoys import decoy_network, decoy_runs
 from cmbench.suite.labels import label_of, refuse_unknown_claims, refuse_unnamed
 from cmbench.suite.networks import DataLookup, networks_of_run
@@ -27,6 +29,9 @@ from cmbench.suite.spec import ComponentSpec, RunEntry, Suite
 from cmbench.train.recipe import read_recipe
 
 __all__ = ["Cell", "Plan", "PlannedScore", "make_plan", "plan_of_tag"]
+
+_MOST_CELLS = 100_000
+_MOST_JOBS = 2_000_000
 
 
 def make_plan(
@@ -44,17 +49,32 @@ def make_plan(
         UserError: For a fault in the suite: file, line, key, what is allowed.
     """
     plan = Plan(suite, source, data or DataLookup({}))
+    require_used(plan)
     scoring = Scoring(plan)
     for index, run in enumerate(suite.runs):
-        for cell in _cells_of_run(plan, run, index, retrain):
-            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
+        with placing(source.where(("runs", index))):
+            _add(plan, scoring, _cells_of_run(plan, run, index, retrain), ("runs", index, "model"))
     for form, run in decoy_runs(suite):
-        for cell in _cells_of_decoy(plan, form, run):
-            plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
+        with placing(source.where(("decoys",))):
+            _add(plan, scoring, _cells_of_decoy(plan, form, run), ("decoys",))
     refuse_unnamed(plan)
     refuse_unknown_claims(plan)
     plan.jobs = share_trajectories(plan.jobs, plan.cells)
     return plan
+
+
+def _add(plan: Plan, scoring: Scoring, cells: list[Cell], place: Place) -> None:
+    where = plan.source.where(place)
+    if cells and cells[0].pending is None:
+        require_shape(plan, cells[0], where)
+    for cell in cells:
+        plan.cells.append(scoring.scored(cell) if cell.pending is None else cell)
+    if len(plan.cells) > _MOST_CELLS or len(plan.jobs) > _MOST_JOBS:
+        raise UserError(
+            f"the suite has more than {_MOST_CELLS:,} cells, or {_MOST_JOBS:,} jobs",
+            where=where,
+            fix="fewer axes or seeds, a larger images.shard, or several suites",
+        )
 
 
 def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
@@ -79,15 +99,15 @@ def plan_of_tag(plan: Plan, tag: str, *, retrain: bool = False) -> Plan:
 
 def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[Cell]:
     where = plan.source.where(("runs", index, "model"))
-    placed = find_card(run.model, where=where)
+    card = find_card(run.model, where=where)
     named = plan.source.where(("runs", index, "label"))
-    samplers = _samplers(plan, run, index, placed)
+    samplers = _samplers(plan, run, index, card)
     try:
         networks = networks_of_run(run, index, plan.source, plan.data, retrain=retrain)
     except Pending as reason:
         # Recipes are checked without data: what waits has the labels that it will have.
         return [
-            _waiting(plan, run, placed, point, sampler, seed, reason, named)
+            _waiting(plan, run, card, point, sampler, seed, reason, named)
             for point in axis_points(run.train)
             for sampler in samplers
             for seed in plan.suite.images.seeds
@@ -97,9 +117,18 @@ def _cells_of_run(plan: Plan, run: RunEntry, index: int, retrain: bool) -> list[
         for job in network.jobs:
             plan.add(job)
         for sampler in samplers:
+            _require_range(network, sampler, plan.source.where(("runs", index, "sampler")))
             for seed in plan.suite.images.seeds:
                 cells.append(_cell(plan, run, network, sampler, seed, named))
     return cells
+
+
+def _require_range(network: SourcedModel, sampler: Sampler, where: str) -> None:
+    """Holds a sampler's noise levels against the model's, where the model states them."""
+    low, high = (getattr(network.model, name, None) for name in ("sigma_min", "sigma_max"))
+    if isinstance(low, float) and isinstance(high, float):
+        with placing(where):
+            sampler.require_range(low, high)
 
 
 def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
@@ -108,42 +137,44 @@ def _cells_of_decoy(plan: Plan, form: str, run: RunEntry) -> list[Cell]:
     try:
         network = decoy_network(form, plan.suite, plan.data)
     except Pending as reason:
-        placed = find_card(run.model)
-        return [_waiting(plan, run, placed, ({}, {}), sampler, seed, reason) for seed in seeds]
+        card = find_card(run.model)
+        return [_waiting(plan, run, card, ({}, {}), sampler, seed, reason) for seed in seeds]
     return [_cell(plan, run, network, sampler, seed) for seed in seeds]
 
 
-def _samplers(plan: Plan, run: RunEntry, index: int, placed: PlacedCard) -> list[Sampler]:
+def _samplers(plan: Plan, run: RunEntry, index: int, card: PlacedCard) -> list[Sampler]:
     where = plan.source.where(("runs", index, "sampler"))
-    makes = load("model", placed.family, where=where).makes
+    makes = load("model", card.family, where=where).makes
     found: list[Sampler] = []
-    for spec in run.sampler or [_own_sampler(placed, where)]:
+    for spec in run.sampler or [_own_sampler(card, where)]:
         base: Sampler = create("sampler", spec, where=where)
         if base.accepts not in makes:
             raise UserError(
-                f"sampler '{base.name}' samples a {base.accepts}, '{placed.full_name}' is a "
+                f"sampler '{base.name}' samples a {base.accepts}, '{card.full_name}' is a "
                 f"{' or '.join(sorted(makes))}",
                 where=where,
                 expected="a sampler of its kind; the card or family names one",
             )
+        place = plan.source.where(("runs", index, "steps" if run.steps else "nfe"))
         if run.nfe is not None:
-            place = plan.source.where(("runs", index, "nfe"))
             found += [_spending(base, nfe, place) for nfe in run.nfe]
         elif run.steps is not None:
+            if "steps" not in type(base).model_fields:
+                raise UserError(f"sampler '{base.name}' has no number of steps", where=place)
             given = {"name": base.name, **base.model_dump()}
-            found += [create("sampler", {**given, "steps": n}, where=where) for n in run.steps]
+            found += [create("sampler", {**given, "steps": n}, where=place) for n in run.steps]
         else:
             found.append(base)
     return found
 
 
-def _own_sampler(placed: PlacedCard, where: str) -> ComponentSpec:
-    if placed.card.sampler is not None:
-        return placed.card.sampler
-    family: ComponentSpec | None = load("model", placed.family, where=where).sampler
+def _own_sampler(card: PlacedCard, where: str) -> ComponentSpec:
+    if card.card.sampler is not None:
+        return card.card.sampler
+    family: ComponentSpec | None = load("model", card.family, where=where).sampler
     if family is None:
         raise UserError(
-            f"model '{placed.full_name}' has no sampler of its own",
+            f"model '{card.full_name}' has no sampler of its own",
             where=where,
             expected="sampler: NAME",
         )
@@ -151,10 +182,8 @@ def _own_sampler(placed: PlacedCard, where: str) -> ComponentSpec:
 
 
 def _spending(sampler: Sampler, nfe: int, where: str) -> Sampler:
-    try:
+    with placing(where):
         return sampler.with_nfe(nfe)
-    except ImpossibleNFEError as error:
-        raise error.at(where) from None
 
 
 def _cell(
@@ -229,7 +258,7 @@ def _sampling(
 def _waiting(
     plan: Plan,
     run: RunEntry,
-    placed: PlacedCard,
+    card: PlacedCard,
     point: tuple[dict[str, Any], dict[str, Any]],
     sampler: Sampler,
     seed: int,
@@ -237,17 +266,17 @@ def _waiting(
     where: str = "",
 ) -> Cell:
     given, trained = point
-    recipe = read_recipe(placed.recipe_file) if placed.recipe_file else None
+    recipe = read_recipe(card.recipe_file) if card.recipe_file else None
     axes = trained | _sampler_axes(run, sampler)
     of_card = {
-        "card": placed.full_name,
+        "card": card.full_name,
         "train": {k: str(v) for k, v in given.items()},
     }
     identity = _identity(plan.suite, of_card, sampler, seed)
     return Cell(
         id=digest(identity)[:16],
-        label=label_of(run, placed, axes, sampler, recipe and recipe.with_overrides(given), where),
-        card=placed,
+        label=label_of(run, card, axes, sampler, recipe and recipe.with_overrides(given), where),
+        card=card,
         axes=axes,
         sampler=sampler,
         seed=seed,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmbench.core.digests import file_sha256
-from cmbench.core.errors import Pending, UserError
+from cmbench.core.errors import Pending, UserError, placing
 from cmbench.core.loader import create
 from cmbench.datasets.base import Dataset
 from cmbench.features.base import FeatureExtractor
@@ -108,11 +108,12 @@ class Scoring:
         suite, source = self.plan.suite, self.plan.source
         where = source.where(("metrics", index))
         metric: Metric = create("metric", {"name": entry.name, **entry.parameters}, where=where)
-        if suite.images.count < metric.least:
+        if suite.images.count < metric.fewest():
             raise UserError(
-                f"metric '{metric.name}' needs at least {metric.least} images a cell, "
+                f"metric '{metric.name}' needs at least {metric.fewest()} images per cell, "
                 f"images.count is {suite.images.count}",
-                where=source.where(("images", "count")),
+                where=where,
+                expected="a greater images.count, or other parameters of the metric",
             )
         extractor: FeatureExtractor = create(
             "features", entry.features or suite.features[0], where=where
@@ -127,18 +128,40 @@ class Scoring:
                 + ", ".join(extractor.layers),
             )
         try:
-            weights = extractor.weights_digest()
-            reference = self._reference(extractor, weights) if metric.needs_reference else None
+            with placing(where):
+                weights = extractor.weights_digest()
+                reference = self._reference(extractor, weights) if metric.needs_reference else None
+                self._require_reference_count(metric, extractor, where)
         except Pending as reason:
             self.plan.waiting[extractor.name] = reason
             return metric, extractor, reason, None
         return metric, extractor, weights, reference
 
+    def _require_reference_count(
+        self, metric: Metric, extractor: FeatureExtractor, where: str
+    ) -> None:
+        suite, entry = self.plan.suite, self.plan.suite.reference
+        if not metric.needs_reference or extractor.name in entry.files:
+            return
+        there = self.plan.data.count(create("dataset", entry.dataset or suite.dataset))
+        if entry.count is not None and entry.count > there:
+            raise UserError(
+                f"reference.count is {entry.count:,}, the data set has {there:,} images",
+                where=self.plan.source.where(("reference", "count")),
+                expected=f"at most {there}, or no count for all of them",
+            )
+        if (entry.count or there) < metric.fewest_reference():
+            raise UserError(
+                f"metric '{metric.name}' needs at least {metric.fewest_reference()} reference "
+                f"images, there are {entry.count or there}",
+                where=where,
+            )
+
     def _reference(self, extractor: FeatureExtractor, weights: str) -> Job:
         suite, entry = self.plan.suite, self.plan.suite.reference
         if extractor.name in entry.files:
             return self._shipped_reference(extractor, weights, entry.files[extractor.name])
-        where = self.plan.source.where(("reference",))
+        where = self.plan.source.where(("reference", "dataset") if entry.dataset else ("dataset",))
         dataset: Dataset = create("dataset", entry.dataset or suite.dataset, where=where)
         fingerprint = self.plan.data.fingerprint(dataset)
         self.plan.fingerprints[dataset.name] = fingerprint
@@ -160,7 +183,15 @@ class Scoring:
         path = beside(self.plan.source, name)
         if not path.is_file():
             raise UserError(f"statistics file {path} does not exist", where=where)
-        made_of = read_made_of(path)
+        with placing(where):
+            made_of = read_made_of(path)
+        dataset = made_of.get("dataset")
+        if not isinstance(dataset, dict) or "name" not in dataset or "data" not in made_of:
+            raise UserError(
+                f"statistics file {path} does not say of which data set it was made",
+                where=where,
+                expected="a file of `cmbench stats build`",
+            )
         for key, wanted in (("extractor", extractor.spec()), ("weights", weights)):
             if made_of.get(key) != wanted:
                 raise UserError(
@@ -168,11 +199,11 @@ class Scoring:
                     where=where,
                     expected=str(wanted),
                 )
-        self.plan.fingerprints[made_of["dataset"]["name"]] = made_of["data"]
+        self.plan.fingerprints[dataset["name"]] = made_of["data"]
         job = make_job(
             "reference",
             {**made_of, "file": file_sha256(path)},
-            title=f"reference {made_of['dataset']['name']} in {extractor.name} (shipped)",
+            title=f"reference {dataset['name']} in {extractor.name} (shipped)",
             transport={"file": str(path)},
         )
         self.plan.add(job)

@@ -17,7 +17,7 @@ A list under `train`, `sampler`, `nfe` or `steps` is an axis: the cells are the 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,10 +28,14 @@ from pydantic import (
     model_validator,
 )
 
+from cmbench.core.bounds import MOST_STEPS, Seed
 from cmbench.core.errors import UserError, nearest, unknown_name
 from cmbench.core.images import Quantisation
 from cmbench.core.loader import bundled_root, roots
+from cmbench.core.names import CardName, ComponentName, is_name
+from cmbench.core.paths import user_path
 from cmbench.core.yaml_source import Source, read_yaml, validate
+from cmbench.record.schema import SUITE_NAME
 from cmbench.stats.findings import Finding
 
 __all__ = [
@@ -50,26 +54,41 @@ DECOYS = ("real", "train", "memoriser", "blurred", "jpeg", "mode_dropper", "gaus
 """Floors, ceilings and frauds that a suite may score beside its models (`decoys: true`)."""
 
 
+_MOST_SHARDS = 20_000
+"""Most jobs that the images of one cell are cut into."""
+
+
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Images(_Entry):
     """How many images a cell is judged by, and from which seeds.
 
     Args:
-        count: Generated images a cell.
+        count: Generated images per cell.
         seeds: Each seed is a cell of its own; reports show them as one row.
         shard: Images a job makes before it is saved: what a kill can lose at most.
     """
 
-    count: int = Field(ge=2)
-    seeds: Annotated[list[int], BeforeValidator(_listed)] = Field(default=[0], min_length=1)
-    shard: int = Field(default=500, ge=1)
+    count: int = Field(ge=2, le=10_000_000)
+    seeds: Annotated[list[Seed], BeforeValidator(_listed)] = Field(
+        default=[0], min_length=1, max_length=1000
+    )
+    shard: int = Field(default=500, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _shards(self) -> Self:
+        if self.count > _MOST_SHARDS * self.shard:
+            raise ValueError(
+                f"{self.count} images in shards of {self.shard} are over {_MOST_SHARDS} jobs; "
+                f"expected shard: {-(-self.count // _MOST_SHARDS)} or more"
+            )
+        return self
 
 
 class ReferenceEntry(_Entry):
@@ -83,8 +102,8 @@ class ReferenceEntry(_Entry):
     """
 
     dataset: ComponentSpec | None = None
-    count: int | None = Field(default=None, ge=2)
-    files: dict[str, str] = Field(default_factory=dict)
+    count: int | None = Field(default=None, ge=2, le=100_000_000)
+    files: dict[ComponentName, str] = Field(default_factory=dict)
 
 
 class MetricEntry(BaseModel):
@@ -97,7 +116,7 @@ class MetricEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: str
+    name: ComponentName
     features: ComponentSpec | None = None
 
     @model_validator(mode="before")
@@ -129,11 +148,13 @@ class RunEntry(_Entry):
         tags: Words by which `cmbench run --tag` picks a part of the suite.
     """
 
-    model: str
-    label: str | None = None
+    model: CardName
+    label: str | None = Field(default=None, min_length=1, max_length=200)
     train: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
-    sampler: Annotated[list[ComponentSpec], BeforeValidator(_listed)] | None = None
+    sampler: (
+        Annotated[list[ComponentSpec], BeforeValidator(_listed), Field(min_length=1)] | None
+    ) = None
     nfe: Annotated[list[int], BeforeValidator(_listed)] | None = None
     steps: Annotated[list[int], BeforeValidator(_listed)] | None = None
     group: str | None = Field(default=None, max_length=100)
@@ -141,15 +162,24 @@ class RunEntry(_Entry):
 
     @field_validator("nfe", "steps")
     @classmethod
-    def _positive(cls, value: list[int] | None) -> list[int] | None:
-        if value is not None and (not value or min(value) < 1):
-            raise ValueError("expected one or more whole numbers of at least 1")
+    def _in_range(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and (not value or min(value) < 1 or max(value) > MOST_STEPS):
+            raise ValueError(f"expected whole numbers of at least 1, at most {MOST_STEPS}")
+        return value
+
+    @field_validator("train")
+    @classmethod
+    def _axes(cls, value: dict[str, Any]) -> dict[str, Any]:
+        empty = next((key for key, choices in value.items() if choices == []), None)
+        if empty is not None:
+            raise ValueError(f"an empty list for {empty} leaves nothing to train")
         return value
 
     @model_validator(mode="after")
-    def _one_axis(self) -> "RunEntry":
-        if self.nfe is not None and self.steps is not None:
-            raise ValueError("give nfe or steps, not both")
+    def _one_of_two(self) -> Self:
+        for one, other in (("nfe", "steps"), ("weights", "train")):
+            if getattr(self, one) is not None and getattr(self, other):
+                raise ValueError(f"give {one} or {other}, not both")
         return self
 
 
@@ -174,9 +204,9 @@ class Suite(_Entry):
         decoys: Floors, ceilings and frauds scored beside the models: all of them or those listed.
     """
 
-    suite: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    version: int = Field(default=1, ge=1)
-    title: str = ""
+    suite: str = Field(pattern=SUITE_NAME, max_length=100)
+    version: int = Field(default=1, ge=1, le=1_000_000)
+    title: str = Field(default="", max_length=500)
     description: str = ""
     dataset: ComponentSpec
     images: Images
@@ -188,7 +218,7 @@ class Suite(_Entry):
     reference: ReferenceEntry = ReferenceEntry()
     runs: list[RunEntry] = Field(min_length=1)
     findings: list[Finding] = Field(default_factory=list)
-    batch: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1, le=1_000_000)
     decoys: (
         bool
         | list[
@@ -212,7 +242,7 @@ def find_suite(name: str) -> Path:
     Raises:
         UserError: If there is none, naming the nearest.
     """
-    given = Path(name)
+    given = user_path(name)
     if given.suffix in (".yaml", ".yml"):
         if given.is_file():
             return given
@@ -225,7 +255,7 @@ def find_suite(name: str) -> Path:
             expected="a YAML file, or the name of a suite: " + ", ".join(sorted(_suite_names())),
             fix=f"cmbench run {near}" if near else "",
         )
-    for root in roots():
+    for root in roots() if is_name(name.replace(".", "_")) else ():
         path = root / "suites" / f"{name}.yaml"
         if path.is_file():
             return path

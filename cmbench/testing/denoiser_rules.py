@@ -1,4 +1,4 @@
-"""Rules of a denoiser: one call at a time, at three noise levels."""
+"""Rules of a denoiser, checked by single calls at three noise levels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,23 +32,23 @@ def _noise_range(module: Denoiser) -> None:
     if not 0 < module.sigma_min < module.sigma_max:
         raise Broken(
             f"sigma_min {module.sigma_min} and sigma_max {module.sigma_max}",
-            "noise levels in VE units, 0 < sigma_min < sigma_max",
+            "state noise levels in VE units, 0 < sigma_min < sigma_max",
         )
 
 
 def _output(module: Denoiser) -> None:
     for sigma in _levels(module):
         x, levels, labels = _inputs(module, sigma)
-        for kind in (torch.float32, torch.float64):
-            made = module(x.to(kind), levels.to(kind), labels)
-            if made.shape != x.shape or made.dtype != kind:
+        for dtype in (torch.float32, torch.float64):
+            output = module(x.to(dtype), levels.to(dtype), labels)
+            if output.shape != x.shape or output.dtype != dtype:
                 raise Broken(
-                    f"{tuple(x.shape)} {kind} at sigma {sigma:g} gave {tuple(made.shape)} "
-                    f"{made.dtype}",
+                    f"{tuple(x.shape)} {dtype} at sigma {sigma:g} gave {tuple(output.shape)} "
+                    f"{output.dtype}",
                     "return the denoised images in the shape and type of x",
                 )
-            if not bool(torch.isfinite(made).all()):
-                raise Broken(f"NaN or infinity at sigma {sigma:g}", "look at the preconditioning")
+            if not bool(torch.isfinite(output).all()):
+                raise Broken(f"NaN or infinity at sigma {sigma:g}", "check the preconditioning")
 
 
 def _inputs_kept(module: Denoiser) -> None:
@@ -56,22 +56,22 @@ def _inputs_kept(module: Denoiser) -> None:
     before = x.clone(), levels.clone()
     module(x, levels, labels)
     if not (torch.equal(x, before[0]) and torch.equal(levels, before[1])):
-        raise Broken("forward changed its arguments", "no in-place operation on x or sigma")
+        raise Broken("forward changed its arguments", "use no in-place operation on x or sigma")
 
 
 def _denoiser_alone(module: Denoiser) -> None:
-    """Each image with its own sigma, alone and in a batch."""
+    """Compares each image with its own sigma, alone and in a batch."""
     sigmas = torch.tensor(_levels(module))
     x, _, labels = _inputs(module, float(sigmas[1]))
     together = module(x, sigmas, labels)
     for i in range(IMAGES):
-        own = None if labels is None else labels[i : i + 1]
-        alone = module(x[i : i + 1], sigmas[i : i + 1], own)
+        label = None if labels is None else labels[i : i + 1]
+        alone = module(x[i : i + 1], sigmas[i : i + 1], label)
         if not close(alone[0], together[i]):
             raise Broken(
                 f"image {i} alone differs from image {i} in a batch by "
                 f"{float((alone[0] - together[i]).abs().max()):.2g}",
-                "no statistic over the batch; sigma is a vector, one level an image",
+                "use no statistic over the batch; sigma is a vector with one level per image",
             )
 
 
@@ -82,7 +82,7 @@ def _stateless(module: Denoiser) -> None:
     module(*other)
     if not close(module(x, levels, labels), first):
         raise Broken(
-            "the same call gave another result after a call in between",
+            "the same call gave another result after an intermediate call",
             "keep no state between calls; build in evaluation mode (dropout off)",
         )
 
@@ -91,18 +91,18 @@ def _boundary(module: Denoiser) -> None:
     if not isinstance(module, ConsistencyFunction):
         return
     x, levels, labels = _inputs(module, module.sigma_min)
-    made = module(x, levels, labels)
-    if not torch.allclose(made, x, atol=1e-5):
+    output = module(x, levels, labels)
+    if not torch.allclose(output, x, atol=1e-5):
         raise Broken(
-            f"|f(x, sigma_min) - x| reaches {float((made - x).abs().max()):.2g}",
-            "c_skip(sigma_min) = 1 and c_out(sigma_min) = 0",
+            f"|f(x, sigma_min) - x| reaches {float((output - x).abs().max()):.2g}",
+            "set c_skip(sigma_min) = 1 and c_out(sigma_min) = 0",
         )
 
 
 DENOISER_RULES: dict[str, Callable[[Denoiser], None]] = {
-    "its range of noise is one": _noise_range,
+    "its range of noise levels is valid": _noise_range,
     "D(x, sigma) has the shape and type of x": _output,
-    "it leaves its arguments as they are": _inputs_kept,
+    "forward leaves its arguments unchanged": _inputs_kept,
     "an image does not depend on its batch": _denoiser_alone,
     "it keeps no state between calls": _stateless,
     "a consistency function keeps its boundary condition": _boundary,

@@ -1,4 +1,4 @@
-"""Rules of loading: the averaged weights are taken, those of another network are refused."""
+"""Rules of loading: averaged weights are loaded, those of another network are refused."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ _AVERAGES = ("ema", "ema_model", "model_ema", "average")
 
 
 def check_weights(model: Model, file: Path | None) -> dict[str, Callable[[], None]]:
-    """The rules of loading, each with its check; a model without a weights file has fewer."""
+    """Returns the rules of loading with their checks; without a weights file there are fewer."""
     rules: dict[str, Callable[[], None]] = {
         "weights of another network are refused": lambda: _refuses_others(model)
     }
@@ -45,7 +45,7 @@ def _refuses_others(model: Model) -> None:
         except UserError:
             return
     raise UserError(
-        f"a file without '{first}' and with a tensor too many was loaded without a word",
+        f"a file without '{first}' and with an unknown tensor was loaded without an error",
         fix="load with cmbench.api.load_weights, or load_state_dict(strict=True)",
     )
 
@@ -56,31 +56,35 @@ def _changes(model: Model, file: Path) -> None:
     before = {k: v.clone() for k, v in module.state_dict().items()}
     model.load(module, file)
     after = module.state_dict()
-    moved = [k for k in before if k not in after or not torch.equal(before[k], after[k])]
-    if not moved:
-        raise UserError("load left every weight at its random start", fix="fill the module given")
+    changed = [k for k in before if k not in after or not torch.equal(before[k], after[k])]
+    if not changed:
+        raise UserError(
+            "load left every weight at its random value",
+            fix="copy the weights into the module that load is given",
+        )
 
 
 def _takes_average(model: Model, file: Path) -> None:
-    """Where a checkpoint holds raw and averaged weights that differ, the average is sampled."""
-    held = read_torch(file)
-    if not isinstance(held, Mapping):
+    """Refuses raw weights if a checkpoint holds averaged ones too."""
+    checkpoint = read_torch(file)
+    if not isinstance(checkpoint, Mapping):
         return
-    average, raw = _first(held, _AVERAGES), _first(held, ("model", "state_dict"))
+    average = _first(checkpoint, _AVERAGES)
+    raw = _first(checkpoint, ("model", "state_dict"))
     if average is None or raw is None:
         return
     module = model.build()
     model.load(module, file)
-    own = _sums(dict(module.named_parameters()))
-    if len(own & _sums(average)) < len(own & _sums(raw)):
+    loaded = _sums(dict(module.named_parameters()))
+    if len(loaded & _sums(average)) < len(loaded & _sums(raw)):
         raise UserError(
             f"{file.name} holds raw and averaged (EMA) weights; the raw ones were loaded",
-            fix="load the averaged ones: published numbers are theirs",
+            fix="load the averaged ones, which published numbers belong to",
         )
 
 
-def _first(held: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:
-    return next((held[k] for k in names if isinstance(held.get(k), Mapping)), None)
+def _first(checkpoint: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any] | None:
+    return next((checkpoint[k] for k in names if isinstance(checkpoint.get(k), Mapping)), None)
 
 
 def _sums(tensors: Mapping[str, Any] | dict[str, nn.Parameter]) -> set[tuple[int, float]]:

@@ -1,7 +1,7 @@
-"""What a model plugin must hold to, tried on the plugin: each broken rule is named with its fix.
+"""Checks a model plugin against the rules of the contract, and names broken rules with their fix.
 
-Networks are given small random weights where none are named, so that no path is hidden behind a
-layer that starts at zero. Nothing is trained and nothing is written.
+Networks without named weights get small random ones, so that no path is hidden behind a layer
+that is initialised to zero. Nothing is trained and nothing is written.
 """
 
 import ast
@@ -33,7 +33,7 @@ _UNSAFE = {"eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule: whether it holds; if not, what was seen and what to do."""
+    """Result of one rule; for a broken one, the observation and its fix."""
 
     rule: str
     holds: bool
@@ -43,27 +43,27 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All rules tried on a model, in order; what needs a broken one's result is not tried."""
+    """Results of the rules on a model, in order; a broken rule ends those that depend on it."""
 
     model: str
     findings: list[Finding]
 
     @property
     def holds(self) -> bool:
-        """Whether no rule is broken."""
+        """True if no rule is broken."""
         return all(f.holds for f in self.findings)
 
 
 def check_model(name: str, *, weights: Path | None = None) -> Verdict:
-    """Tries every rule of the contract on the card `name` (`family/card`, or a family).
+    """Checks every rule of the contract on the card `name` (`family/card`, or a family).
 
     Args:
-        name: The card.
-        weights: Weights to load: a file, the folder of a training, or what the family's `opened`
-            understands; by default those that the card ships, or random ones.
+        name: Name of the card.
+        weights: Weights to load: a file, the folder of a training run, or a path that the
+            family's `opened` accepts; by default the card's shipped weights, or random ones.
 
     Raises:
-        UserError: If there is no such card or weights file, or the adapter does not import.
+        UserError: If there is no such card or weights file, or the adapter can't be imported.
     """
     placed = find_card(name)
     if weights is None:
@@ -74,18 +74,22 @@ def check_model(name: str, *, weights: Path | None = None) -> Verdict:
 
 
 def _findings(placed: PlacedCard, model: Model, file: Path | None) -> Iterator[Finding]:
-    yield _try("its file runs no code of a weights file", lambda: _source(placed))
-    built: list[nn.Module] = []
-    yield (found := _try("build gives the module it says", lambda: built.append(_build(model))))
-    if not found.holds:
+    yield _try("its file runs no code from a weights file", lambda: _source(placed))
+    modules: list[nn.Module] = []
+    yield (
+        finding := _try(
+            "build returns the module it states", lambda: modules.append(_build(model))
+        )
+    )
+    if not finding.holds:
         return
-    module = built[0]
+    module = modules[0]
     yield _try("the same seed builds the same weights", lambda: _same_build(model))
     for rule, check in check_weights(model, file).items():
         yield _try(rule, check)
     if file is not None:
-        yield (found := _try("its weights load", lambda: model.load(module, file)))
-        if not found.holds:
+        yield (finding := _try("its weights load", lambda: model.load(module, file)))
+        if not finding.holds:
             return
     else:
         _randomise(module)
@@ -94,8 +98,8 @@ def _findings(placed: PlacedCard, model: Model, file: Path | None) -> Iterator[F
         for rule, holds in DENOISER_RULES.items():
             yield _try(rule, partial(holds, module))
     samplers: list[Sampler] = []
-    yield (found := _try("it has a sampler", lambda: samplers.append(_sampler(placed, model))))
-    if not found.holds:
+    yield (finding := _try("it has a sampler", lambda: samplers.append(_sampler(placed, model))))
+    if not finding.holds:
         return
     for rule, look in SAMPLING_RULES.items():
         yield _try(rule, partial(look, module, samplers[0]))
@@ -111,7 +115,7 @@ def _try(rule: str, check: Callable[[], Any]) -> Finding:
         return Finding(rule, False, error.what, error.fix or error.expected)
     except CmbenchError as error:
         return Finding(rule, False, str(error), "")
-    except Exception as error:  # any fault of a plugin is a finding, not a crash of the check
+    except Exception as error:  # a plugin's fault is a finding and must not crash the check
         return Finding(rule, False, f"{type(error).__name__}: {error}", "see the adapter's code")
     return Finding(rule, True)
 
@@ -121,18 +125,18 @@ def _source(placed: PlacedCard) -> None:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(node, ast.Call):
             continue
-        called = ast.unparse(node.func)
-        unsafe = called in _UNSAFE or (called == "torch.load" and not _weights_only(node))
+        function = ast.unparse(node.func)
+        unsafe = function in _UNSAFE or (function == "torch.load" and not _weights_only(node))
         if unsafe:
             raise Broken(
-                f"{path.name}:{node.lineno} calls {called}, which can run code from a file",
+                f"{path.name}:{node.lineno} calls {function}, which can run code from a file",
                 "read weights with cmbench.api.read_torch, read_edm or load_weights",
             )
 
 
 def _weights_only(call: ast.Call) -> bool:
-    given = {k.arg: k.value for k in call.keywords}
-    value = given.get("weights_only")
+    keywords = {k.arg: k.value for k in call.keywords}
+    value = keywords.get("weights_only")
     return value is None or (isinstance(value, ast.Constant) and value.value is True)
 
 
@@ -140,11 +144,11 @@ def _build(model: Model) -> nn.Module:
     torch.manual_seed(0)
     module = model.build()
     if not isinstance(module, nn.Module):
-        raise Broken(f"build gave a {type(module).__name__}", "return a torch.nn.Module")
+        raise Broken(f"build returned a {type(module).__name__}", "return a torch.nn.Module")
     if model.makes == {"denoiser"} and not isinstance(module, Denoiser):
         raise Broken(
-            f"build gave a {type(module).__name__}, which is no Denoiser",
-            "derive it from cmbench.api.Denoiser, or state `makes`",
+            f"build returned a {type(module).__name__}, which is not a Denoiser",
+            "derive it from cmbench.api.Denoiser, or set `makes`",
         )
     shape = getattr(module, "shape", None)
     if not isinstance(shape, tuple) or len(shape) != 3:
@@ -160,7 +164,7 @@ def _same_build(model: Model) -> None:
         if not torch.equal(value, second[key]):
             raise Broken(
                 f"'{key}' differs between two builds from one seed",
-                "draw initial weights from torch's global generator alone",
+                "draw initial weights only from torch's global generator",
             )
 
 

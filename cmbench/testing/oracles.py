@@ -1,7 +1,7 @@
-r"""Ideal denoisers in closed form: what samplers, objectives and metrics are tested against.
+r"""Ideal denoisers in closed form, against which samplers, objectives and metrics are tested.
 
 For Gaussian data N(mu, s^2 I) at noise sigma: D(x) = mu + s^2 / (s^2 + sigma^2) (x - mu); the
-probability-flow ODE carries x from sigma to sigma' by the factor sqrt((s^2 + sigma'^2) /
+probability-flow ODE scales x - mu from sigma to sigma' by sqrt((s^2 + sigma'^2) /
 (s^2 + sigma^2)), so the consistency function is f(x) = mu + (x - mu) sqrt((s^2 + eps^2) /
 (s^2 + sigma^2)). For a finite set of points D is their mean under the posterior, a softmax of
 -|x - p|^2 / (2 sigma^2) (EDM, https://arxiv.org/abs/2206.00364, appendix B.3).
@@ -16,7 +16,7 @@ __all__ = ["GaussianConsistency", "GaussianDenoiser", "PointsDenoiser"]
 
 
 class _Formula(nn.Module):
-    """A closed form in the place of a network, so that evaluations are counted."""
+    """A closed form as a network module, so that evaluations are counted."""
 
     def __init__(self, denoiser: "_Oracle") -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Oracle(Denoiser):
         self.net = _Formula(self)
 
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The formula at x (B, C, H, W) and sigma (B,)."""
+        """Evaluates the formula at x (B, C, H, W) and sigma (B,)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -57,28 +57,28 @@ class GaussianDenoiser(_Oracle):
         self.mean, self.spread = mean, spread
 
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Mu + s^2 / (s^2 + sigma^2) (x - mu)."""
+        """Returns mu + s^2 / (s^2 + sigma^2) (x - mu)."""
         share = self.spread**2 / (self.spread**2 + expand(sigma, x) ** 2)
         return self.mean + share * (x - self.mean)
 
     def carried(self, x: Tensor, sigma: float, then: float) -> Tensor:
-        """Where the probability-flow ODE carries x from sigma to `then`: exact."""
+        """The exact solution of the probability-flow ODE from x at sigma to level `then`."""
         s2 = self.spread**2
         return self.mean + (x - self.mean) * ((s2 + then**2) / (s2 + sigma**2)) ** 0.5
 
 
 class GaussianConsistency(GaussianDenoiser):
-    """The exact consistency function of the same data: f(x, sigma_min) = x."""
+    """The exact consistency function of the same data, with f(x, sigma_min) = x."""
 
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Mu + (x - mu) sqrt((s^2 + eps^2) / (s^2 + sigma^2))."""
+        """Returns mu + (x - mu) sqrt((s^2 + eps^2) / (s^2 + sigma^2))."""
         s2 = self.spread**2
         factor = ((s2 + self.sigma_min**2) / (s2 + expand(sigma, x) ** 2)).sqrt()
         return self.mean + factor * (x - self.mean)
 
 
 class PointsDenoiser(_Oracle):
-    """The ideal denoiser of a finite set of images, each equally likely: it memorises them."""
+    """The ideal denoiser of a finite set of equally likely images, which it memorises."""
 
     points: Tensor
 
@@ -90,7 +90,7 @@ class PointsDenoiser(_Oracle):
         self.register_buffer("points", points)
 
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The posterior mean of the points."""
+        """Returns the posterior mean of the points."""
         known = self.points.to(x).flatten(1)
         distances = torch.cdist(x.flatten(1), known).square()
         weights = torch.softmax(-distances / (2 * sigma[:, None] ** 2), dim=1)

@@ -1,4 +1,4 @@
-"""What the checks of the plugin contract share."""
+"""Shared parts of the plugin contract's checks: a broken rule, and a tolerance."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ __all__ = ["Broken", "close"]
 
 
 class Broken(Exception):
-    """A rule that does not hold: what was seen, and what to do."""
+    """Raised by a rule that does not hold, with the observation and its fix."""
 
     def __init__(self, seen: str, fix: str) -> None:
         super().__init__(seen)
@@ -15,6 +15,6 @@ class Broken(Exception):
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    """Equal up to the rounding of other kernels, which grows with the largest value."""
+    """Compares up to the rounding of other kernels, which grows with the largest value."""
     scale = max(1.0, float(other.abs().max()))
     return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * scale)

@@ -1,4 +1,4 @@
-"""Rules of sampling: images in range, the same in any batch, every evaluation counted."""
+"""Rules of sampling: images are in range and independent of their batch; evaluations count."""
 
 import random
 from collections.abc import Callable
@@ -14,36 +14,37 @@ from cmbench.denoise.base import Denoiser
 from cmbench.samplers.base import BoundGenerator, Sampler
 from cmbench.testing.rule import Broken, close
 
-__all__ = ["SAMPLING_RULES", "made_images"]
+__all__ = ["SAMPLING_RULES", "sampled_images"]
 
 
-def made_images(module: nn.Module, sampler: Sampler, indices: list[int]) -> Tensor:
-    """Images with these indices, (B, C, H, W)."""
+def sampled_images(module: nn.Module, sampler: Sampler, indices: list[int]) -> Tensor:
+    """Samples the images with these indices, (B, C, H, W)."""
     generator = BoundGenerator(module, sampler)  # type: ignore[arg-type]
     return generator.images(7, indices, torch.device("cpu"))
 
 
 def _images(module: nn.Module, sampler: Sampler) -> None:
-    made = made_images(module, sampler, [0, 1, 2])
-    if tuple(made.shape) != (3, *module.shape):  # type: ignore[misc]
+    images = sampled_images(module, sampler, [0, 1, 2])
+    if tuple(images.shape) != (3, *module.shape):  # type: ignore[misc]
         raise Broken(
-            f"3 images of shape {tuple(made.shape)[1:]} instead of {module.shape}",
-            "state the shape of the images it makes",
+            f"3 images of shape {tuple(images.shape)[1:]} instead of {module.shape}",
+            "set `shape` to the shape of the sampled images",
         )
-    if not bool(torch.isfinite(made).all()):
-        raise Broken("images with NaN or infinity", "look at the noise range and the weights")
-    low, high = float(made.min()), float(made.max())
+    if not bool(torch.isfinite(images).all()):
+        raise Broken("images with NaN or infinity", "check the noise range and the weights")
+    low, high = float(images.min()), float(images.max())
     if low >= -1e-3 and high > 1e-2:
         raise Broken(
-            f"images lie in [{low:.2g}, {high:.2g}]", "images lie in [-1, 1], not [0, 1] or bytes"
+            f"images lie in [{low:.2g}, {high:.2g}]",
+            "return images in [-1, 1], not [0, 1] or bytes",
         )
 
 
 def _clean_at_sigma_min(module: nn.Module, sampler: Sampler) -> None:
-    """On the model's own images: there even an oracle of a few points gives back what it gets."""
+    """Checks the model's own images, which even an oracle of a few points leaves unchanged."""
     if not isinstance(module, Denoiser):
         return
-    x = made_images(module, sampler, [0, 1, 2]).clamp(-1, 1).float()
+    x = sampled_images(module, sampler, [0, 1, 2]).clamp(-1, 1).float()
     sigma = module.round_sigma(torch.tensor([module.sigma_min])).float().expand(3)
     labels = Noise(7, [0, 1, 2], module.shape).labels(module.classes) if module.classes else None
     error = float((module(x, sigma, labels) - x).square().mean().sqrt())
@@ -55,35 +56,38 @@ def _clean_at_sigma_min(module: nn.Module, sampler: Sampler) -> None:
 
 
 def _same_in_any_batch(module: nn.Module, sampler: Sampler) -> None:
-    together, alone = made_images(module, sampler, [0, 1, 2]), made_images(module, sampler, [2])
+    together, alone = (
+        sampled_images(module, sampler, [0, 1, 2]),
+        sampled_images(module, sampler, [2]),
+    )
     if not close(together[2], alone[0]):
         raise Broken(
-            "image 2 made alone is another than image 2 made with 0 and 1",
-            "draw noise from the Noise given, nothing from a global generator or the batch",
+            "image 2 sampled alone differs from image 2 sampled with 0 and 1",
+            "draw only from the Noise argument, not from a global generator or the batch",
         )
 
 
 def _repeatable(module: nn.Module, sampler: Sampler) -> None:
     torch.manual_seed(11)
-    first = made_images(module, sampler, [0, 1])
+    first = sampled_images(module, sampler, [0, 1])
     torch.manual_seed(12)
-    if not close(first, made_images(module, sampler, [0, 1])):
+    if not close(first, sampled_images(module, sampler, [0, 1])):
         raise Broken(
             "the same noise gave other images the second time",
-            "no dropout, no global generator, no state between calls",
+            "use no dropout, no global generator, no state between calls",
         )
 
 
 def _leaves_generators(module: nn.Module, sampler: Sampler) -> None:
     torch.manual_seed(int.from_bytes(random.randbytes(4), "big"))
     before = _states()
-    made_images(module, sampler, [0])
+    sampled_images(module, sampler, [0])
     after = _states()
-    touched = [name for name in before if before[name] != after[name]]
-    if touched:
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
         raise Broken(
-            f"sampling moved the global generator of {' and '.join(touched)}",
-            "draw from the Noise given; it depends on (seed, image) alone",
+            f"sampling changed the global generator of {' and '.join(changed)}",
+            "draw only from the Noise argument, which depends on (seed, image) alone",
         )
 
 
@@ -99,7 +103,7 @@ def _states() -> dict[str, bytes]:
 def _counted(module: nn.Module, sampler: Sampler) -> None:
     networks = BoundGenerator(module, sampler).networks()  # type: ignore[arg-type]
     with _Watch(module, networks) as watch, EvaluationCounter(networks) as counter:
-        made_images(module, sampler, [0, 1])
+        sampled_images(module, sampler, [0, 1])
     spent, stated = counter.per_image(2), sampler.nfe()
     if spent == 0 and any(True for _ in module.parameters()):
         raise Broken(
@@ -108,8 +112,8 @@ def _counted(module: nn.Module, sampler: Sampler) -> None:
         )
     if watch.outside:
         raise Broken(
-            f"layer '{watch.outside[0]}' works outside of what networks() counts",
-            "return every module that does work from networks()",
+            f"layer '{watch.outside[0]}' runs outside of the modules that networks() returns",
+            "return every module that computes from networks()",
         )
     if watch.repeated > 1 and spent:
         raise Broken(
@@ -118,13 +122,14 @@ def _counted(module: nn.Module, sampler: Sampler) -> None:
         )
     if stated is not None and spent != stated:
         raise Broken(
-            f"{spent:g} evaluations an image were counted where the sampler spends {stated}",
-            "one call of the network in each forward; guidance counts twice and is stated so",
+            f"{spent:g} network calls per image were counted, {stated} stated by the sampler",
+            "call the network once in each forward; if the second call is guidance, give the "
+            "scale in the suite as guidance: W",
         )
 
 
 class _Watch:
-    """Sees which layers with weights work inside counted networks, which outside, how often."""
+    """Records which layers with weights run inside counted networks, which outside, how often."""
 
     def __init__(self, module: nn.Module, networks: list[nn.Module]) -> None:
         self.depth, self.repeated = 0, 0
@@ -155,20 +160,20 @@ class _Watch:
         self.depth -= 1
 
     def _layer(self, name: str) -> Callable[..., None]:
-        def seen(*_: object) -> None:
+        def record(*_: object) -> None:
             if self.depth == 0:
                 self.outside.append(name)
             self._calls[name] = self._calls.get(name, 0) + 1
             self.repeated = max(self.repeated, self._calls[name]) if self.depth else self.repeated
 
-        return seen
+        return record
 
 
 SAMPLING_RULES: dict[str, Callable[[nn.Module, Sampler], None]] = {
-    "it makes images in [-1, 1]": _images,
-    "at the least noise it gives the image back": _clean_at_sigma_min,
+    "sampled images lie in [-1, 1]": _images,
+    "at sigma_min it returns its input": _clean_at_sigma_min,
     "image i is the same in any batch": _same_in_any_batch,
     "the same noise gives the same images": _repeatable,
-    "no global random generator is touched": _leaves_generators,
+    "no global random generator is changed": _leaves_generators,
     "every evaluation is counted": _counted,
 }

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, checksummed, the last two kept."""
+"""Checkpoints of a training run, written atomically with checksums; the last two are kept."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ _KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes `state` atomically with its checksum, and drops all but the last two."""
+    """Writes `state` atomically with its checksum, and deletes all but the last two."""
     path = folder / f"checkpoint-{step:09d}.pt"
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -28,9 +28,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def latest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole; a truncated or corrupt one is passed over.
+    """Returns the newest intact checkpoint; skips truncated or corrupt ones.
 
-    What killed trainings left half-written in the folder is removed.
+    Partial files of killed runs are deleted from the folder.
     """
     sweep(folder)
     for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):

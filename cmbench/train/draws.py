@@ -1,7 +1,7 @@
-"""Random draws of a training step: a function of (seed, step) and the image's place in the batch.
+"""Random draws of a training step, a function of (seed, step) and the position in the batch.
 
-So a resumed training draws what an undisturbed one would, and several processes that share a
-global batch draw what one process would.
+A resumed training run therefore has the draws of an uninterrupted one, and several processes
+that share a global batch have the draws of a single process.
 """
 
 import torch
@@ -13,14 +13,14 @@ __all__ = ["Draws"]
 
 
 class Draws:
-    """The draws of one step for this process's part of the global batch.
+    """Draws of one step for this process's part of the global batch.
 
     Args:
         seed: The recipe's seed.
-        step: Step of the optimiser.
-        total: Images of the global batch.
-        part: First and last place (exclusive) of this process's images in it.
-        device: Where draws are moved; they are made on the CPU.
+        step: The optimiser's step.
+        total: Number of images of the global batch.
+        part: First and last position (exclusive) of this process's images in the batch.
+        device: Device that the draws are moved to; they are drawn on the CPU.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Draws:
         return self._mine(torch.rand(self.total, *shape, generator=self.generator))
 
     def integers(self, high: int) -> Tensor:
-        """Whole numbers in [0, high), (B,), int64."""
+        """Uniform integers in [0, high), (B,), int64."""
         return self._mine(torch.randint(high, (self.total,), generator=self.generator))
 
-    def _mine(self, drawn: Tensor) -> Tensor:
-        return drawn[self.part[0] : self.part[1]].to(self.device)
+    def _mine(self, values: Tensor) -> Tensor:
+        return values[self.part[0] : self.part[1]].to(self.device)

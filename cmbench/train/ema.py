@@ -1,4 +1,4 @@
-"""The evaluation average of the weights (not the target network of consistency training)."""
+"""The average of the weights for evaluation (not the target network of consistency training)."""
 
 import copy
 
@@ -13,8 +13,8 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """theta_avg <- beta theta_avg + (1 - beta) theta, beta = 0.5^(batch / half-life).
 
-    The half-life grows with the images seen until it reaches its own (EDM's ramp), so that the
-    first, bad weights are soon forgotten.
+    The half-life grows with the images seen up to its final value (EDM's ramp), so that early
+    weights are soon forgotten.
     """
 
     def __init__(self, module: nn.Module, spec: EMA, batch: int) -> None:
@@ -23,7 +23,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, online: nn.Module, images_seen: int) -> None:
-        """After an optimiser step, `images_seen` images into the training."""
+        """Updates the average after an optimiser step, after `images_seen` images of training."""
         half_life = self.spec.half_life_images
         if self.spec.ramp:
             half_life = min(half_life, self.spec.ramp * images_seen)
@@ -31,5 +31,5 @@ class WeightAverage:
         old: list[Tensor] = list(self.module.parameters())
         new: list[Tensor] = list(online.parameters())
         torch._foreach_lerp_(old, new, 1 - rate)
-        for kept, fresh in zip(self.module.buffers(), online.buffers(), strict=True):
-            kept.copy_(fresh)
+        for average, current in zip(self.module.buffers(), online.buffers(), strict=True):
+            average.copy_(current)

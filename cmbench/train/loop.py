@@ -1,4 +1,4 @@
-"""The training loop: resumes to the bit on one device, stops cleanly, and never saves NaN."""
+"""The training loop: resumes bit for bit on one device, stops cleanly, and never saves NaN."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,17 +31,13 @@ def train(
     """Trains a recipe in `folder`, resuming from its last intact checkpoint.
 
     Args:
-        recipe: What to train.
+        recipe: The recipe to train.
         dataset_images: The training images.
-        teacher: The teacher's module, for the objectives that need one.
-        start: The module whose weights the training continues, where the recipe names one.
-        folder: Where checkpoints, log and weights are kept.
-        device: Where the networks run.
+        teacher: The teacher's module, for objectives that need one.
+        start: The module whose weights the training continues, if the recipe names one.
+        folder: Folder of checkpoints, log and weights.
+        device: Device of the networks.
         progress: Called after every step.
-
-    Raises:
-        UserError: If the images, the teacher or the start do not suit the recipe's model.
-        DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint.
     """
     student = Student(recipe, folder, start)
     return train_in_step(
@@ -51,7 +47,7 @@ def train(
 
 @dataclass(frozen=True)
 class Student:
-    """One of several trainings in step: its recipe, its folder, and the module it continues."""
+    """One of several students trained in step: recipe, folder, and the module it continues."""
 
     recipe: Recipe
     folder: Path
@@ -66,22 +62,22 @@ def train_in_step(
     device: torch.device,
     progress: Callable[[TrainState], None] | None = None,
 ) -> list[TrainResult]:
-    """Trains students of one teacher together; what their objectives share is computed once.
+    """Trains students of one teacher together; the shared part of their loss is computed once.
 
-    The weights are those of the trainings alone, to the bit. Each student resumes from its own
-    last checkpoint; those behind catch up first. One that diverges leaves the others to finish.
+    The weights equal those of separate runs bit for bit. Each student resumes from its own last
+    checkpoint, and students that are behind catch up first. If one diverges, the others finish.
 
     Args:
-        students: Of recipes that `recipe.require_alike` accepts.
+        students: Students whose recipes `recipe.require_alike` accepts.
         dataset_images: The training images.
-        teacher: The teacher's module, for the objectives that need one.
-        device: Where the networks run.
+        teacher: The teacher's module, for objectives that need one.
+        device: Device of the networks.
         progress: Called after every step of every student.
 
     Raises:
         UserError: If the images, the teacher or a start do not suit a recipe's model.
-        DivergedError: At a NaN or infinite loss, naming the step and the last good checkpoint;
-            after the others have finished.
+        DivergedError: If a loss is NaN or infinite, after the others have finished; names the
+            step and the last good checkpoint.
     """
     shared = Shared()
     trainers = [
@@ -95,7 +91,7 @@ def train_in_step(
 
 
 def _run(trainers: Sequence[Trainer], progress: Callable[[TrainState], None] | None) -> None:
-    """Steps to the end; an interrupt is heeded between two steps, after a checkpoint."""
+    """Trains to the end; an interrupt takes effect between two steps, after a checkpoint."""
     start = time.monotonic()
     running = list(trainers)
     diverged: list[DivergedError] = []
@@ -126,7 +122,7 @@ def _show(
 ) -> None:
     try:
         progress(state)
-    except OSError:  # the terminal is gone, whose SIGHUP may arrive only later
+    except OSError:  # the terminal was closed; its SIGHUP may arrive only later
         _save(running)
         raise
 

@@ -1,4 +1,4 @@
-"""The optimisers that a recipe can name, and the learning rate at each of its steps."""
+"""The optimisers of recipes, and the learning rate at each step."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ __all__ = ["build_optimiser", "learning_rate"]
 
 
 def build_optimiser(spec: Optimiser, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Returns a fresh optimiser of `parameters`; its rate is set before every step."""
+    """Returns a new optimiser of `parameters`, whose learning rate is set before every step."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -30,13 +30,13 @@ def build_optimiser(spec: Optimiser, parameters: list[nn.Parameter]) -> torch.op
 
 
 def learning_rate(recipe: Recipe, step: int, share: float) -> float:
-    """Returns the rate of `step` (from 0): warm-up, decay, and the objective's `share` (0 to 1).
+    """Returns the rate at `step` (from 0): warm-up, decay, and the objective's `share` (0 to 1).
 
-    Warm-up is linear in the images seen after the step and ends at `warmup_images`; decay is
-    linear in the images left before it, over the last `decay_images`.
+    Warm-up is linear in the images seen after the step, up to `warmup_images`; decay is linear in
+    the images that remain before it, over the last `decay_images`.
     """
     spec, seen = recipe.optimiser, step * recipe.batch
-    whole = min(1.0, (seen + recipe.batch) / spec.warmup_images) if spec.warmup_images else 1.0
+    factor = min(1.0, (seen + recipe.batch) / spec.warmup_images) if spec.warmup_images else 1.0
     if spec.decay_images:
-        whole *= min(1.0, max(0.0, (recipe.images - seen) / spec.decay_images))
-    return spec.lr * (whole * share)
+        factor *= min(1.0, max(0.0, (recipe.images - seen) / spec.decay_images))
+    return spec.lr * (factor * share)

@@ -1,7 +1,7 @@
-"""Several processes that train as one: gradients summed over torchrun's ranks.
+"""Data-parallel training: gradients are summed over torchrun's ranks.
 
-The global batch is cut by rank and every draw is made for the whole of it, so the gradient is that
-of one process with the same batch, up to the order of additions.
+The global batch is split by rank and every rank draws for the global batch, so the gradient is
+that of one process with the same batch, up to the order of additions.
 """
 
 import os
@@ -14,7 +14,7 @@ __all__ = ["Ranks"]
 
 
 class Ranks:
-    """This process's rank among those that torchrun started; one process without it."""
+    """This process's rank among those that torchrun started; rank 0 of 1 without torchrun."""
 
     def __init__(self, device: torch.device) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -24,15 +24,15 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and shows progress."""
+        """True for the process that writes files and shows progress."""
         return self.rank == 0
 
     def part(self, batch: int) -> tuple[int, int]:
-        """First and last place (exclusive) of this rank's images in a batch."""
+        """Returns the first and last position (exclusive) of this rank's images in a batch."""
         return batch * self.rank // self.count, batch * (self.rank + 1) // self.count
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
-        """Adds the gradients and the loss of all ranks, in one message; returns the loss."""
+        """Sums the gradients and the loss of all ranks in one message; returns the loss."""
         if self.count == 1:
             return float(loss)
         grads = [p.grad for p in parameters if p.grad is not None]

@@ -1,7 +1,7 @@
-"""What is checked before a training: images, labels and teacher against the model that is trained.
+"""Checks before a training run: images, labels and teacher must fit the model.
 
-A wrong size or a missing label would often train all the same: a convolutional network takes any
-side, and a label embedding that no label reaches keeps its random start.
+A wrong size or a missing label would often go unnoticed: a convolutional network accepts any
+size, and a label embedding without a label keeps its random values.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = ["require_images", "require_suitable"]
 def require_suitable(
     recipe: Recipe, student: nn.Module, images: ImageSet, teacher: nn.Module | None
 ) -> None:
-    """Refuses images or a teacher that do not suit the network that is to be trained.
+    """Refuses images or a teacher that do not fit the student.
 
     Raises:
         UserError: If shape or classes differ, or a label is missing or out of range.
@@ -29,12 +29,12 @@ def require_suitable(
     shape = getattr(student, "shape", None)
     require_images(name, shape, classes, held=images.shape, labels=images.labels())
     if teacher is not None:
-        for what, own in (("shape", getattr(student, "shape", None)), ("classes", classes)):
-            other = getattr(teacher, what, own)
-            if own is not None and _plain(other) != _plain(own):
+        for what, value in (("shape", getattr(student, "shape", None)), ("classes", classes)):
+            other = getattr(teacher, what, value)
+            if value is not None and _plain(other) != _plain(value):
                 raise UserError(
                     f"recipe {name}: the teacher {recipe.teacher} has {what} {_plain(other)}, "
-                    f"the student {_plain(own)}",
+                    f"the student {_plain(value)}",
                     expected="one shape and one number of classes for both",
                 )
 
@@ -47,24 +47,25 @@ def require_images(
     held: tuple[int, ...],
     labels: NDArray[np.int64] | None,
 ) -> None:
-    """Refuses images of another shape than the model's, and labels that it can't embed.
+    """Refuses images whose shape differs from the model's, and labels out of its range.
 
     Args:
         name: The recipe's name.
-        shape: Shape (C, H, W) of the model's images; None where it has no fixed one.
-        classes: Classes of the model; 0 for an unconditional one, which needs no labels.
-        held: Shape (C, H, W) of the data set's images.
+        shape: Shape (C, H, W) of the model's images; None if it is not fixed.
+        classes: Number of classes of the model; 0 for an unconditional one without labels.
+        held: Shape (C, H, W) of the dataset's images.
         labels: Label of each image, (N,), or None.
 
     Raises:
-        UserError: Naming both shapes, or the first label outside 0 to classes - 1.
+        UserError: If the shapes differ, or a label is outside 0 to classes - 1; names both
+            shapes, or the first such label.
     """
     if shape is not None and tuple(held) != tuple(shape):
         raise UserError(
-            f"recipe {name}: the model makes images of shape {list(shape)}, the data set holds "
+            f"recipe {name}: the model's images have shape {list(shape)}, the dataset's "
             f"{list(held)}",
-            expected="channels, height and width that agree",
-            fix=f"model: {{shape: {list(held)}}}, or a data set of the model's size",
+            expected="the same channels, height and width",
+            fix=f"set model: {{shape: {list(held)}}}, or choose a dataset of the model's size",
         )
     if classes:
         _require_labels(name, classes, labels)
@@ -74,15 +75,15 @@ def _require_labels(name: str, classes: int, labels: NDArray[np.int64] | None) -
     expected = f"a label from 0 to {classes - 1} for every image"
     if labels is None:
         raise UserError(
-            f"recipe {name}: the model has {classes} classes, and the data set has no labels",
+            f"recipe {name}: the model has {classes} classes, but the dataset has no labels",
             expected=expected,
-            fix="a data set with labels, or model: {classes: 0}",
+            fix="choose a dataset with labels, or set model: {classes: 0}",
         )
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(outside[0])
         raise UserError(
-            f"recipe {name}: image {first} has label {labels[first]}, and the model has {classes} "
+            f"recipe {name}: image {first} has label {labels[first]}, but the model has {classes} "
             f"classes ({len(outside):,} of {len(labels):,} labels are out of range)",
             expected=expected,
         )

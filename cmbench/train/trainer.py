@@ -1,4 +1,4 @@
-"""One training: a recipe's networks, their optimiser, and a step of it at a time."""
+"""The training of one recipe, step by step: its networks and their optimiser."""
 
 import math
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ __all__ = ["DivergedError", "TrainResult", "TrainState", "Trainer"]
 
 
 class DivergedError(CmbenchError):
-    """Loss or gradient became NaN or infinite: training stops, the last checkpoint stays."""
+    """Raised if a loss or gradient is NaN or infinite; the last checkpoint remains."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """How far the training of a recipe is: what progress shows."""
+    """Progress of a recipe's training."""
 
     recipe: str
     step: int
@@ -51,7 +51,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left: EMA weights (safetensors), its log, and what it spent."""
+    """Result of a training run: EMA weights (safetensors), log, and cost."""
 
     weights: Path
     log: Path
@@ -60,7 +60,7 @@ class TrainResult:
 
 
 class Trainer:
-    """One recipe's training: its networks, its optimiser, and how far it is."""
+    """The training of one recipe: networks, optimiser and current step."""
 
     def __init__(
         self,
@@ -101,14 +101,14 @@ class Trainer:
             self.forward = torch.compile(self.loss)  # type: ignore[assignment]
 
     def resume(self) -> None:
-        """Goes on from the last whole checkpoint, if there is one."""
+        """Resumes from the last intact checkpoint, if there is one."""
         state = latest_checkpoint(self.folder, self.device)
         if state is None:
             return
         if state["identity"] != self.identity:
             raise UserError(
-                f"{self.folder} holds another training: its recipe or its data differ",
-                fix="give another folder, or delete that one",
+                f"{self.folder} holds another training run: its recipe or its data differ",
+                fix="choose another folder, or delete this one",
             )
         self.recent = list(state["recent"])
         self.student.load_state_dict(state["student"])
@@ -119,7 +119,7 @@ class Trainer:
         self.points = [TrainingPoint.model_validate(p) for p in state["points"]]
 
     def advance(self) -> float:
-        """Takes one step, logs it and writes what is due; returns the loss."""
+        """Takes one step, logs it, writes checkpoint and samples when due; returns the loss."""
         loss = self._step()
         self.step += 1
         seen = self.step * self.recipe.batch
@@ -128,13 +128,13 @@ class Trainer:
         return loss
 
     def state(self, loss: float, seconds: float) -> TrainState:
-        """Returns how far the training is after the last step, whose loss was `loss`."""
+        """Returns the progress after the last step, whose loss was `loss`."""
         extra = self.loss.progress(self.step - 1)
         seen = self.step * self.recipe.batch
         return TrainState(self.recipe.recipe, self.step, seen, loss, seconds, extra)
 
     def _log(self, loss: float, seen: int, extra: dict[str, float]) -> None:
-        """The mean loss since the last point, kept in the checkpoint with the rest."""
+        """Logs the mean loss since the last entry; the log is part of the checkpoint."""
         self.recent.append(loss)
         if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
             mean = float(np.mean(self.recent))
@@ -143,7 +143,7 @@ class Trainer:
             self.points.append(point)
 
     def finish(self) -> TrainResult:
-        """Writes weights and log."""
+        """Writes weights and log, and returns the result."""
         weights, log = self.folder / "weights.safetensors", self.folder / "log.json"
         if self.ranks.is_first:
             state = {k: v.cpu().contiguous() for k, v in self.average.module.state_dict().items()}
@@ -184,14 +184,14 @@ class Trainer:
         return value
 
     def _batch(self, draws: Draws) -> tuple[Tensor, Tensor | None]:
-        chosen = draws.integers(len(self.images)).cpu().numpy()
-        images = to_images(torch.from_numpy(self.images.pixels(chosen)).to(self.device))
+        index = draws.integers(len(self.images)).cpu().numpy()
+        images = to_images(torch.from_numpy(self.images.pixels(index)).to(self.device))
         if self.recipe.flip:
             flipped = draws.uniform() < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
         labels = self.images.labels() if getattr(self.student, "classes", 0) else None
-        drawn = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
-        return images.contiguous(memory_format=torch.channels_last), drawn
+        batch = None if labels is None else torch.from_numpy(labels[index]).to(self.device)
+        return images.contiguous(memory_format=torch.channels_last), batch
 
     def _clip(self) -> float:
         limit = self.recipe.clip or math.inf
@@ -200,11 +200,13 @@ class Trainer:
     def _check(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        kept = sorted(self.folder.glob("checkpoint-*.pt"))
-        last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+        files = sorted(self.folder.glob("checkpoint-*.pt"))
+        last = (
+            f"the last good checkpoint is {files[-1]}" if files else "no checkpoint was saved yet"
+        )
         raise DivergedError(
             f"training {self.recipe.recipe} diverged at step {self.step}: loss {loss}, gradient "
-            f"norm {norm}; {last}\n  fix: a lower optimiser.lr, or a smaller clip"
+            f"norm {norm}; {last}\n  fix: lower optimiser.lr or clip"
         )
 
     def _keep(self, seen: int) -> None:

@@ -1,6 +1,6 @@
-"""Cold diffusion (Bansal et al. 2022, https://arxiv.org/abs/2208.09392): restore, step by step.
+"""Cold diffusion (Bansal et al. 2022, https://arxiv.org/abs/2208.09392), step-by-step restoration.
 
-Networks of the authors' `model.pt` files are read as well as those trained here.
+Reads the authors' `model.pt` files and networks trained here.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cmbench.api import (
+    Classes,
     ColdStates,
     Degradation,
+    ImageShape,
     Model,
     NetworkRestorer,
     UserError,
+    Width,
     cold_states,
     create,
     fill,
@@ -52,7 +55,7 @@ class _Mixes(Protocol):
 
 
 class Cold(Model):
-    """A raw network that restores what a degradation took away."""
+    """A raw network that inverts a degradation."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"restorer"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "cold_algorithm2", "noise_level": 0.002}
@@ -61,27 +64,27 @@ class Cold(Model):
 
     network: dict[str, Any]
     degradation: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     starts: Literal["gmm", "degradation"] = "gmm"
-    components: int = Field(default=1, ge=1, description="of the start's mixture")
+    components: Width = Field(default=1, description="components of the start's mixture")
     time: Literal["index", "unit"] = "index"
     residual: bool = False
     start_mean: tuple[float, ...] | None = Field(
-        default=None, description="mean colour of the training images, for official files"
+        default=None, description="mean of the training images' mean colours, for official files"
     )
     start_covariance: tuple[tuple[float, ...], ...] | None = Field(
-        default=None, description="of the training images' mean colours"
+        default=None, description="covariance of the training images' mean colours"
     )
     process: Literal["checked", "ignored"] = Field(
         default="checked",
-        description="an official file's blur and constants against those of `degradation`",
+        description="compare an official file's blur and constants with `degradation`, or ignore",
     )
 
     @model_validator(mode="after")
     def _whole_start(self) -> Self:
-        given, channels = (self.start_mean, self.start_covariance), self.shape[0]
-        if None in given and given != (None, None):
+        start, channels = (self.start_mean, self.start_covariance), self.shape[0]
+        if None in start and start != (None, None):
             raise ValueError("give start_mean and start_covariance, or neither")
         if self.start_mean is not None and self.start_covariance is not None:
             sizes = {len(self.start_mean), len(self.start_covariance)}
@@ -99,27 +102,27 @@ class Cold(Model):
         degradation: Mapping[str, Any],
         **more: Any,
     ) -> "Cold":
-        """From the name and arguments of the authors' network; `more` are fields of this class.
+        """Builds from the name and arguments of the authors' network; `more` are other fields.
 
         Raises:
-            UserError: For a network or an argument that is not known here.
+            UserError: If the network or an argument is not supported.
         """
         if network not in _NETWORKS:
             raise UserError(
-                f"cold diffusion's network '{network}' is not known here",
+                f"cold diffusion's network '{network}' is not supported",
                 expected=" or ".join(_NETWORKS),
             )
-        told = {k: v for k, v in arguments.items() if k not in _OF_SHAPE and v is not None}
+        fields = {k: v for k, v in arguments.items() if k not in _OF_SHAPE and v is not None}
         if arguments.get("output_mean_scale"):
-            raise UserError("cold diffusion's 'output_mean_scale' is not built here")
-        if _NETWORKS[network] == "cold_model2" and not told.pop("with_time_emb", True):
-            raise UserError(f"cold diffusion's {network} without the severity is not built here")
-        more = {"starts": "degradation", "residual": told.pop("residual", False), **more}
-        spec = create("network", {"name": _NETWORKS[network], **told}).spec()
+            raise UserError("cold diffusion's 'output_mean_scale' is not supported")
+        if _NETWORKS[network] == "cold_model2" and not fields.pop("with_time_emb", True):
+            raise UserError(f"cold diffusion's {network} without the severity is not supported")
+        more = {"starts": "degradation", "residual": fields.pop("residual", False), **more}
+        spec = create("network", {"name": _NETWORKS[network], **fields}).spec()
         return cls(network=spec, shape=shape, degradation=dict(degradation), **more)
 
     def build(self) -> nn.Module:
-        """A NetworkRestorer over the raw network, `net`."""
+        """Builds a NetworkRestorer over the raw network, `net`."""
         degradation: Degradation = create("degradation", self.degradation)
         restorer = NetworkRestorer(
             create("network", self.network).build(self.shape, self.classes),
@@ -137,8 +140,8 @@ class Cold(Model):
         """Reads an official `model.pt` (its averaged weights), or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, is of another architecture
-                or of another degradation than this configuration, or has no start to draw from.
+            UserError: If the file is broken or holds anything but data, if its architecture or
+                degradation differs from this configuration, or if it has no start.
         """
         if weights.suffix == ".safetensors":
             load_weights(module, weights)
@@ -155,7 +158,7 @@ class Cold(Model):
     def _set_start(self, restorer: Any, where: str) -> None:
         if self.start_mean is None or self.start_covariance is None:
             raise UserError(
-                "the official file doesn't say from which colours generation starts",
+                "the official file does not contain the colours from which generation starts",
                 where=where,
                 expected="start_mean and start_covariance of the training images' mean colours",
                 fix="write them into a card of your own: docs/families-cold.md",
@@ -165,26 +168,28 @@ class Cold(Model):
         try:
             restorer.set_start(torch.ones(1), mean, covariance)
         except torch.linalg.LinAlgError:
-            raise UserError(f"start_covariance {self.start_covariance} is no covariance") from None
+            raise UserError(
+                f"start_covariance {self.start_covariance} is not a covariance"
+            ) from None
 
 
 def _compare(degradation: Degradation, states: ColdStates, where: str) -> None:
-    """Refuses a file whose own blur or noise is not the configuration's."""
-    said = ""
+    """Refuses a file whose blur or noise differs from the configuration's."""
+    difference = ""
     if states.kernels:
-        said = _other_blur(degradation, states.kernels)
+        difference = _other_blur(degradation, states.kernels)
     elif isinstance(degradation, _Blurs):
-        said = "holds no blur kernels"
+        difference = "holds no blur kernels"
     signal = states.process.get("alphas_cumprod")
-    if signal is not None and not said:
-        said = _other_mixing(degradation, signal)
-    if said:
+    if signal is not None and not difference:
+        difference = _other_mixing(degradation, signal)
+    if difference:
         raise UserError(
-            f"the file {said}: it was trained to undo another degradation than "
+            f"the file {difference}: it was trained on another degradation than "
             f"{degradation.spec()}",
             where=where,
             expected="the degradation of the file's training",
-            fix="name it, or `process: ignored` to undo another than it was trained for",
+            fix="name that degradation, or set `process: ignored` to use another one",
         )
 
 
@@ -195,8 +200,11 @@ def _other_blur(degradation: Degradation, kernels: list[Tensor]) -> str:
         return f"blurs in {len(kernels)} steps"
     for step, kernel in enumerate(kernels):
         side = degradation.kernel(step)
-        wanted, found = torch.outer(side, side), kernel[0, 0].double()
-        if found.shape != wanted.shape or (found - wanted).abs().max() > 1e-3 * wanted.max():
+        expected, stored = torch.outer(side, side), kernel[0, 0].double()
+        if (
+            stored.shape != expected.shape
+            or (stored - expected).abs().max() > 1e-3 * expected.max()
+        ):
             return f"blurs with another kernel at step {step}"
     return ""
 
@@ -206,7 +214,7 @@ def _other_mixing(degradation: Degradation, signal: Tensor) -> str:
         return "mixes in noise or another image"
     if len(signal) != degradation.levels:
         return f"mixes in {len(signal)} steps"
-    wanted = degradation.signal(torch.arange(1, degradation.levels + 1)).flatten()
+    expected = degradation.signal(torch.arange(1, degradation.levels + 1)).flatten()
     return (
-        "" if torch.allclose(signal.double(), wanted, atol=1e-5) else "mixes on another schedule"
+        "" if torch.allclose(signal.double(), expected, atol=1e-5) else "mixes on another schedule"
     )

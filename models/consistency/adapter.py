@@ -4,25 +4,25 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import ConsistencyFunction, Model, create
+from cmbench.api import Classes, ConsistencyFunction, ImageShape, Model, create
 
 __all__ = ["Consistency"]
 
 
 class Consistency(Model):
-    """A raw network under the boundary condition f(x, sigma_min) = x: CD and CT alike."""
+    """A raw network with the boundary condition f(x, sigma_min) = x, for CD and CT."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A ConsistencyFunction."""
+        """Builds a ConsistencyFunction."""
         net = create("network", self.network).build(self.shape, self.classes)
         return ConsistencyFunction(
             net,

@@ -1,7 +1,7 @@
 """Consistency models on Hugging Face's hub (Song et al. 2023, https://arxiv.org/abs/2303.01469).
 
-Pipelines of diffusers: a UNet2DModel under CMStochasticIterativeScheduler's boundary conditions,
-asked at 250 ln(sigma). The same networks as OpenAI's files, in another layout.
+Pipelines of diffusers: a UNet2DModel with CMStochasticIterativeScheduler's boundary conditions and
+time input 250 ln(sigma). They are the networks of OpenAI's files, in another layout.
 """
 
 from pathlib import Path
@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
     DDPMUNet,
+    ImageShape,
     Model,
     OpenAIConsistency,
     UserError,
@@ -28,23 +30,23 @@ __all__ = ["ConsistencyHub"]
 
 
 class ConsistencyHub(Model):
-    """Fields are read from the pipeline's files; the defaults are the ImageNet-64 network's."""
+    """A pipeline; its files give the fields, whose defaults are the ImageNet-64 network's."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
 
     network: dict[str, Any] = Field(default_factory=lambda: dict(_IMAGENET64))
-    shape: tuple[int, int, int] = (3, 64, 64)
-    classes: int = Field(default=1000, ge=0)
+    shape: ImageShape = (3, 64, 64)
+    classes: Classes = 1000
     sigma_data: float = Field(default=0.5, gt=0)
     sigma_min: float = Field(default=0.002, gt=0)
     sigma_max: float = Field(default=80.0, gt=0)
 
     @classmethod
     def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
-        """The weights of a pipeline and its configuration; a lone file tells nothing.
+        """Returns a pipeline's weights and configuration; a single file has no configuration.
 
         Raises:
-            UserError: If it is not a consistency model's, or of a network not known here.
+            UserError: If it is not a consistency model, or its network is not supported.
             Pending: If a hub name is not in the cache.
         """
         if given.is_file() and not (given.parent / "config.json").is_file():
@@ -53,12 +55,12 @@ class ConsistencyHub(Model):
         where, scheduler = str(folder.weights.parent), folder.scheduler
         if scheduler.get("_class_name") != "CMStochasticIterativeScheduler":
             raise UserError(
-                f"a pipeline with {scheduler.get('_class_name')} is no consistency model",
+                f"a pipeline with {scheduler.get('_class_name')} is not a consistency model",
                 where=where,
                 expected="CMStochasticIterativeScheduler",
-                fix="for DDPM's pipelines: model ddpm/...",
+                fix="for a DDPM pipeline use model ddpm/...",
             )
-        with parsing(folder.weights.parent, "a pipeline of diffusers"):
+        with parsing(folder.weights.parent, "a diffusers pipeline"):
             side = folder.unet.get("sample_size")
             ends = {key: scheduler[key] for key in _ENDS if key in scheduler}
             return folder.weights, {
@@ -69,7 +71,7 @@ class ConsistencyHub(Model):
             }
 
     def build(self) -> nn.Module:
-        """An OpenAIConsistency over the raw network, `net`."""
+        """Builds an OpenAIConsistency over the raw network, `net`."""
         return OpenAIConsistency(
             create("network", self.network).build(self.shape, self.classes),
             self.shape,
@@ -83,8 +85,8 @@ class ConsistencyHub(Model):
         """Reads diffusers' files, or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                than this configuration.
         """
         state = read_diffusers_weights(weights)
         if any(name.startswith("net.") for name in state):

@@ -2,7 +2,7 @@
 
 Consistency Models (Song et al. 2023, https://arxiv.org/abs/2303.01469): ImageNet-64 and LSUN-256
 in torch (openai/consistency_models), CIFAR-10 in JAX (openai/consistency_models_cifar10). A file
-does not say whether its network is a teacher or a consistency function: the card does.
+does not state whether its network is a teacher or a consistency function; the card does.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
     ConsistencyFunction,
     EDMDenoiser,
+    ImageShape,
     Model,
     OpenAIConsistency,
     OpenAIDenoiser,
@@ -48,20 +50,20 @@ _WITHOUT_EFFECT = ("use_new_attention_order", "use_fp16", "use_checkpoint", "dim
 
 
 class ConsistencyOfficial(Model):
-    """`network` is openai_unet (torch files) or song_unet (JAX files), with its fields."""
+    """An official network; `network` is openai_unet (torch files) or song_unet (JAX files)."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "onestep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = Field(default=0, ge=0)
+    shape: ImageShape
+    classes: Classes = 0
     scalings: Literal["consistency", "edm"] = Field(
         default="consistency",
         description="edm: a teacher, or a student of progressive distillation",
     )
     layout: Literal["torch", "flax"] = "torch"
     tree: Literal["params_ema", "params", "target_params"] = Field(
-        default="params_ema", description="of a Flax file; params_ema is what is sampled from"
+        default="params_ema", description="tree of a Flax file; the authors sample params_ema"
     )
     sigma_data: float = Field(default=0.5, gt=0)
     sigma_min: float = Field(default=0.002, gt=0)
@@ -69,20 +71,20 @@ class ConsistencyOfficial(Model):
 
     @classmethod
     def of_unet(cls, constructor: Mapping[str, Any], **more: Any) -> "ConsistencyOfficial":
-        """From the arguments of the official torch UNetModel; `more` are fields of this class.
+        """Builds from the arguments of the official torch UNetModel; `more` are other fields.
 
         Raises:
-            UserError: For an argument that is not known here.
+            UserError: If an argument is not supported.
         """
-        told = dict(constructor)
-        side, inner = told.pop("image_size"), told.pop("in_channels", 3)
-        outer, classes = told.pop("out_channels", inner), told.pop("num_classes", None)
+        arguments = dict(constructor)
+        side, inner = arguments.pop("image_size"), arguments.pop("in_channels", 3)
+        outer, classes = arguments.pop("out_channels", inner), arguments.pop("num_classes", None)
         network = {"name": "openai_unet", "outputs": outer}
-        for key, value in told.items():
+        for key, value in arguments.items():
             if key in _OPENAI:
                 network[key] = value
             elif key not in _WITHOUT_EFFECT:
-                raise UserError(f"UNetModel's argument '{key}' is not known here")
+                raise UserError(f"UNetModel's argument '{key}' is not supported")
         more = {"scalings": "consistency", **more}
         return cls(network=network, shape=(inner, side, side), classes=classes or 0, **more)
 
@@ -90,17 +92,17 @@ class ConsistencyOfficial(Model):
     def of_jcm(
         cls, model: Mapping[str, Any], side: int = 32, **more: Any
     ) -> "ConsistencyOfficial":
-        """From the `model` part of a consistency_models_cifar10 configuration.
+        """Builds from the `model` part of a consistency_models_cifar10 configuration.
 
         Raises:
-            UserError: For options that no released network uses and that are not built here.
+            UserError: If an option is not supported, as no released network uses it.
         """
         pyramid = model.get("progressive_input", "residual")
         known = {"resblock_type": "biggan", "progressive": "none", "skip_rescale": True}
         odd = [k for k, v in known.items() if model.get(k, v) != v]
         if odd or pyramid not in ("residual", "none") or model.get("double_heads"):
             raise UserError(
-                f"consistency_models_cifar10: option '{(odd or ['model'])[0]}' is not built"
+                f"consistency_models_cifar10: option '{(odd or ['model'])[0]}' is not supported"
             )
         fourier = model.get("embedding_type", "fourier") == "fourier"
         network = {
@@ -120,7 +122,7 @@ class ConsistencyOfficial(Model):
         return cls(network=network, shape=(3, side, side), layout="flax", **{**ends, **more})
 
     def build(self) -> nn.Module:
-        """A ConsistencyFunction, or an EDMDenoiser for a teacher."""
+        """Builds a ConsistencyFunction, or an EDMDenoiser for a teacher."""
         net = create("network", self.network).build(self.shape, self.classes)
         kinds: dict[tuple[bool, str], type[EDMDenoiser]] = {
             (True, "consistency"): OpenAIConsistency,
@@ -142,8 +144,8 @@ class ConsistencyOfficial(Model):
         """Reads the authors' file, or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                than this configuration.
         """
         where = str(weights)
         if weights.suffix == ".safetensors":

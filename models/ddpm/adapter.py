@@ -1,7 +1,7 @@
-"""DDPM (Ho et al. 2020, https://arxiv.org/abs/2006.11239): pipelines of the hub, and trained here.
+"""DDPM (Ho et al. 2020, https://arxiv.org/abs/2006.11239): hub pipelines, and models trained here.
 
-A pipeline folder of diffusers tells the network, the noise levels and its sampler's habits; the
-first PyTorch port's checkpoints are read too. A recipe names them itself.
+A diffusers pipeline folder determines the network, the noise levels and the conventions of its
+sampler; the first PyTorch port's checkpoints are read too. A recipe sets these fields itself.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,11 @@ from torch import nn
 
 from cmbench.api import (
     BetaSchedule,
+    Classes,
     DDPMDenoiser,
     DDPMUNet,
     Habits,
+    ImageShape,
     Model,
     Prediction,
     UserError,
@@ -47,46 +49,54 @@ class DDPM(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "ddpm_ancestral"}
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "ddpm_unet"})
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = Field(default=0, ge=0)
-    steps: int = Field(default=1000, ge=2, description="T, diffusion steps")
+    shape: ImageShape = (3, 32, 32)
+    classes: Classes = 0
+    steps: int = Field(default=1000, ge=2, le=100_000, description="T, number of diffusion steps")
     schedule: BetaSchedule = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     trained_betas: tuple[float, ...] | None = None
     prediction: Prediction = "epsilon"
-    time_scale: float = Field(default=1.0, gt=0, description="the network's time over the step")
+    time_scale: float = Field(
+        default=1.0, gt=0, description="ratio of the network's time to the step"
+    )
     variance: Literal["small", "large"] = "large"
-    clip: float | None = Field(default=1.0, gt=0, description="bound of D in its own sampler")
+    clip: float | None = Field(default=1.0, gt=0, description="bound on D in its own sampler")
     grid: Literal["leading", "linspace", "trailing", "even"] = "leading"
-    offset: int = Field(default=0, ge=0, description="added to the steps of the leading grid")
+    offset: int = Field(
+        default=0, ge=0, le=100_000, description="offset of the leading grid's steps"
+    )
     ends_clean: bool = Field(default=True, description="DDIM's last step goes to clean images")
-    sigma_min: float | None = Field(default=None, gt=0, description="the process's least level")
-    sigma_max: float | None = Field(default=None, gt=0, description="80 or the process's greatest")
+    sigma_min: float | None = Field(
+        default=None, gt=0, description="none: the process's least level"
+    )
+    sigma_max: float | None = Field(
+        default=None, gt=0, description="none: the process's, at most 80"
+    )
 
     @classmethod
     def of_folder(cls, given: Path | str) -> "DDPM":
-        """From a pipeline folder of diffusers, or a name on the hub.
+        """Builds from a diffusers pipeline folder, or a name on the hub.
 
         Raises:
-            UserError: For a network or scheduler that is not known here.
+            UserError: If the network or scheduler is not supported.
             Pending: If a hub name is not in the cache.
         """
         return cls(**cls.opened(Path(given))[1])
 
     @classmethod
     def opened(cls, given: Path) -> tuple[Path, dict[str, Any]]:
-        """The weights of a pipeline and its configuration; a lone file tells nothing.
+        """Returns a pipeline's weights and configuration; a single file has no configuration.
 
         Raises:
-            UserError: For a network or scheduler that is not known here.
+            UserError: If the network or scheduler is not supported.
             Pending: If a hub name is not in the cache.
         """
         if given.is_file() and not (given.parent / "config.json").is_file():
             return given, {}
         folder = find_diffusers(given)
         where = str(folder.weights.parent)
-        with parsing(folder.weights.parent, "a pipeline of diffusers"):
+        with parsing(folder.weights.parent, "a diffusers pipeline"):
             side, channels = _side(folder.unet, where), folder.unet.get("in_channels", 3)
             network = DDPMUNet.of_config(folder.unet, where=where)
             return folder.weights, {
@@ -97,7 +107,7 @@ class DDPM(Model):
             }
 
     def build(self) -> nn.Module:
-        """A DDPMDenoiser over the raw network, `net`."""
+        """Builds a DDPMDenoiser over the raw network, `net`."""
         abar = products(
             self.schedule,
             self.steps,
@@ -121,8 +131,8 @@ class DDPM(Model):
         """Reads diffusers' files, the PyTorch port's, or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                than this configuration.
         """
         state = read_diffusers_weights(weights)
         if any(name.startswith("net.") for name in state):
@@ -138,46 +148,46 @@ def _side(unet: Mapping[str, Any], where: str) -> int:
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or sides[0] != sides[1] or not isinstance(sides[0], int):
         raise UserError(
-            f"'sample_size: {size}' names no square image", where=where, expected="sample_size: 32"
+            f"'sample_size: {size}' is not a square image", where=where, expected="sample_size: 32"
         )
     return sides[0]
 
 
 def _process(scheduler: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The process's fields from `scheduler_config.json`, with diffusers' defaults."""
-    told = scheduler.get
+    """Reads the process's fields from `scheduler_config.json`, with diffusers' defaults."""
+    option = scheduler.get
     checks = {
-        "beta_schedule": (told("beta_schedule", "linear"), _SCHEDULES),
-        "variance_type": (told("variance_type", "fixed_small"), tuple(_VARIANCES)),
+        "beta_schedule": (option("beta_schedule", "linear"), _SCHEDULES),
+        "variance_type": (option("variance_type", "fixed_small"), tuple(_VARIANCES)),
         "timestep_spacing": (
-            told("timestep_spacing", "leading"),
+            option("timestep_spacing", "leading"),
             ("leading", "linspace", "trailing"),
         ),
         "prediction_type": (
-            told("prediction_type", "epsilon"),
+            option("prediction_type", "epsilon"),
             ("epsilon", "sample", "v_prediction"),
         ),
-        "thresholding": (told("thresholding", False), (False,)),
-        "rescale_betas_zero_snr": (told("rescale_betas_zero_snr", False), (False,)),
+        "thresholding": (option("thresholding", False), (False,)),
+        "rescale_betas_zero_snr": (option("rescale_betas_zero_snr", False), (False,)),
     }
     for key, (value, known) in checks.items():
         if value not in known:
             raise UserError(
-                f"'{key}: {value}' of {told('_class_name', 'the scheduler')} is not known here",
+                f"'{key}: {value}' of {option('_class_name', 'the scheduler')} is not supported",
                 where=where,
                 expected=" or ".join(map(str, known)),
             )
-    betas = told("trained_betas")
+    betas = option("trained_betas")
     return {
-        "steps": len(betas) if betas else told("num_train_timesteps", 1000),
+        "steps": len(betas) if betas else option("num_train_timesteps", 1000),
         "schedule": checks["beta_schedule"][0],
-        "beta_start": told("beta_start", 1e-4),
-        "beta_end": told("beta_end", 0.02),
+        "beta_start": option("beta_start", 1e-4),
+        "beta_end": option("beta_end", 0.02),
         "trained_betas": tuple(betas) if betas else None,
         "prediction": checks["prediction_type"][0],
         "variance": _VARIANCES[checks["variance_type"][0]],
-        "clip": told("clip_sample_range", 1.0) if told("clip_sample", True) else None,
+        "clip": option("clip_sample_range", 1.0) if option("clip_sample", True) else None,
         "grid": checks["timestep_spacing"][0],
-        "offset": told("steps_offset", 0),
-        "ends_clean": told("set_alpha_to_one", True),
+        "offset": option("steps_offset", 0),
+        "ends_clean": option("set_alpha_to_one", True),
     }

@@ -1,7 +1,7 @@
-"""Decoys: floors, ceilings and frauds, scored under the same protocol as honest models.
+"""Decoys: floors, ceilings and frauds, scored under the same protocol as real models.
 
-A metric that ranks one of them above a model says something about the metric. They are made of
-images of a data set, drawn with replacement by the first number of the latent; nothing is learnt.
+If a metric ranks a decoy above a model, that shows a weakness of the metric. Decoys return images
+of a dataset, drawn with replacement by the first number of the latent; nothing is learned.
 """
 
 import io
@@ -20,11 +20,12 @@ __all__ = ["Decoy"]
 
 
 class Decoy(Model):
-    """`real`: held-out images (the floor). `train`: the training images themselves. `memoriser`: a
-    tenth of them, again and again. `blurred`, `jpeg`: training images, spoilt. `mode_dropper`:
-    training images of half of the classes. `gaussian`: the normal distribution of the training
-    images' pixels, which knows colours and smoothness and no object. `noise`: uniform values (the
-    ceiling).
+    """A generator that returns or distorts images of a dataset.
+
+    `real`: held-out images (the floor). `train`: the training images. `memoriser`: a tenth of
+    them. `blurred`, `jpeg`: distorted training images. `mode_dropper`: training images of half of
+    the classes. `gaussian`: the normal distribution of the training images' pixels, with their
+    colours and smoothness but no objects. `noise`: uniform values (the ceiling).
     """
 
     makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
@@ -36,7 +37,7 @@ class Decoy(Model):
     dataset: str | dict[str, Any] = "digits"
 
     def build(self) -> nn.Module:
-        """The generator, with its images where they are found without a path."""
+        """Builds the generator, with its images if the dataset needs no path."""
         module = _Generator(self.form)
         try:
             module.take(create("dataset", self.dataset).open())
@@ -45,14 +46,14 @@ class Decoy(Model):
         return module
 
     def load(self, module: nn.Module, weights: Path) -> None:
-        """Opens the data set at the path `weights`.
+        """Opens the dataset at the path `weights`.
 
         Raises:
-            UserError: If the path is one of weights, which a decoy has not.
+            UserError: If the path is a weights file, as a decoy has no weights.
         """
         assert isinstance(module, _Generator)
         if weights.suffix == ".safetensors":
-            raise UserError(f"a decoy has no weights, {weights} are another model's")
+            raise UserError(f"a decoy has no weights: {weights} belongs to another model")
         module.take(create("dataset", self.dataset).open(weights))
 
 
@@ -67,7 +68,7 @@ class _Generator(OneShot):
         self.register_buffer("factor", torch.zeros(1, 1), persistent=False)
 
     def take(self, images: Any) -> None:
-        """Keeps the images that this form draws from."""
+        """Stores the images that this form draws from."""
         indices = np.arange(len(images))
         if self.form == "memoriser":
             indices = indices[: max(1, len(indices) // 10)]
@@ -82,22 +83,22 @@ class _Generator(OneShot):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.form == "gaussian":
-            drawn = self.mean + z.double().flatten(1) @ self.factor.mT
-            return drawn.float().reshape(len(z), *self.shape)
+            values = self.mean + z.double().flatten(1) @ self.factor.mT
+            return values.float().reshape(len(z), *self.shape)
         uniform = torch.special.ndtr(z.double())
         if self.form == "noise":
             return (2 * uniform - 1).float().reshape(len(z), *self.shape)
         count = len(self.pixels)
         index = (uniform[:, 0] * count).long().clamp(max=count - 1)
-        chosen = self.pixels[index.to(self.pixels.device)]
+        pixels = self.pixels[index.to(self.pixels.device)]
         if self.form == "jpeg":
-            chosen = torch.stack([_jpeg(image) for image in chosen.cpu()]).to(chosen.device)
-        images = chosen.to(z.device).float() / 127.5 - 1
+            pixels = torch.stack([_jpeg(image) for image in pixels.cpu()]).to(pixels.device)
+        images = pixels.to(z.device).float() / 127.5 - 1
         return _blurred(images) if self.form == "blurred" else images
 
 
 def _half(images: Any) -> np.ndarray:
-    """Images of the first half of the classes; without labels the darker half."""
+    """Indices of images of the first half of the classes; without labels, the darker half."""
     labels = images.labels()
     if labels is not None and labels.max() > 0:
         return np.flatnonzero(labels <= labels.max() // 2)
@@ -106,12 +107,12 @@ def _half(images: Any) -> np.ndarray:
 
 
 def _normal(images: Any, part: int = 2000) -> tuple[Tensor, Tensor]:
-    """Mean (D,) of the flattened images in [-1, 1], and F (D, D) with F F' their covariance."""
+    """Mean (D,) of the flattened images in [-1, 1], and F (D, D) with F F' = their covariance."""
     size = int(np.prod(images.shape))
     total, square = np.zeros(size), np.zeros((size, size))
     for first in range(0, len(images), part):
-        chosen = np.arange(first, min(first + part, len(images)))
-        rows = images.pixels(chosen).reshape(len(chosen), size).astype(np.float32) / 127.5 - 1
+        index = np.arange(first, min(first + part, len(images)))
+        rows = images.pixels(index).reshape(len(index), size).astype(np.float32) / 127.5 - 1
         total += rows.sum(axis=0, dtype=np.float64)
         square += rows.T @ rows
     mean = total / len(images)
@@ -123,9 +124,9 @@ def _normal(images: Any, part: int = 2000) -> tuple[Tensor, Tensor]:
 def _jpeg(image: Tensor, quality: int = 30) -> Tensor:
     grey = image.shape[0] == 1
     picture = Image.fromarray(image[0].numpy() if grey else image.permute(1, 2, 0).numpy())
-    held = io.BytesIO()
-    picture.save(held, format="JPEG", quality=quality)
-    decoded = torch.from_numpy(np.array(Image.open(held)))
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=quality)
+    decoded = torch.from_numpy(np.array(Image.open(file)))
     return decoded[None] if grey else decoded.permute(2, 0, 1)
 
 

@@ -4,25 +4,25 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from cmbench.api import ConsistencyFunction, EDMDenoiser, Model, create
+from cmbench.api import Classes, ConsistencyFunction, EDMDenoiser, ImageShape, Model, create
 
 __all__ = ["ECT"]
 
 
 class ECT(Model):
-    """A diffusion model tuned into a consistency model; sigma_min 0.003 as the authors sample."""
+    """A diffusion model tuned to a consistency model, with the authors' sigma_min of 0.003."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "multistep"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.003
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A ConsistencyFunction."""
+        """Builds a ConsistencyFunction."""
         return _Tuned(
             create("network", self.network).build(self.shape, self.classes),
             self.shape,
@@ -34,8 +34,8 @@ class ECT(Model):
 
 
 class _Tuned(ConsistencyFunction):
-    """As the authors' code: plain EDM scalings in training, the boundary condition otherwise."""
+    """EDM's scalings in training, else the boundary condition, as in the authors' code."""
 
     def scalings(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """c_skip and c_out at sigma."""
+        """Returns c_skip and c_out at sigma."""
         return EDMDenoiser.scalings(self, sigma) if self.training else super().scalings(sigma)

@@ -4,25 +4,25 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import EDMDenoiser, Model, create
+from cmbench.api import Classes, EDMDenoiser, ImageShape, Model, create
 
 __all__ = ["EDM"]
 
 
 class EDM(Model):
-    """A raw network under EDM's preconditioning; the usual teacher."""
+    """A raw network with EDM's preconditioning; the usual teacher."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     sigma_data: float = 0.5
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """An EDMDenoiser."""
+        """Builds an EDMDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)
         return EDMDenoiser(
             net,

@@ -1,7 +1,7 @@
 """EDM's released networks (Karras et al. 2022, https://arxiv.org/abs/2206.00364).
 
-The fields bear the names of the official constructors' arguments, so that what a pickle says of
-itself is a configuration: `EDMOfficial.of_file(path)`. Networks run in float32.
+The fields have the names of the official constructors' arguments, so that the arguments stored in
+a pickle are a configuration: `EDMOfficial.of_file(path)`. Networks run in float32.
 """
 
 from pathlib import Path
@@ -11,13 +11,18 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
+    Depth,
     EDMDenoiser,
     EDMFile,
     IDDPMDenoiser,
+    Levels,
     Model,
     UserError,
     VEDenoiser,
     VPDenoiser,
+    Width,
+    Widths,
     create,
     fill,
     from_edm,
@@ -45,61 +50,65 @@ _OF_NETWORK = (
     "resample_filter",
 )
 _OF_TRAINING = {"use_fp16", "dropout", "label_dropout", "init_args"}
-"""Arguments that don't change what the network computes here."""
+"""Arguments without effect on the network's output here."""
 
 
 class EDMOfficial(Model):
-    """A network and its wrapper; `None` leaves an argument at the official default."""
+    """An official network and its wrapper; `None` keeps an argument's official default."""
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun", "steps": 18}
 
     precond: Literal["EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"] = "EDMPrecond"
-    img_resolution: int = Field(gt=0)
-    img_channels: int = Field(default=3, gt=0)
-    label_dim: int = Field(default=0, ge=0, description="class labels; 0: unconditional")
+    img_resolution: Width
+    img_channels: Width = 3
+    label_dim: Classes = Field(default=0, description="number of class labels; 0: unconditional")
     model_type: Literal["SongUNet", "DhariwalUNet"] = "DhariwalUNet"
-    model_channels: int | None = None
-    channel_mult: tuple[int, ...] | None = None
-    channel_mult_emb: int | None = None
-    num_blocks: int | None = None
-    attn_resolutions: tuple[int, ...] | None = None
+    model_channels: Width | None = None
+    channel_mult: Widths | None = None
+    channel_mult_emb: Width | None = None
+    num_blocks: Depth | None = None
+    attn_resolutions: Widths | None = None
     dropout: float | None = None
-    label_dropout: float = Field(default=0.0, description="of training; without effect here")
-    augment_dim: int | None = None
+    label_dropout: float = Field(default=0.0, description="used in training only; no effect here")
+    augment_dim: Classes | None = None
     embedding_type: Literal["positional", "fourier"] | None = None
-    channel_mult_noise: int | None = None
+    channel_mult_noise: Width | None = None
     encoder_type: Literal["standard", "skip", "residual"] | None = None
     decoder_type: Literal["standard", "skip"] | None = None
     resample_filter: tuple[float, ...] | None = None
-    use_fp16: bool = Field(default=False, description="accepted; float32 is used")
-    sigma_min: float | None = Field(default=None, ge=0, description="of EDMPrecond, VEPrecond")
-    sigma_max: float | None = Field(default=None, gt=0, description="of EDMPrecond, VEPrecond")
+    use_fp16: bool = Field(default=False, description="accepted without effect: float32 is used")
+    sigma_min: float | None = Field(default=None, ge=0, description="EDMPrecond's, VEPrecond's")
+    sigma_max: float | None = Field(default=None, gt=0, description="EDMPrecond's, VEPrecond's")
     sigma_data: float = Field(default=0.5, gt=0)
-    beta_d: float = Field(default=19.9, description="of VPPrecond")
-    beta_min: float = Field(default=0.1, description="of VPPrecond")
-    M: int = Field(default=1000, gt=0, description="steps of VPPrecond and iDDPMPrecond")
-    epsilon_t: float = Field(default=1e-5, gt=0, description="of VPPrecond")
-    C_1: float = Field(default=0.001, description="of iDDPMPrecond")
-    C_2: float = Field(default=0.008, description="of iDDPMPrecond")
-    sampling_min: float | None = Field(default=None, gt=0, description="0.002 or the network's")
-    sampling_max: float | None = Field(default=None, gt=0, description="80 or the network's")
+    beta_d: float = Field(default=19.9, description="VPPrecond's")
+    beta_min: float = Field(default=0.1, description="VPPrecond's")
+    M: Levels = Field(default=1000, description="steps of VPPrecond and iDDPMPrecond")
+    epsilon_t: float = Field(default=1e-5, gt=0, description="VPPrecond's")
+    C_1: float = Field(default=0.001, description="iDDPMPrecond's")
+    C_2: float = Field(default=0.008, description="iDDPMPrecond's")
+    sampling_min: float | None = Field(
+        default=None, gt=0, description="none: the network's, at least 0.002"
+    )
+    sampling_max: float | None = Field(
+        default=None, gt=0, description="none: the network's, at most 80"
+    )
 
     @classmethod
     def of_file(cls, path: Path) -> "EDMOfficial":
-        """The configuration that an official pickle states; nothing in the file is run."""
-        found = read_edm(path)
-        with parsing(path, "an EDM pickle whose arguments are known"):
-            return cls.model_validate(_stated(found, str(path)))
+        """Reads the configuration of an official pickle; no code of the file is run."""
+        content = read_edm(path)
+        with parsing(path, "an EDM pickle whose arguments are supported"):
+            return cls.model_validate(_stated(content, str(path)))
 
     def build(self) -> nn.Module:
-        """A Denoiser over the raw network, `net`."""
-        given = {k: getattr(self, k) for k in _OF_NETWORK if getattr(self, k) is not None}
+        """Builds a Denoiser over the raw network, `net`."""
+        arguments = {k: getattr(self, k) for k in _OF_NETWORK if getattr(self, k) is not None}
         if self.precond == "iDDPMPrecond":
-            given["outputs"] = 2 * self.img_channels
+            arguments["outputs"] = 2 * self.img_channels
         if self.model_type == "DhariwalUNet":
-            given = {k: v for k, v in given.items() if k in _ADM}
+            arguments = {k: v for k, v in arguments.items() if k in _ADM}
         shape = (self.img_channels, self.img_resolution, self.img_resolution)
-        spec = {"name": _NETWORKS[self.model_type], **given}
+        spec = {"name": _NETWORKS[self.model_type], **arguments}
         net = create("network", spec).build(shape, self.label_dim)
         return self._wrapped(net, shape).eval()
 
@@ -107,8 +116,8 @@ class EDMOfficial(Model):
         """Reads an official pickle, its state_dict as safetensors, or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, asks for anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, names anything but data, or has another architecture
+                than this configuration.
         """
         where = str(weights)
         if weights.suffix == ".safetensors":
@@ -117,10 +126,10 @@ class EDMOfficial(Model):
                 load_weights(module, weights)
                 return
         else:
-            found = read_edm(weights)
+            content = read_edm(weights)
             with parsing(weights, "weights of this architecture"):
-                self._compare(_stated(found, where), where)
-            state = found.state
+                self._compare(_stated(content, where), where)
+            state = content.state
         with parsing(weights, "weights of this architecture"):
             inner = {
                 k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")
@@ -163,7 +172,7 @@ class EDMOfficial(Model):
         )
 
     def _compare(self, stated: dict[str, Any], where: str) -> None:
-        """Refuses a file whose own account differs from this configuration."""
+        """Refuses a file whose stored arguments differ from this configuration."""
         other = type(self).model_validate(stated)
         for key in stated:
             ours, theirs = getattr(self, key), getattr(other, key)
@@ -187,22 +196,27 @@ _ADM = {
 }
 
 
-def _stated(found: EDMFile, where: str) -> dict[str, Any]:
-    """The constructor's arguments in a file as fields.
+def _stated(content: EDMFile, where: str) -> dict[str, Any]:
+    """Returns the constructor's arguments in a file as fields.
 
     Raises:
-        UserError: If the file is of a class, or has an argument, that is not known here.
+        UserError: If the file's class or one of its arguments is not supported.
     """
-    told = {"precond": found.class_name, **found.arguments}
-    if found.network:
-        told["model_type"] = found.network
+    fields = {"precond": content.class_name, **content.arguments}
+    if content.network:
+        fields["model_type"] = content.network
     allowed = set(EDMOfficial.model_fields)
-    unknown = [key for key in told if key not in allowed]
-    if unknown or found.class_name not in ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"):
-        what = f"argument '{unknown[0]}'" if unknown else f"class '{found.class_name}'"
+    unknown = [key for key in fields if key not in allowed]
+    if unknown or content.class_name not in (
+        "EDMPrecond",
+        "VPPrecond",
+        "VEPrecond",
+        "iDDPMPrecond",
+    ):
+        what = f"argument '{unknown[0]}'" if unknown else f"class '{content.class_name}'"
         raise UserError(
-            f"the file's network has an {what} that is not known here",
+            f"the {what} of the file's network is not supported",
             where=where,
             expected="a network of NVlabs/edm: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond",
         )
-    return {k: v for k, v in told.items() if v not in (float("inf"), None)}
+    return {k: v for k, v in fields.items() if v not in (float("inf"), None)}

@@ -4,26 +4,26 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import FlowDenoiser, Model, create
+from cmbench.api import Classes, FlowDenoiser, ImageShape, Model, create
 
 __all__ = ["Flow"]
 
 
 class Flow(Model):
-    """A network of velocities on straight lines; a denoiser, so every sampler runs on it."""
+    """A network that predicts velocities; as a denoiser it works with every sampler."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_euler"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     time_scale: float = 1.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A FlowDenoiser."""
+        """Builds a FlowDenoiser."""
         net = create("network", self.network).build(self.shape, self.classes)
         return FlowDenoiser(
             net,

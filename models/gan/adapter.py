@@ -1,4 +1,4 @@
-"""A small GAN (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661): one call an image."""
+"""A small GAN (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661): one call per image."""
 
 from typing import Any, ClassVar
 
@@ -7,27 +7,27 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from cmbench.api import Model, OneShot, UserError
+from cmbench.api import Classes, ImageShape, Model, OneShot, UserError, Width, Widths
 
 __all__ = ["GAN"]
 
 
 class GAN(Model):
-    """A convolutional generator; `channels` from the coarsest map to the image's side."""
+    """A convolutional generator; `channels` go from the coarsest map to the image's size."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"oneshot"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "oneshot"}
 
-    shape: tuple[int, int, int]
-    classes: int = 0
-    latent: int = Field(default=64, ge=1)
-    channels: tuple[int, ...] = Field(default=(128, 64), min_length=1)
+    shape: ImageShape
+    classes: Classes = 0
+    latent: Width = 64
+    channels: Widths = Field(default=(128, 64), min_length=1)
 
     def build(self) -> nn.Module:
-        """The generator.
+        """Builds the generator.
 
         Raises:
-            UserError: If the image's side can't be reached by doubling.
+            UserError: If the image's side can't be halved often enough.
         """
         return _Generator(self)
 
@@ -38,7 +38,7 @@ class _Generator(OneShot):
         fold = 2 ** (len(spec.channels) - 1)
         if spec.shape[1] % fold or spec.shape[2] % fold:
             raise UserError(
-                f"gan: {spec.shape[1]} pixels can't be halved {fold.bit_length() - 1}x"
+                f"gan: {spec.shape[1]} pixels can't be halved {fold.bit_length() - 1} times"
             )
         self.coarse = (spec.channels[0], spec.shape[1] // fold, spec.shape[2] // fold)
         self.label = nn.Embedding(spec.classes, spec.latent) if spec.classes else None

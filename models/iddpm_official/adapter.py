@@ -1,7 +1,7 @@
 """Improved DDPM's released networks (Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672).
 
-A discrete VP process in sigma-space; the network predicts the noise and, in further channels, a
-variance between beta~ and beta. Files are bare state_dicts of the averaged weights.
+They are discrete VP processes in sigma-space. The network predicts the noise and, in further
+channels, a variance between beta~ and beta. Files are bare state_dicts of the averaged weights.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,13 @@ from pydantic import Field
 from torch import nn
 
 from cmbench.api import (
+    Classes,
+    Depth,
     DiscreteVPDenoiser,
     Model,
     UserError,
+    Width,
+    Widths,
     create,
     fill,
     from_openai,
@@ -28,54 +32,62 @@ __all__ = ["IDDPMOfficial"]
 
 
 class IDDPMOfficial(Model):
-    """The fields bear the names of improved-diffusion's flags where it has them."""
+    """An official network; its fields have the names of improved-diffusion's flags."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "discrete"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "iddpm_ancestral"}
 
-    image_size: int = Field(gt=0)
-    in_channels: int = Field(default=3, gt=0)
-    model_channels: int = Field(default=128, gt=0)
-    num_res_blocks: int = Field(default=2, ge=0)
-    attention_resolutions: tuple[int, ...] = Field(
+    image_size: Width
+    in_channels: Width = 3
+    model_channels: Width = 128
+    num_res_blocks: Depth = 2
+    attention_resolutions: Widths = Field(
         default=(2, 4), description="downsampling factors, not sides"
     )
     channel_mult: tuple[float, ...] = (1, 2, 2, 2)
-    num_classes: int | None = Field(default=None, description="class labels; none: unconditional")
-    num_heads: int = Field(default=4, ge=1)
-    num_heads_upsample: int = -1
+    num_classes: Classes | None = Field(
+        default=None, description="number of class labels; none: unconditional"
+    )
+    num_heads: Width = 4
+    num_heads_upsample: int = Field(default=-1, ge=-1, le=16_384)
     use_scale_shift_norm: bool = True
     conv_resample: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    steps: int = Field(default=4000, ge=2, description="T, diffusion steps")
+    steps: int = Field(default=4000, ge=2, le=100_000, description="T, number of diffusion steps")
     noise_schedule: Literal["linear", "cosine"] = "cosine"
     learn_sigma: bool = True
     predict_xstart: bool = False
     rescale_timesteps: bool = True
-    sigma_min: float | None = Field(default=None, gt=0, description="the process's least level")
-    sigma_max: float | None = Field(default=None, gt=0, description="80 or the process's greatest")
+    sigma_min: float | None = Field(
+        default=None, gt=0, description="none: the process's least level"
+    )
+    sigma_max: float | None = Field(
+        default=None, gt=0, description="none: the process's, at most 80"
+    )
 
     @classmethod
     def of_unet(
         cls, constructor: Mapping[str, Any], side: int, diffusion: Mapping[str, Any] | None = None
     ) -> "IDDPMOfficial":
-        """From the arguments of the official UNetModel and of its diffusion process.
+        """Builds from the arguments of the official UNetModel and of its diffusion process.
 
         Raises:
-            UserError: For an argument that is not known here.
+            UserError: If an argument is not supported.
         """
-        told = {**constructor, **(diffusion or {}), "image_size": side}
-        told.setdefault("learn_sigma", told.get("out_channels") == 2 * told.get("in_channels", 3))
-        told.pop("out_channels", None)
+        fields = {**constructor, **(diffusion or {}), "image_size": side}
+        fields.setdefault(
+            "learn_sigma", fields.get("out_channels") == 2 * fields.get("in_channels", 3)
+        )
+        fields.pop("out_channels", None)
         for key in ("use_checkpoint", "dims", "sigma_small", "use_kl", "rescale_learned_sigmas"):
-            told.pop(key, None)
-        unknown = [key for key in told if key not in cls.model_fields]
+            fields.pop(key, None)
+        unknown = [key for key in fields if key not in cls.model_fields]
         if unknown:
-            raise UserError(f"improved-diffusion's argument '{unknown[0]}' is not known here")
-        return cls(**told)
+            raise UserError(f"improved-diffusion's argument '{unknown[0]}' is not supported")
+        return cls(**fields)
 
     def build(self) -> nn.Module:
-        """A DiscreteVPDenoiser over the raw network, `net`."""
+        """Builds a DiscreteVPDenoiser over the raw network, `net`."""
         shape = (self.in_channels, self.image_size, self.image_size)
         spec = {
             "name": "openai_unet",
@@ -106,8 +118,8 @@ class IDDPMOfficial(Model):
         """Reads the authors' state_dict, or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                than this configuration.
         """
         where = str(weights)
         if weights.suffix == ".safetensors":

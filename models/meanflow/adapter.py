@@ -4,26 +4,26 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from cmbench.api import JumpDenoiser, Model, create
+from cmbench.api import Classes, ImageShape, JumpDenoiser, Model, create
 
 __all__ = ["MeanFlow"]
 
 
 class MeanFlow(Model):
-    """A network of mean velocities; one step by design."""
+    """A network that predicts mean velocities, designed for one step."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow", "jump"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_jump"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     time_scale: float = 1.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A JumpDenoiser, whose network is told two numbers: `times: 2`."""
+        """Builds a JumpDenoiser, whose network has two noise inputs (`times: 2`)."""
         net = create("network", self.network).build(self.shape, self.classes)
         return JumpDenoiser(
             net,

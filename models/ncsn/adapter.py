@@ -1,6 +1,7 @@
 """NCSN and NCSNv2 (Song and Ermon 2019, 2020; https://arxiv.org/abs/1907.05600, 2006.09011).
 
-The authors' networks and checkpoints, and networks trained here under the same parameterisation.
+It covers the authors' networks and checkpoints, and networks trained here in the same
+parametrisation.
 """
 
 import math
@@ -13,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cmbench.api import (
+    ImageShape,
     Model,
     NCSNDenoiser,
     UserError,
@@ -37,28 +39,30 @@ class NCSN(Model):
     sampler: ClassVar[dict[str, Any] | None] = {"name": "annealed_langevin"}
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "ncsnv2_refine_net"})
-    shape: tuple[int, int, int] = (3, 32, 32)
-    conditional: bool = Field(default=False, description="the network is told the level (NCSN)")
+    shape: ImageShape = (3, 32, 32)
+    conditional: bool = Field(
+        default=False, description="condition the network on the level (NCSN)"
+    )
     sigma_begin: float = Field(default=50.0, gt=0, description="greatest level, authors' units")
     sigma_end: float = Field(default=0.01, gt=0, description="least level, authors' units")
-    levels: int = Field(default=232, ge=2)
+    levels: int = Field(default=232, ge=2, le=100_000)
     spacing: Literal["geometric", "uniform"] = "geometric"
     rescaled: bool = Field(
-        default=False, description="levels are for images in [-1, 1], not in [0, 1]"
+        default=False, description="levels refer to images in [-1, 1], not [0, 1]"
     )
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], kind: str | None = None) -> "NCSN":
-        """From an official configuration, {"data": ..., "model": ...}.
+        """Builds from an official configuration, {"data": ..., "model": ...}.
 
         Args:
             config: The file's contents.
             kind: Class of the network, `CondRefineNetDilated`, `NCSNv2`, `NCSNv2Deeper` or
-                `NCSNv2Deepest`; by default NCSN's where the configuration has no `ema`, as its
-                files have none, otherwise by the image's size, as NCSNv2's runner chooses.
+                `NCSNv2Deepest`. By default NCSN's if the configuration has no `ema`, as in its
+                files; otherwise it depends on the image's size, as in NCSNv2's runner.
 
         Raises:
-            UserError: For a configuration whose network is not known here.
+            UserError: If the configuration's network is not supported.
         """
         data, model = config["data"], config["model"]
         _known(data, model)
@@ -70,7 +74,7 @@ class NCSN(Model):
             depth = _DEPTHS.get(kind)
         else:
             raise UserError(
-                f"no network '{kind}' is known here",
+                f"network '{kind}' is not supported",
                 expected="CondRefineNetDilated, " + ", ".join(_DEPTHS),
             )
         count = model["num_classes"]
@@ -95,7 +99,7 @@ class NCSN(Model):
         )
 
     def build(self) -> nn.Module:
-        """An NCSNDenoiser over the raw network, `net`."""
+        """Builds an NCSNDenoiser over the raw network, `net`."""
         return NCSNDenoiser(
             create("network", self.network).build(self.shape),
             self.shape,
@@ -105,11 +109,11 @@ class NCSN(Model):
         ).eval()
 
     def load(self, module: nn.Module, weights: Path) -> None:
-        """Reads an official checkpoint (its averaged weights, if it has them), or cmbench's own.
+        """Reads an official checkpoint (averaged weights if it has them), or our own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture or ladder than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                or ladder than this configuration.
         """
         if weights.suffix == ".safetensors":
             load_weights(module, weights)
@@ -127,19 +131,19 @@ class NCSN(Model):
     def _check(self, stored: Tensor | None, where: str) -> None:
         if stored is None:
             return
-        own = self._ladder()
-        if stored.shape != own.shape or not torch.allclose(stored.double(), own, rtol=1e-4):
+        ladder = self._ladder()
+        if stored.shape != ladder.shape or not torch.allclose(stored.double(), ladder, rtol=1e-4):
             raise UserError(
                 f"the file's ladder has {len(stored)} levels from {float(stored[0]):g} to "
                 f"{float(stored[-1]):g}",
                 where=where,
                 expected=f"{self.levels} levels from {self.sigma_begin:g} to {self.sigma_end:g}, "
-                "as the configuration says",
+                "by the configuration",
             )
 
 
 def _known(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Refuses what the authors' code offers beside what they published."""
+    """Refuses options of the authors' code that no published configuration uses."""
     checks = {
         "logit_transform": (data.get("logit_transform", False), (False,)),
         "normalization": (model.get("normalization", "InstanceNorm++"), ("InstanceNorm++",)),
@@ -149,7 +153,7 @@ def _known(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
     for key, (value, known) in checks.items():
         if value not in known:
             raise UserError(
-                f"'{key}: {value}' of the configuration is not known here",
+                f"'{key}: {value}' of the configuration is not supported",
                 expected=" or ".join(map(str, known)),
             )
     if not math.isfinite(model["sigma_begin"]) or model["sigma_begin"] <= model["sigma_end"]:

@@ -5,26 +5,28 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from cmbench.api import Model, create, oracles
+from cmbench.api import ImageShape, Model, create, oracles
 
 __all__ = ["Oracle"]
 
 
 class Oracle(Model):
-    """`gaussian`: values N(mean, spread^2). `consistency`: its exact consistency function.
-    `points`: the ideal denoiser of a data set, which draws its images again.
+    """An ideal denoiser.
+
+    `gaussian`: of values N(mean, spread^2). `consistency`: the exact consistency function of
+    `gaussian`. `points`: of a finite dataset, whose images it reproduces.
     """
 
     sampler: ClassVar[dict[str, Any] | None] = {"name": "heun"}
 
     form: Literal["gaussian", "consistency", "points"] = "gaussian"
-    shape: tuple[int, int, int] = (1, 8, 8)
+    shape: ImageShape = (1, 8, 8)
     mean: float = 0.0
     spread: float = 0.5
     dataset: str = "digits"
 
     def build(self) -> nn.Module:
-        """The denoiser; it has no weights."""
+        """Builds the denoiser, which has no weights."""
         if self.form == "points":
             images = create("dataset", self.dataset).open()
             pixels = torch.from_numpy(images.pixels(range(len(images))))

@@ -1,7 +1,7 @@
 """Score SDE (Song et al. 2021, https://arxiv.org/abs/2011.13456): NCSN++, DDPM++ and DDPM.
 
-The authors' PyTorch checkpoints of VE, VP and sub-VP processes, discrete or continuous, and
-networks trained here under the same parameterisation.
+It covers the authors' PyTorch checkpoints of VE, VP and sub-VP processes, discrete or continuous,
+and networks trained here in the same parametrisation.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from cmbench.api import (
     SDE,
     VE,
     VP,
+    Classes,
+    ImageShape,
     Labels,
     Model,
     SDEDenoiser,
@@ -44,34 +46,38 @@ class ScoreSDE(Model):
     }
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "score_sde_unet"})
-    shape: tuple[int, int, int] = (3, 32, 32)
-    classes: int = Field(default=0, ge=0)
+    shape: ImageShape = (3, 32, 32)
+    classes: Classes = 0
     sde: Process = "vp"
-    continuous: bool = Field(default=True, description="trained at all times, not at `steps`")
-    steps: int = Field(default=1000, ge=2, description="num_scales of the discrete process")
+    continuous: bool = Field(
+        default=True, description="trained at all times; false: at `steps` times"
+    )
+    steps: int = Field(
+        default=1000, ge=2, le=100_000, description="num_scales of the discrete process"
+    )
     beta_min: float = Field(default=0.1, gt=0)
     beta_max: float = Field(default=20.0, gt=0)
-    sigma_min: float = Field(default=0.01, gt=0, description="VE's least, authors' units")
-    sigma_max: float = Field(default=50.0, gt=0, description="VE's greatest, authors' units")
+    sigma_min: float = Field(default=0.01, gt=0, description="VE's least level, authors' units")
+    sigma_max: float = Field(default=50.0, gt=0, description="VE's greatest level, authors' units")
     centered: bool = Field(default=True, description="the process runs on images in [-1, 1]")
     scale_by_sigma: bool = Field(default=False, description="the output is divided by sigma")
     fourier: bool = Field(default=False, description="the network takes ln of its label")
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any], sde: str | None = None) -> "ScoreSDE":
-        """From an official configuration, {"data": ..., "model": ..., "training": ...}.
+        """Builds from an official configuration, {"data": ..., "model": ..., "training": ...}.
 
         Args:
             config: The file's contents.
-            sde: `vesde`, `vpsde` or `subvpsde`, in place of the configuration's.
+            sde: `vesde`, `vpsde` or `subvpsde`, overriding the configuration's.
 
         Raises:
-            UserError: For an option that is not known here.
+            UserError: If an option is not supported.
         """
         data, model, training = config["data"], config["model"], config.get("training", {})
         name = (sde or training.get("sde", "vpsde")).removesuffix("sde")
         if name not in ("ve", "vp", "subvp"):
-            raise UserError(f"no process '{name}sde' is known here", expected="vesde, vpsde, ...")
+            raise UserError(f"process '{name}sde' is not supported", expected="vesde, vpsde, ...")
         plus = model["name"] == "ncsnpp"
         _known(model, plus=plus)
         fourier = plus and model.get("embedding_type", "positional") == "fourier"
@@ -92,7 +98,7 @@ class ScoreSDE(Model):
         )
 
     def build(self) -> nn.Module:
-        """An SDEDenoiser over the raw network, `net`."""
+        """Builds an SDEDenoiser over the raw network, `net`."""
         labels = Labels(
             continuous=self.continuous,
             fourier=self.fourier,
@@ -113,8 +119,8 @@ class ScoreSDE(Model):
         """Reads an official checkpoint (its averaged weights), or cmbench's own safetensors.
 
         Raises:
-            UserError: If the file is broken, holds anything but data, or is of another
-                architecture than this configuration.
+            UserError: If the file is broken, holds anything but data, or has another architecture
+                than this configuration.
         """
         if weights.suffix == ".safetensors":
             load_weights(module, weights)
@@ -150,17 +156,17 @@ _KEPT = (
 
 
 def _network(model: Mapping[str, Any], *, plus: bool) -> dict[str, Any]:
-    told = {key: model[key] for key in _KEPT if key in model}
+    fields = {key: model[key] for key in _KEPT if key in model}
     if not plus:
         shared = ("nf", "ch_mult", "num_res_blocks", "attn_resolutions", "dropout")
-        told = {key: model[key] for key in (*shared, "resamp_with_conv") if key in model}
-    return {"name": "score_sde_unet", "family": model["name"], **told}
+        fields = {key: model[key] for key in (*shared, "resamp_with_conv") if key in model}
+    return {"name": "score_sde_unet", "family": model["name"], **fields}
 
 
 def _known(model: Mapping[str, Any], *, plus: bool) -> None:
-    """Refuses what the authors' code offers beside what they published."""
+    """Refuses options of the authors' code that no published configuration uses."""
     if not plus and model["name"] != "ddpm":
-        raise UserError(f"no network '{model['name']}' is known here", expected="ncsnpp or ddpm")
+        raise UserError(f"network '{model['name']}' is not supported", expected="ncsnpp or ddpm")
     checks = {
         "normalization": (model.get("normalization", "GroupNorm"), ("GroupNorm",)),
         "nonlinearity": (model.get("nonlinearity", "swish"), ("swish",)),
@@ -172,6 +178,6 @@ def _known(model: Mapping[str, Any], *, plus: bool) -> None:
     for key, (value, known) in checks.items():
         if value not in known:
             raise UserError(
-                f"'{key}: {value}' of the configuration is not known here",
+                f"'{key}: {value}' of the configuration is not supported",
                 expected=" or ".join(map(str, known)),
             )

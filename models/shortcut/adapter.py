@@ -5,27 +5,29 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
-from cmbench.api import JumpDenoiser, Model, create
+from cmbench.api import Classes, ImageShape, JumpDenoiser, Model, create
 
 __all__ = ["Shortcut"]
 
 
 class Shortcut(Model):
-    """A network of mean velocities, told how long a step it is to make."""
+    """A network that predicts mean velocities, conditioned on the length of the step."""
 
     makes: ClassVar[frozenset[str]] = frozenset({"denoiser", "flow", "jump"})
     sampler: ClassVar[dict[str, Any] | None] = {"name": "flow_jump"}
 
     network: dict[str, Any]
-    shape: tuple[int, int, int]
-    classes: int = 0
+    shape: ImageShape
+    classes: Classes = 0
     time_scale: float = 1.0
-    shortest: float = Field(default=1 / 128, gt=0, lt=1, description="a power of two")
+    shortest: float = Field(
+        default=1 / 128, gt=0, lt=1, description="shortest step, a power of two"
+    )
     sigma_min: float = 0.002
     sigma_max: float = 80.0
 
     def build(self) -> nn.Module:
-        """A JumpDenoiser, whose network is told two numbers: `times: 2`."""
+        """Builds a JumpDenoiser, whose network has two noise inputs (`times: 2`)."""
         net = create("network", self.network).build(self.shape, self.classes)
         return JumpDenoiser(
             net,

@@ -16,7 +16,7 @@ two: {url: https://example.org/two, file: two.bin, licence: "-", citation: "-"}
 """
 KEPT = {"one.bin", "one.bin.sha256", "two.bin.part", "two.bin.part.json"}
 DEAD = {
-    "one.bin.part": "one is whole",
+    "one.bin.part": "one is complete",
     "two.bin.sha256": "without its file",
     "old.bin": "no asset",
     "old.bin.sha256": "no asset",
@@ -84,7 +84,7 @@ def test_the_command_lists_first_and_removes_with_yes(folder):
     before = names(folder)
     for listing in (run(), run("--dry-run")):
         assert listing.exit_code == 0
-        assert "--yes removes them" in listing.stderr
+        assert "use --yes to remove them" in listing.stderr
         assert "old.bin: of no asset in the catalogue" in listing.stdout
     assert names(folder) == before
     assert "both" in str(run("--yes", "--dry-run").exception)

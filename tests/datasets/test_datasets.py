@@ -93,7 +93,7 @@ def test_faults_name_the_file(tmp_path, pixels):
     broken = as_zip(tmp_path / "broken.zip", pixels)
     with zipfile.ZipFile(broken, "a") as archive:
         archive.writestr("00000/zzz.png", png(pixels[0])[:60])
-    with pytest.raises(UserError, match=r"zzz\.png is not a whole image"):
+    with pytest.raises(UserError, match=r"zzz\.png is not an intact image"):
         create("dataset", "images").open(broken)
     mixed = as_folder(tmp_path / "mixed", pixels)
     (mixed / "z.png").write_bytes(png(pixels[0][:, :16, :16]))

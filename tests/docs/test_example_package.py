@@ -40,7 +40,7 @@ def test_a_package_of_plugins_is_built_installed_and_run(tmp_path: Path) -> None
         "import importlib.metadata as m; print(m.distribution('cmbench-example').locate_file(''))"
     )
     assert str(tmp_path / "fresh") in _run([fresh, "-c", where], **env)
-    assert "holds to the contract" in _run([*cli, "models", "check", "two_greys"], **env)
+    assert "satisfies the contract" in _run([*cli, "models", "check", "two_greys"], **env)
     _run([*cli, "run", "two_greys", "--quiet"], **env)
     table = (empty / "results" / "two_greys" / "leaderboard.md").read_text()
     assert "two_greys" in table

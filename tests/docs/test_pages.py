@@ -70,14 +70,13 @@ runs:
     label: "{objective}, {distance}"
     train: {objective: {name: ct, s0: 2}, distance: [l1, l2]}
     nfe: 1
-  - {model: oracle/digits, label: "{nothing} {optimiser.lr}", sampler: euler, nfe: 2}
   - {model: oracle/digits, sampler: [heun, dpmpp_2m], nfe: 5}
 """
     )
     source = read_yaml(path)
     assert [cell.label for cell in make_plan(validate(source, Suite), source).cells] == [
         "oracle/digits by heun", "oracle/digits by ddim", "ct, l1", "ct, l2",
-        "{nothing} {optimiser.lr}", "oracle/digits heun", "oracle/digits dpmpp_2m",
+        "oracle/digits heun", "oracle/digits dpmpp_2m",
     ]  # fmt: skip
 
 

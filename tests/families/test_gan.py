@@ -154,7 +154,7 @@ def test_errors_name_the_cure():
         OneShot().sample(nn.Linear(1, 1), Noise(0, [0], SHAPE))
     with pytest.raises(UserError, match="does not train a Linear"):
         GAN().build(Setup(nn.Linear(1, 1), None, None, 1, CPU))
-    with pytest.raises(UserError, match="leave nothing of 8 pixels"):
+    with pytest.raises(UserError, match="too many for 8 pixels"):
         built(channels=(8, 8, 8, 8))
     with pytest.raises(UserError, match="can't be halved"):
         create("model", {**MODEL, "channels": [8] * 5}).build()

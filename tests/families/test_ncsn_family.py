@@ -243,7 +243,7 @@ def test_configurations_name_their_network():
     for side, depth in ((64, "base"), (96, "deeper"), (128, "deeper"), (256, "deepest")):
         assert kind.of_config(config(side, ema=True)).network["depth"] == depth
     assert kind.of_config(config(), "NCSNv2Deepest").network["depth"] == "deepest"
-    with pytest.raises(UserError, match="no network 'NCSNv3'"):
+    with pytest.raises(UserError, match="network 'NCSNv3' is not supported"):
         kind.of_config(config(), "NCSNv3")
     with pytest.raises(UserError, match="normalization: BatchNorm"):
         kind.of_config(config(normalization="BatchNorm"))

@@ -5,7 +5,8 @@ import pytest
 
 from cmbench.core.loader import create
 from cmbench.metrics.base import Features, MetricError, Moments, Reference
-from cmbench.metrics.frechet.distance import frechet, moment_distance
+from cmbench.metrics.frechet.distance import moment_distance
+from cmbench.metrics.frechet.error import frechet
 from cmbench.metrics.frechet.moments import moments_of_rows
 from cmbench.metrics.intervals.skewed import skewed_interval, skewness
 

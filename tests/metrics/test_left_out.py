@@ -5,7 +5,8 @@ import pytest
 
 from cmbench.core.loader import create
 from cmbench.metrics.base import Features, MetricError, Reference
-from cmbench.metrics.frechet.distance import frechet, frechet_value, moment_distance
+from cmbench.metrics.frechet.distance import frechet_value, moment_distance
+from cmbench.metrics.frechet.error import frechet
 from cmbench.metrics.frechet.leave_one_out import Sample
 from cmbench.metrics.frechet.moments import MomentSum, moments_of_rows
 from cmbench.metrics.frechet.reference import target_of

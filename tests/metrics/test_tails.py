@@ -5,7 +5,7 @@ import pytest
 
 from cmbench.core.loader import create
 from cmbench.metrics.base import Features, Reference
-from cmbench.metrics.frechet.distance import frechet
+from cmbench.metrics.frechet.error import frechet
 from cmbench.metrics.intervals.skewed import (
     effective_count,
     skewed_interval,

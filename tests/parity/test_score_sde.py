@@ -56,7 +56,7 @@ def test_the_network_with_either_weights(folder):
     name = "vesde" if folder.endswith("ve") else "vpsde"
     inner = z[f"{name}/x"] * (2 if denoiser.unit == 2 else 1) - (denoiser.unit - 1)
     label = z[f"{name}/labels"].double()
-    c_noise = (label.log() if denoiser.told.fourier else label).float()
+    c_noise = (label.log() if denoiser.noise_labels.fourier else label).float()
     divisor = denoiser._divisor(label).float()[:, None, None, None]
     z.agree("model_output", denoiser.net(inner, c_noise) / divisor)
     raw = score_sde_states(denoiser.net, read_torch(z.folder / "checkpoint.pth"), where="")[1]

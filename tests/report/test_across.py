@@ -12,7 +12,7 @@ from cmbench.report.across import model_across
 def _suite(root: Path, name: str, model: str, value: float, fingerprint: str) -> Path:
     score = ScoreRecord(
         name="kid", title="KID", value=value, error=0.1, interval=(value - 0.2, value + 0.2),
-        count=100, higher_is_better=False, fingerprint=fingerprint, protocol={}, key="k",
+        count=100, higher_is_better=False, fingerprint=fingerprint, protocol={}, key="0" * 64,
     )  # fmt: skip
     record = Record(
         suite=name, suite_version=1, cell=f"c-{name}", status="done", label="EDM", model=model,

@@ -23,7 +23,7 @@ findings:
 
 def _record(label: str, nfe: float, value: float) -> Record:
     score = ScoreRecord(
-        name="frechet_distance", title="FD-toy", value=value, error=0.1, count=100, key="k",
+        name="frechet_distance", title="FD-toy", value=value, error=0.1, count=100, key="0" * 64,
         interval=(value - 0.2, value + 0.2), higher_is_better=False, fingerprint="a" * 64,
         protocol={},
     )  # fmt: skip

@@ -22,7 +22,7 @@ HOSTILE = '<script>alert(1)</script> "q" | & é🎲 $x_1$ ' + "long" * 70
 def score(value, name="frechet_distance", title="FD-toy", fingerprint="a" * 64, up=False):
     return ScoreRecord(
         name=name, title=title, value=value, error=0.1, interval=(value - 0.2, value + 0.2),
-        count=100, higher_is_better=up, fingerprint=fingerprint, protocol={}, key="k",
+        count=100, higher_is_better=up, fingerprint=fingerprint, protocol={}, key="0" * 64,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def _score(value, name="frechet_distance", title="FD-toy", fingerprint="a" * 64,
     return ScoreRecord(
         name=name, title=title, value=value, error=0.1, interval=(value - 0.2, value + 0.2),
         count=100, higher_is_better=up, fingerprint=fingerprint,
-        protocol={"quantisation": "round", "note": "</pre><b>x"}, key="k",
+        protocol={"quantisation": "round", "note": "</pre><b>x"}, key="0" * 64,
     )  # fmt: skip
 
 

@@ -50,14 +50,14 @@ SABOTAGE = {
         BODY,
         BODY + FORWARD + "        super().forward(x, sigma)\n        return super().forward(x, sigma)\n",
         "every evaluation is counted",
-        "one call of the network",
+        "call the network once",
     ),
     "hides_network": (
         BODY,
         BODY + "        self.other = torch.nn.Conv2d(1, 1, 1)\n" + FORWARD
         + "        return super().forward(x + 0.01 * self.other(x.float()).to(x.dtype), sigma)\n",
         "every evaluation is counted",
-        "every module that does work",
+        "every module that computes",
     ),
     "counts_none": (
         BODY,
@@ -93,25 +93,25 @@ SABOTAGE = {
     "global_torch": (
         "return self.conv(x)",
         "return torch.randn_like(x) * 0.1 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "global_numpy": (
         "return self.conv(x)",
         "return float(np.random.rand()) * 0 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "global_random": (
         "return self.conv(x)",
         "return random.random() * 0 + self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "reseeds": (
         "return self.conv(x)",
         "torch.manual_seed(0)\n        return self.conv(x)",
-        "no global random generator is touched",
+        "no global random generator is changed",
         "Noise",
     ),
     "keeps_state": (
@@ -129,13 +129,13 @@ SABOTAGE = {
     "unit_range": (
         BODY,
         BODY + FORWARD + "        return super().forward(x, sigma).sigmoid()\n",
-        "it makes images in [-1, 1]",
+        "sampled images lie in [-1, 1]",
         "[-1, 1]",
     ),
     "bytes": (
         BODY,
         BODY + FORWARD + "        return super().forward(x, sigma).sigmoid() * 255\n",
-        "it makes images in [-1, 1]",
+        "sampled images lie in [-1, 1]",
         "bytes",
     ),
     "nan": (
@@ -161,14 +161,14 @@ SABOTAGE = {
         BODY,
         BODY + FORWARD + "        made = super().forward(x, sigma)\n        x.mul_(0.5)\n"
         "        return made\n",
-        "it leaves its arguments as they are",
+        "forward leaves its arguments unchanged",
         "in-place",
     ),
     "gives_noise": (
         BODY,
         BODY + FORWARD + "        made = super().forward(x, sigma)\n"
         "        return (x - made) / sigma[:, None, None, None] + 1\n",
-        "at the least noise it gives the image back",
+        "at sigma_min it returns its input",
         "not the noise",
     ),
     "broken_boundary": (
@@ -181,19 +181,19 @@ SABOTAGE = {
     "levels_reversed": (
         "super().__init__(Net(), (1, 8, 8))",
         "super().__init__(Net(), (1, 8, 8), sigma_min=80.0, sigma_max=0.002)",
-        "its range of noise is one",
+        "its range of noise levels is valid",
         "sigma_min < sigma_max",
     ),
     "no_denoiser": (
         "        return D()",
         "        return Net()",
-        "build gives the module it says",
+        "build returns the module it states",
         "Denoiser",
     ),
     "no_module": (
         "        return D()",
         "        return 3",
-        "build gives the module it says",
+        "build returns the module it states",
         "torch.nn.Module",
     ),
     "unseeded_build": (
@@ -221,7 +221,7 @@ SABOTAGE = {
         "        return D()",
         "        return D()\n\n    def load(self, module, weights):\n"
         "        module.load_state_dict(torch.load(weights, weights_only=False))",
-        "its file runs no code of a weights file",
+        "its file runs no code from a weights file",
         "read_torch",
     ),
     "raises": (

@@ -135,7 +135,7 @@ def test_what_is_missing_waits_and_the_rest_runs(tmp_path):
     done = cmbench(folder, "run", "tiny.yaml")
     assert done.returncode == 0, done.stderr
     said = next(line for line in done.stderr.splitlines() if line.startswith("pending: "))
-    assert "frechet_distance of 2 cells: Inception's weights are not here" in said
+    assert "frechet_distance of 2 cells: Inception's weights are not on this machine" in said
     assert said.endswith("bring it with: cmbench assets fetch inception-2015-12-05")
     text = (folder / "results" / "tiny" / "leaderboard.md").read_text()
     assert "cmbench assets fetch inception-2015-12-05" in text

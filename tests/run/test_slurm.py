@@ -119,15 +119,15 @@ def test_a_machine_without_slurm_is_told(tmp_path):
 
 def test_journals_are_read_line_by_line_once(tmp_path):
     notes, read = Notes(tmp_path), {}
-    notes.tell("0-1", "aa", 1.5)
+    notes.add_entry("0-1", "aa", 1.5)
     with (tmp_path / "journal" / "0-1").open("a") as file:
         file.write("bb 2")
-    assert notes.told(read) == [("aa", 1.5)]
+    assert notes.new_entries(read) == [("aa", 1.5)]
     with (tmp_path / "journal" / "0-1").open("a") as file:
         file.write(".25\n")
-    notes.tell("1-1", "cc", 3)
-    assert notes.told(read) == [("bb", 2.25), ("cc", 3.0)]
-    assert notes.told(read) == []
+    notes.add_entry("1-1", "cc", 3)
+    assert notes.new_entries(read) == [("bb", 2.25), ("cc", 3.0)]
+    assert notes.new_entries(read) == []
 
 
 def test_a_job_begun_and_never_ended_is_counted(tmp_path):

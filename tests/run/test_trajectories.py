@@ -332,6 +332,6 @@ def test_a_call_with_another_input_is_not_answered(tmp_path):
     for other in (x[:2], x[1:3] + 1e-6):
         with (
             replaying([net], calls, 1, 2, None),
-            pytest.raises(OtherCallError, match="leave `prefixes` out"),
+            pytest.raises(OtherCallError, match="remove `prefixes`"),
         ):
             net(other)

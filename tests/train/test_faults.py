@@ -38,7 +38,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 def test_divergence_stops_and_names_the_step(tmp_path):
-    with pytest.raises(DivergedError, match=r"diverged at step \d+.*(?s:.*)fix: a lower"):
+    with pytest.raises(DivergedError, match=r"diverged at step \d+.*(?s:.*)fix: lower"):
         run(tmp_path, objective={"name": "edm", "p_mean": 200.0})
 
 

@@ -7,6 +7,8 @@ import torch
 from cmbench.core.errors import UserError
 from cmbench.core.loader import create
 from cmbench.datasets._arrays import ArrayImages
+from cmbench.suite.planner import make_plan
+from cmbench.suite.spec import read_suite
 from cmbench.train.loop import train
 from cmbench.train.recipe import Recipe
 
@@ -29,9 +31,9 @@ def images_of(shape=(1, 8, 8), labels=None, count=10):
 @pytest.mark.parametrize(
     ("model", "images", "message"),
     [
-        ({}, {"shape": (1, 28, 28)}, r"shape \[1, 8, 8\], the data set holds \[1, 28, 28\]"),
-        ({}, {"shape": (3, 8, 8)}, r"shape \[1, 8, 8\], the data set holds \[3, 8, 8\]"),
-        ({"classes": 10}, {}, "has 10 classes, and the data set has no labels"),
+        ({}, {"shape": (1, 28, 28)}, r"shape \[1, 8, 8\], the dataset's \[1, 28, 28\]"),
+        ({}, {"shape": (3, 8, 8)}, r"shape \[1, 8, 8\], the dataset's \[3, 8, 8\]"),
+        ({"classes": 10}, {}, "has 10 classes, but the dataset has no labels"),
         (
             {"classes": 10},
             {"labels": range(1, 11)},
@@ -78,3 +80,17 @@ def test_a_teacher_of_another_shape_or_number_of_classes_is_refused(tmp_path, te
     given = {"teacher": taught, "dataset_images": images_of(), "folder": tmp_path, "device": CPU}
     with pytest.raises(UserError, match=message):
         train(recipe, **given)
+
+
+def test_a_suite_that_trains_on_images_of_another_shape_is_refused_by_its_line(tmp_path):
+    suite = tmp_path / "wrong.yaml"
+    suite.write_text(
+        "suite: wrong\ndataset: digits\nimages: {count: 8}\nfeatures: pixels\n"
+        "metrics: [frechet_distance]\nruns:\n  - model: edm/digits\n"
+        "    train: {model.shape: [[1, 16, 16]]}\n    nfe: [1]\n"
+    )
+    read, source = read_suite(suite)
+    with pytest.raises(
+        UserError, match=r"wrong\.yaml:8: .*\[1, 16, 16\], the dataset's \[1, 8, 8\]"
+    ):
+        make_plan(read, source)

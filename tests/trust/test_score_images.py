@@ -154,7 +154,12 @@ def test_the_command_prints_a_table_and_json(tmp_path):
                  "--device", "cpu"]  # fmt: skip
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    for text in ("FD-digits", "FD-pixels", "95% interval", "200 images equal an earlier one"):
+    for text in (
+        "FD-digits",
+        "FD-pixels",
+        "95% interval",
+        "200 images are exact duplicates of an earlier one",
+    ):
         assert text in shown.output
     held = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
     assert (held["images"], held["duplicates"], held["shape"]) == (400, 200, [1, 8, 8])

@@ -1,138 +1,68 @@
-"""The Frechet distance of two Gaussians without a matrix square root of a nonsymmetric product.
+"""The Frechet distance of two Gaussians: its value. `error.py` beside it has its uncertainty.
 
-d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2) (Dowson and Landau, 1982; Heusel et al.,
-2017, https://arxiv.org/abs/1706.08500, equation 6). The eigenvalues of S1 S2 are those of the
-symmetric L^T S1 L for any L with L L^T = S2 (Cholesky's, or the symmetric root where S2 is
-singular). Where n < d they are those of the n x n Gram A S2 A^T / (n-1) with A the centred rows,
-so that no null eigenvalue adds noise.
+    d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)                                      (1)
 
-The error is that of the terms of each sample: n - 1 times what leaving it out does, exactly
-(`_frechet_rows`). Below four times as many samples as dimensions their variance holds more than
-the distance's, which `_shared_variance` mends. Above, the excess is a quadratic part: with s the
-roots of those eigenvalues and p_ab = s_a s_b / (s_a + s_b), Gaussian samples give the distance an
-excess of [tr S1 + 1/2 sum (1 + d_ab) p_ab] / n and a quadratic part of variance 2 [tr S1^2 + 1/2
-sum (1 + d_ab) p_ab^2] / n^2, which the terms hold twice (Efron and Stein, 1981).
-
-With T = C C^T the map that carries the generated Gaussian to the reference's, C = L (L^T S1
-L)^(-1/4), c = C^T E[psi (x - m1)] and N = C^T E[psi (x - m1) (x - m1)^T] C, the second-order terms
-along the terms psi, of which the interval's skewness is made, are 2 |c|^2 + sum N_ab^2 / (s_a +
-s_b).
+Dowson and Landau (1982); Heusel et al. (2017, https://arxiv.org/abs/1706.08500), equation 6. No
+square root of a nonsymmetric matrix is taken: the eigenvalues of S1 S2 are those of the symmetric
+L^T S1 L for any L with L L^T = S2 (Cholesky's, or the symmetric root where S2 is singular). With
+fewer rows n than dimensions they are those of the n x n Gram A S2 A^T / (n - 1), A the centred
+rows, so that no null eigenvalue adds noise.
 """
-
-import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmbench.metrics._range import largest, largest_exponent, pair_exponent, scaled
 from cmbench.metrics._rows import feature_rows
-from cmbench.metrics.base import Features, MetricError, Moments, Reference, Score
-from cmbench.metrics.frechet.leave_one_out import RowsFit, Sample
+from cmbench.metrics.base import Features, Moments, Reference
 from cmbench.metrics.frechet.moments import moments_of
 from cmbench.metrics.frechet.reference import Target, target_of, target_of_moments
-from cmbench.metrics.intervals.leave_one_out import shared_variance
-from cmbench.metrics.intervals.skewed import ROWS, tailed_interval
 
-__all__ = [
-    "Frechet",
-    "frechet",
-    "frechet_score",
-    "frechet_value",
-    "moment_distance",
-    "quadratic_variance",
-]
+__all__ = ["frechet_value", "moment_distance", "product_roots", "squared_distance"]
 
 Array = NDArray[np.float64]
-_MANY = 4
-"""Times as many samples as dimensions: first-order terms less a quadratic part suffice."""
-
-
-@dataclass(frozen=True)
-class Frechet:
-    """A distance with what its interval is made of.
-
-    Args:
-        distance: The squared distance.
-        mean_term: |m1 - m2|^2.
-        influence: Term of each generated sample, (n,), mean 0; their variance / n is `variance`.
-        variance: Of the distance, from the sampling of the generated rows.
-        second: Its second-order term along the influence.
-        bias: Excess expected at this count.
-        reference_count: Rows of the reference.
-        reference: What it was measured from.
-    """
-
-    distance: float
-    mean_term: float
-    influence: Array
-    variance: float
-    second: float
-    bias: float
-    reference_count: int
-    reference: Reference
-
-    def enlarged(self, exponent: int) -> "Frechet":
-        """Of features 2^exponent times as large."""
-        if not exponent:
-            return self
-        return replace(
-            self,
-            distance=math.ldexp(self.distance, 2 * exponent),
-            mean_term=math.ldexp(self.mean_term, 2 * exponent),
-            influence=np.ldexp(self.influence, 2 * exponent),
-            variance=math.ldexp(self.variance, 4 * exponent),
-            second=math.ldexp(self.second, 6 * exponent),
-            bias=math.ldexp(self.bias, 2 * exponent),
-        )
 
 
 def moment_distance(generated: Moments, reference: Moments, target: Target | None = None) -> float:
-    """Squared Frechet distance of two Gaussians given by their moments.
+    """Squared Frechet distance of two Gaussians, equation 1.
 
     Args:
-        generated: Of the generated rows.
-        reference: Of the reference.
-        target: The reference's factor, if it was made before.
+        generated: Mean m1 (d,) and covariance S1 (d, d) of the generated features.
+        reference: m2 and S2 of the reference's.
+        target: The reference with its factor L, where it is known already.
     """
     target = target_of_moments(reference) if target is None else target
-    roots = float(_roots(target.carried(generated.covariance)).sum())
-    trace = float(np.trace(generated.covariance))
-    return _distance(generated.mean - target.mean, trace + target.trace, roots)
+    roots = product_roots(target, generated.covariance)
+    traces = float(np.trace(generated.covariance)) + target.trace
+    return squared_distance(generated.mean - target.mean, traces, float(roots.sum()))
 
 
-def quadratic_variance(generated: Moments, target: Target) -> float:
-    """Variance of the distance's quadratic part at `generated.count` samples."""
-    return _quadratic(generated, _roots(target.carried(generated.covariance)))
+def squared_distance(gap: Array, traces: float, trace_root: float) -> float:
+    """Equation 1 from m1 - m2 (d,), tr S1 + tr S2 and tr (S1 S2)^(1/2); at least 0."""
+    return max(float(gap @ gap) + traces - 2 * trace_root, 0.0)
 
 
-def frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
-    """The distance of a layer's features from the reference, with each sample's influence.
-
-    Raises:
-        MetricError: For fewer than 2 samples, features that are not finite, another width.
-    """
-    kept = generated.cache.get(f"frechet/{layer}")
-    if isinstance(kept, Frechet) and kept.reference is reference:
-        return kept
-    found = _frechet(generated, reference, layer)
-    generated.cache[f"frechet/{layer}"] = found
-    return found
+def product_roots(target: Target, covariance: Array) -> Array:
+    """Square roots (d,) of the eigenvalues of S1 S2: those of L^T S1 L."""
+    return torch.linalg.eigvalsh(target.carried(covariance)).clamp(min=0).sqrt().numpy()
 
 
 def frechet_value(generated: Features, reference: Reference | None, layer: str) -> float:
-    """The distance alone.
+    """Squared Frechet distance of a layer's features from the reference, without its error.
 
     Raises:
-        MetricError: As `frechet`.
+        MetricError: For fewer than 2 samples, features that are not finite, another width.
     """
     rows = feature_rows(generated, layer, least=2)
     target = target_of(reference, layer, width=rows.shape[1])
     if len(rows) > target.factor.shape[1] + 1:
         own = moments_of(generated, layer)
-        root, trace = float(_roots(target.carried(own.covariance)).sum()), np.trace(own.covariance)
-        return _distance(own.mean - target.mean, float(trace) + target.trace, root)
+        return moment_distance(own, own, target)
+    return _few_rows_distance(rows, target)
+
+
+def _few_rows_distance(rows: NDArray[np.float32], target: Target) -> float:
+    """Equation 1 from fewer rows (n, d) than dimensions, by the eigenvalues of their Gram."""
     gaps = rows.astype(np.float64)
     mean = gaps.mean(axis=0)
     gaps -= mean
@@ -141,106 +71,6 @@ def frechet_value(generated: Features, reference: Reference | None, layer: str) 
     carried = gaps @ target.factor
     values = np.linalg.eigvalsh(carried @ carried.T)
     scale = len(rows) - 1
-    root = float(np.sqrt(values.clip(min=0)).sum()) / scale**0.5
-    return _distance(mean - target.mean, float(np.vdot(gaps, gaps)) / scale + target.trace, root)
-
-
-def frechet_score(generated: Features, reference: Reference | None, layer: str) -> Score:
-    """The distance as a Score: error from the influence terms, interval by their skewness."""
-    found = frechet(generated, reference, layer)
-    count = len(found.influence)
-    error = float(np.sqrt(found.variance))
-    (low, high), tail = tailed_interval(found.distance, error, found.influence, found.second)
-    details = {
-        "bias": found.bias,
-        "mean_term": found.mean_term,
-        "reference_count": float(found.reference_count),
-        **tail,
-    }
-    return Score(found.distance, error, (max(low, 0.0), high), count, details)
-
-
-def _frechet(generated: Features, reference: Reference | None, layer: str) -> Frechet:
-    rows = feature_rows(generated, layer, least=2)
-    target = target_of(reference, layer, width=rows.shape[1])
-    if reference is None:
-        raise MetricError("a Frechet distance needs a reference")
-    exponent = pair_exponent(largest(rows), largest(target.factor))
-    own = None
-    if len(rows) > target.factor.shape[1] + 1:
-        own = moments_of(generated, layer).reduced(exponent)
-    sides = scaled(rows, exponent), target.reduced(exponent)
-    return _fitted(*sides, own, reference).enlarged(exponent)
-
-
-def _fitted(
-    rows: NDArray[np.float32], target: Target, own: Moments | None, reference: Reference
-) -> Frechet:
-    """From features whose squares float32 holds; `own` moments of more rows than the rank."""
-    rank, count = target.factor.shape[1], len(rows)
-    sample = Sample(rows, target, few=count < _MANY * rank)
-    fit = sample.fit(np.arange(count)) if own is None else sample.whole(own)
-    terms = fit.left()
-    terms -= terms.mean()
-    linear = float(terms.var(ddof=1) / count)
-    roots, trace = np.sqrt(fit.values / (count - 1)), fit.trace / (count - 1)
-    if sample.carried is not None:
-        variance = shared_variance(terms, sample.fit, width=rank)
-    else:
-        assert own is not None
-        variance = max(linear - _quadratic(own, roots), linear / 2)
-    terms *= np.sqrt(variance / linear) if linear else 1.0
-    gap = fit.mean - target.mean
-    return Frechet(
-        _distance(gap, trace + target.trace, float(roots.sum())),
-        float(gap @ gap),
-        terms,
-        variance,
-        _second_order(fit, roots, terms),
-        _bias(trace, count, roots),
-        target.count,
-        reference,
-    )
-
-
-def _second_order(fit: RowsFit, roots: Array, terms: Array) -> float:
-    """2 |c|^2 + sum N_ab^2 / (s_a + s_b)."""
-    # Rows by a stride, so that an order by class does no harm.
-    some = np.arange(0, len(terms), -(-len(terms) // ROWS))
-    kept = roots > roots.max(initial=0.0) * 1e-6
-    rows = fit.coordinates(some) if fit.own is None else fit.own[some]
-    roots, few = roots[kept], terms[some]
-    carried = rows[:, kept] * (roots**-0.5).astype(rows.dtype)
-    # By a power of two, so that float32 holds their squares.
-    exponent = largest_exponent(few)
-    weights = (np.ldexp(few, -exponent) / len(few)).astype(carried.dtype)
-    along, squares = weights @ carried, (carried.T * weights) @ carried
-    spread = squares.astype(np.float64) ** 2 / (roots[:, None] + roots[None, :])
-    return math.ldexp(float(2 * (along @ along) + spread.sum()), 2 * exponent)
-
-
-def _roots(product: torch.Tensor) -> Array:
-    return torch.linalg.eigvalsh(product).clamp(min=0).sqrt().numpy()
-
-
-def _pairs(roots: Array) -> Array:
-    """p_ab = s_a s_b / (s_a + s_b) over the roots above 0."""
-    s = roots[roots > 0]
-    pairs: Array = s[:, None] * s[None, :]
-    pairs /= s[:, None] + s[None, :]
-    return pairs
-
-
-def _bias(trace: float, count: int, roots: Array) -> float:
-    pairs = _pairs(roots)
-    return float(trace + (pairs.sum() + np.trace(pairs)) / 2) / count
-
-
-def _quadratic(own: Moments, roots: Array) -> float:
-    squares = _pairs(roots) ** 2
-    spread = (own.covariance**2).sum() + (squares.sum() + np.trace(squares)) / 2
-    return float(2 * spread) / own.count**2
-
-
-def _distance(gap: Array, traces: float, trace_root: float) -> float:
-    return max(float(gap @ gap) + traces - 2 * trace_root, 0.0)
+    trace_root = float(np.sqrt(values.clip(min=0)).sum()) / scale**0.5
+    traces = float(np.vdot(gaps, gaps)) / scale + target.trace
+    return squared_distance(mean - target.mean, traces, trace_root)

@@ -1,5 +1,7 @@
 """Distances from differences in float64, and searches by them where float32 hides an order."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import distance
@@ -31,7 +33,7 @@ def in_order(
 
 
 def uncertain_rows(
-    rims: NDArray[np.float64], single: NDArray[np.float32], slack: NDArray[np.float32], others: int
+    rims: NDArray[np.float64], single: NDArray[np.float32], slack: NDArray[Any], others: int
 ) -> NDArray[np.int64]:
     """Rows whose k-th neighbour may lie among those that were not candidates: rounding hides it.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cmbench.assets.download import asset_path
 from cmbench.core.errors import CmbenchError, Pending, UserError
+from cmbench.core.paths import user_path
 
 __all__ = ["TensorFlowInception"]
 
@@ -130,4 +131,4 @@ class TensorFlowInception:
 
 def _named(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    return user_path(value, where=variable) if value else None

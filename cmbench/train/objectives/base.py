@@ -1,4 +1,4 @@
-"""The contract of a training objective: what is minimised, given the student and the data."""
+"""The contract of a training objective: a loss of the student on the data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,13 +15,13 @@ __all__ = ["Loss", "Objective", "Setup", "Shared"]
 
 
 class Shared:
-    """What students trained in step have in common: the first to reach a step makes it."""
+    """Tensors shared by students trained in step; the first to reach a step computes them."""
 
     def __init__(self) -> None:
         self._step, self._made = -1, tuple[Tensor, ...]()
 
     def at(self, step: int, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `make` gives at `step`; only the latest step's is kept."""
+        """Returns the result of `make` at `step`; only the latest step's is stored."""
         if step != self._step:
             self._step, self._made = step, make()
         return self._made
@@ -29,15 +29,15 @@ class Shared:
 
 @dataclass
 class Setup:
-    """What an objective is built with.
+    """Arguments of an objective's `build`.
 
     Args:
-        student: The module that is trained (what the model plugin's `build` returned).
-        teacher: A trained module of the teacher's card in evaluation mode, or None.
-        distance: The built distance module, or None where the objective has its own loss.
-        total_steps: Optimiser steps of the whole training: what schedules refer to.
-        device: Where all of it lies.
-        shared: Common to students that are trained in step; a student alone has its own.
+        student: The module to train, as returned by the model plugin's `build`.
+        teacher: The trained module of the teacher's card in evaluation mode, or None.
+        distance: The distance module, or None if the objective has its own loss.
+        total_steps: Total number of optimiser steps, which schedules refer to.
+        device: Device of all modules.
+        shared: Tensors shared by students trained in step.
     """
 
     student: nn.Module
@@ -49,32 +49,33 @@ class Setup:
 
 
 class Loss(nn.Module, ABC):
-    """A built objective. Its buffers and submodules (the target network) are checkpointed."""
+    """A built objective; its buffers and submodules (the target network) are checkpointed."""
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
-        """Loss of each image (B,), for images (B, C, H, W) in [-1, 1]; every random draw is
-        taken from `draws`.
+        """Computes the loss per image (B,) of images (B, C, H, W) in [-1, 1].
+
+        Every random number is taken from `draws`.
         """
 
     def after_step(self, step: int) -> None:
-        """Called once after each optimiser step, before `step` grows: target networks, stages."""
+        """Updates target networks or stages after each optimiser step, before `step` grows."""
 
     def learning_rate_share(self, step: int) -> float:
-        """Share of the recipe's learning rate that `step` trains at; stages may decay it."""
+        """Returns the factor of the recipe's learning rate at `step`; stages may decay it."""
         return 1.0
 
     def restarts(self, step: int) -> bool:
-        """Whether the optimiser forgets its moments before `step`: a new stage begins."""
+        """Returns True if a new stage begins at `step`, before which the optimiser is reset."""
         return False
 
     def progress(self, step: int) -> dict[str, float]:
-        """Numbers to show and log beside the loss (N(k), mu(k), stage)."""
+        """Returns numbers to show and log with the loss, such as N(k), mu(k) or the stage."""
         return {}
 
 
 class Objective(Component, ABC):
-    """Names a training objective and its hyperparameters."""
+    """A training objective and its hyperparameters."""
 
     kind: ClassVar[str] = "objective"
     needs_teacher: ClassVar[bool] = False
@@ -82,22 +83,23 @@ class Objective(Component, ABC):
 
     @abstractmethod
     def build(self, setup: Setup) -> Loss:
-        """The loss, with its target network made from the student where it has one."""
+        """Builds the loss; a target network is a copy of the student."""
 
     def forward_equivalents(self) -> float:
-        """Forward passes an image costs in training; a backward counts as two."""
+        """Forward passes per training image; a backward pass counts as two."""
         return 3.0
 
     def shares(self) -> dict[str, Any] | None:
-        """Fields that decide what students of one teacher and the same draws have in common; None
-        where each must make all that it needs.
+        """Fields that determine the tensors shared by students of one teacher with equal draws.
+
+        None if students share nothing.
         """
         return None
 
     def starts_from_teacher(self) -> bool:
-        """Whether the student's first weights are the teacher's."""
+        """Returns True if the student is initialised with the teacher's weights."""
         return False
 
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
-        """The student's first weights taken from the teacher, or None to start at random."""
+        """Returns the student's initial weights from the teacher's, or None for random ones."""
         return None

@@ -1,6 +1,6 @@
-r"""The bound of binomial diffusion, one time a sequence, in bits a sequence.
+r"""The bound of binomial diffusion at one time per sequence, in bits per sequence.
 
--K with the sum over t = 2..T estimated from a single t (Sohl-Dickstein et al. 2015,
+The loss is -K, with the sum over t = 2..T estimated from a single t (Sohl-Dickstein et al. 2015,
 https://arxiv.org/abs/1503.03585, eq. 14).
 """
 
@@ -18,10 +18,10 @@ __all__ = ["Binomial"]
 
 
 class Binomial(Objective):
-    """(T - 1) KL at a uniform t and the entropies; images are cut to bits at 0."""
+    """The loss (T - 1) KL at a uniform t plus the entropies; images are thresholded at 0."""
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student is not a binomial diffusion.

@@ -1,7 +1,7 @@
-r"""Cold diffusion's objective: mean |x0 - R(D(x0, s), s)|, s uniform in 1..levels.
+r"""Cold diffusion's objective: mean |x0 - R(D(x0, s), s)| with s uniform in 1..levels.
 
-Cold Diffusion (https://arxiv.org/abs/2208.09392), section 3.1. On the way it fits the mixture of
-Gaussians to the channel means of the images, where unconditional generation starts.
+Cold Diffusion (https://arxiv.org/abs/2208.09392), section 3.1. The loss also fits a mixture of
+Gaussians to the channel means of the images, the start of unconditional generation.
 """
 
 import warnings
@@ -24,15 +24,15 @@ _FIT_EVERY = 500
 
 
 class Cold(Objective):
-    """Mean over pixels of the restoration's absolute (l1) or squared (l2) error."""
+    """The mean over pixels of the restoration's absolute (l1) or squared (l2) error."""
 
     loss: Literal["l1", "l2"] = "l1"
     quantise: bool = Field(
-        default=False, description="cut degraded images to 8 bits (the released --discrete)"
+        default=False, description="round degraded images to 8 bits (the released --discrete)"
     )
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student is not a restorer.
@@ -68,7 +68,7 @@ class _Restoration(Loss):
         return error.flatten(1).mean(1)
 
     def after_step(self, step: int) -> None:
-        """Fits the start now and then, and at the end."""
+        """Fits the start at intervals and at the end."""
         if (step + 1) % _FIT_EVERY == 0 or step + 1 == self.total_steps:
             self._fit()
 
@@ -92,7 +92,7 @@ class _Restoration(Loss):
 
 
 def _noise(images: Tensor, draws: Draws) -> Noise:
-    """Noise of this step for random masks: seeds its own images, one after another."""
+    """Returns noise for the random masks of this step, with a seed drawn from `draws`."""
     seed = int(torch.randint(2**62, (), generator=draws.generator))
     first, last = draws.part
     return Noise(seed, range(first, last), tuple(images.shape[1:]), images.device, images.dtype)

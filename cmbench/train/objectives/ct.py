@@ -1,4 +1,4 @@
-"""Consistency training without a teacher: both points of the pair share one noise.
+"""Consistency training without a teacher: both points of a pair share one noise draw.
 
 Consistency Models (https://arxiv.org/abs/2303.01469), Algorithm 3, with the paper's schedules of
 N(k) and mu(k) (appendix C), or fixed ones.
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.denoise.base import expand
 from cmbench.denoise.sigma_grids import karras_grid
 from cmbench.train.draws import Draws
@@ -24,31 +25,34 @@ __all__ = ["ConsistencyTraining"]
 
 
 class ConsistencyTraining(Objective):
-    """`schedule: adaptive` grows N from s0 to s1 + 1 and mu with it; `fixed` keeps s1 + 1, mu0."""
+    """Consistency training; `schedule: adaptive` raises N from s0 to s1 + 1, and mu with it.
+
+    `fixed` keeps N = s1 + 1 and mu0.
+    """
 
     needs_distance: ClassVar[bool] = True
 
     schedule: Literal["adaptive", "fixed"] = "adaptive"
-    s0: int = Field(default=2, ge=1, description="first number of steps")
-    s1: int = Field(default=150, ge=2, description="last number of steps")
+    s0: Levels = Field(default=2, description="first number of steps")
+    s1: int = Field(default=150, ge=2, le=100_000, description="last number of steps")
     mu0: float = Field(default=0.9, gt=0, lt=1, description="first rate of the target's EMA")
     rho: float = Field(default=7.0, gt=0)
     init: Literal["random", "teacher"] = "random"
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student."""
+        """Builds the loss on the student."""
         return _Training(self, setup)
 
     def forward_equivalents(self) -> float:
-        """Student 3, target 1."""
+        """Counts student 3 (forward and backward) and target 1."""
         return 4.0
 
     def starts_from_teacher(self) -> bool:
-        """Where `init` says so."""
+        """Returns True if `init` asks for the teacher's weights."""
         return self.init == "teacher"
 
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
-        """The teacher's weights where `init` asks for them."""
+        """Returns the teacher's weights if `init` asks for them."""
         return dict(teacher.state_dict()) if self.init == "teacher" else None
 
 
@@ -58,13 +62,13 @@ class _Training(PairLoss):
         self.spec, self.total = spec, setup.total_steps
 
     def points(self, step: int) -> int:
-        """N(k)."""
+        """Returns N(k)."""
         if self.spec.schedule == "fixed":
             return self.spec.s1 + 1
         return adaptive_points(step, self.total, self.spec.s0, self.spec.s1)
 
     def target_rate(self, step: int) -> float:
-        """mu(k), the EMA rate of the target network; no part of the learning rate."""
+        """mu(k), the EMA rate of the target network (not of the learning rate)."""
         if self.spec.schedule == "fixed":
             return self.spec.mu0
         return adaptive_rate(self.points(step), self.spec.s0, self.spec.mu0)

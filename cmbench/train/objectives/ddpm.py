@@ -1,7 +1,7 @@
 r"""DDPM's simple objective: the squared error of the noise at uniform steps.
 
-DDPM (https://arxiv.org/abs/2006.11239, eq. 14). The noise is read off the denoiser, eps = (x - D)
-/ sigma, so that a network that predicts x0 or v is trained by the same loss.
+DDPM (https://arxiv.org/abs/2006.11239, eq. 14). The noise is computed from the denoiser, eps =
+(x - D) / sigma, so that a network that predicts x0 or v is trained by the same loss.
 """
 
 from torch import Tensor
@@ -16,10 +16,10 @@ __all__ = ["DDPM"]
 
 
 class DDPM(Objective):
-    """L_simple: mean over pixels of (eps(x_t, t) - eps)^2."""
+    """L_simple, the mean over pixels of (eps(x_t, t) - eps)^2."""
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student is not of a discrete process.
@@ -27,7 +27,7 @@ class DDPM(Objective):
         if not isinstance(setup.student, DiscreteVPDenoiser):
             raise UserError(
                 f"objective ddpm can't train a {type(setup.student).__name__}",
-                expected="a model of a discrete VP process, as ddpm/...",
+                expected="a model of a discrete VP process, such as ddpm/...",
             )
         return _Simple(setup.student)
 
@@ -42,9 +42,9 @@ class _Simple(Loss):
         return self.terms(images, t, draws.normal(*images.shape[1:]), labels)
 
     def terms(self, images: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss (B,) at steps t (B,) with `noise` (B, C, H, W)."""
+        """Computes the loss (B,) at steps t (B,) with `noise` (B, C, H, W)."""
         sigma = self.student.levels[t.cpu()].to(images)
         level = expand(sigma, images)
         x = images + level * noise
-        told = (x - self.student(x, sigma, labels)) / level
-        return (told - noise).square().flatten(1).mean(1)
+        predicted = (x - self.student(x, sigma, labels)) / level
+        return (predicted - noise).square().flatten(1).mean(1)

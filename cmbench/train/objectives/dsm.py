@@ -1,8 +1,8 @@
-r"""Denoising score matching on a ladder of noise levels: NCSN's and NCSNv2's objective.
+r"""Denoising score matching on a ladder of noise levels, the objective of NCSN and NCSNv2.
 
 NCSN (https://arxiv.org/abs/1907.05600, eq. 5-6) with weight sigma^2:
 1/2 sigma^2 |score(x + sigma z) + z / sigma|^2 = 1/2 |D(x + sigma z; sigma) - x|^2 / sigma^2,
-summed over pixels, at a level drawn uniformly. The same number in all units.
+summed over pixels, at a uniformly drawn level. The loss is the same in all units.
 """
 
 from pydantic import Field
@@ -18,12 +18,12 @@ __all__ = ["DSM"]
 
 
 class DSM(Objective):
-    """`power` 2 is the authors' weight; the sum over pixels is theirs too."""
+    """Denoising score matching, summed over pixels; the authors' weight has `power` 2."""
 
     power: float = Field(default=2.0, description="weight sigma^power (anneal_power)")
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student has no ladder of noise levels.
@@ -31,7 +31,7 @@ class DSM(Objective):
         if not isinstance(setup.student, NCSNDenoiser):
             raise UserError(
                 f"objective dsm can't train a {type(setup.student).__name__}",
-                expected="a model with a ladder of noise levels, as ncsn/...",
+                expected="a model with a ladder of noise levels, such as ncsn/...",
             )
         return _ScoreMatching(self, setup.student)
 
@@ -46,11 +46,11 @@ class _ScoreMatching(Loss):
         return self.at(images, index, draws.normal(*images.shape[1:]), labels)
 
     def at(self, images: Tensor, index: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss (B,) at levels `index` (B,) with `noise` (B, C, H, W)."""
+        """Computes the loss (B,) at levels `index` (B,) with `noise` (B, C, H, W)."""
         sigma = self.student.levels.to(images.device)[index].to(images.dtype)
         level = expand(sigma, images)
         noisy = images + level * noise
         error = (self.student(noisy, sigma, labels) - images) / level
         half = error.square().flatten(1).sum(1) / 2
-        # The weight's power beyond 2 counts in the authors' units.
+        # Powers of the weight beyond 2 refer to the authors' units.
         return half * (sigma / self.student.unit) ** (self.spec.power - 2)

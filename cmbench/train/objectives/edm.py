@@ -1,6 +1,6 @@
 r"""EDM's objective: weighted denoising at ln sigma ~ N(p_mean, p_std^2).
 
-EDM (https://arxiv.org/abs/2206.00364, section 5 and Table 1): weight
+EDM (https://arxiv.org/abs/2206.00364, section 5 and Table 1): the weight is
 (s^2 + sd^2) / (s sd)^2, so that the network's target has unit weight at every level.
 """
 
@@ -15,14 +15,14 @@ __all__ = ["EDM"]
 
 
 class EDM(Objective):
-    """Mean over pixels of weight * (D(x + s z; s) - x)^2."""
+    """The mean over pixels of weight * (D(x + s z; s) - x)^2."""
 
     p_mean: float = Field(default=-1.2, description="mean of ln sigma")
     p_std: float = Field(default=1.2, gt=0, description="standard deviation of ln sigma")
     sigma_data: float = Field(default=0.5, gt=0)
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student."""
+        """Builds the loss on the student."""
         return _Denoising(self, setup)
 
 

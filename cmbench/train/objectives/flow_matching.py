@@ -1,7 +1,7 @@
-"""Flow matching on straight lines from data to noise, which is rectified flow's first round.
+"""Flow matching on straight lines from data to noise, the first round of rectified flow.
 
 Lipman et al. (https://arxiv.org/abs/2210.02747, eq. 23), Liu et al. (https://arxiv.org/abs/2209.03003,
-eq. 1): v(x_t, t) regresses on n - x0, t uniform. Logit-normal times are Esser et al.'s
+eq. 1): v(x_t, t) regresses on n - x0 at uniform t. Logit-normal times are Esser et al.'s
 (https://arxiv.org/abs/2403.03206, eq. 19).
 """
 
@@ -19,14 +19,16 @@ __all__ = ["FlowMatching"]
 
 
 class FlowMatching(Objective):
-    """Mean squared error of the velocity."""
+    """The mean squared error of the velocity."""
 
     times: Literal["uniform", "logit_normal"] = "uniform"
     t_mean: float = Field(default=0.0, description="logit_normal: mean of the logit of t")
-    t_std: float = Field(default=1.0, gt=0, description="logit_normal: its standard deviation")
+    t_std: float = Field(
+        default=1.0, gt=0, description="logit_normal: standard deviation of the logit"
+    )
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student predicts no velocities.

@@ -3,8 +3,9 @@ r"""A GAN's objective: non-saturating logistic loss with the R1 penalty.
 Generator: softplus(-D(G(z))). Discriminator: softplus(D(G(z))) + softplus(-D(x)) +
 gamma / 2 |grad D(x)|^2 (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661; Mescheder et al.
 2018, https://arxiv.org/abs/1801.04406). The discriminator and its Adam (Kingma & Ba,
-https://arxiv.org/abs/1412.6980) live in the loss and step once in each forward, so a checkpoint
-holds them. One process only: the discriminator's gradients are not summed over ranks.
+https://arxiv.org/abs/1412.6980) are part of the loss, and so of a checkpoint, and step once in
+each forward. It supports one process only: the discriminator's gradients are not summed over
+ranks.
 """
 
 import math
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from cmbench.core.bounds import Levels, Widths
 from cmbench.core.errors import UserError
 from cmbench.denoise.oneshot import OneShot
 from cmbench.train.draws import Draws
@@ -23,16 +25,16 @@ __all__ = ["GAN"]
 
 
 class GAN(Objective):
-    """Generator and discriminator in turn; `channels` are the discriminator's, finest first."""
+    """Trains generator and discriminator in turn; `channels` are the latter's, finest first."""
 
-    channels: tuple[int, ...] = Field(default=(64, 128), min_length=1)
+    channels: Widths = Field(default=(64, 128), min_length=1)
     gamma: float = Field(default=1.0, ge=0, description="weight of R1")
-    r1_every: int = Field(default=8, ge=1, description="steps from one R1 penalty to the next")
-    lr: float = Field(default=1e-3, gt=0, description="the discriminator's")
+    r1_every: Levels = Field(default=8, description="steps between R1 penalties")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate of the discriminator")
     betas: tuple[float, float] = (0.0, 0.99)
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student, with a fresh discriminator.
+        """Builds the loss on the student, with a new discriminator.
 
         Raises:
             UserError: If the student is not a one-shot generator.
@@ -45,7 +47,7 @@ class GAN(Objective):
         return _Adversarial(self, setup.student)
 
     def forward_equivalents(self) -> float:
-        """Generator and discriminator: two fakes, a real image, at times R1."""
+        """Counts generator and discriminator: two fakes, one real image, and at intervals R1."""
         return 9 + 6 / self.r1_every
 
 
@@ -69,23 +71,24 @@ class _Adversarial(Loss):
         with torch.no_grad():
             old = self.student(draws.normal(self.student.latent), labels)
         self._teach(images, old, labels)
-        made = self.student(draws.normal(self.student.latent), labels)
-        return nnf.softplus(-self.judge(made, labels))
+        fakes = self.student(draws.normal(self.student.latent), labels)
+        return nnf.softplus(-self.judge(fakes, labels))
 
     def progress(self, step: int) -> dict[str, float]:
-        """The discriminator's loss and its R1 penalty."""
+        """Returns the discriminator's loss and its R1 penalty."""
         return {"discriminator": float(self.last[0]), "r1": float(self.last[1])}
 
-    def _teach(self, images: Tensor, made: Tensor, labels: Tensor | None) -> None:
+    def _teach(self, images: Tensor, fakes: Tensor, labels: Tensor | None) -> None:
         penalised = int(self.updates) % self.spec.r1_every == 0 and self.spec.gamma > 0
         real = images.detach().requires_grad_(penalised)
         scores = self.judge(real, labels)
-        logistic = nnf.softplus(-scores).mean() + nnf.softplus(self.judge(made, labels)).mean()
+        logistic = nnf.softplus(-scores).mean() + nnf.softplus(self.judge(fakes, labels)).mean()
         total = logistic
         if penalised:
             (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
             penalty = slope.square().flatten(1).sum(1).mean()
-            # Asked seldom, it weighs as much more (https://arxiv.org/abs/1912.04958, appendix B).
+            # Lazy regularisation (https://arxiv.org/abs/1912.04958, appendix B): the penalty is
+            # computed every r1_every steps, with r1_every times the weight.
             total = logistic + self.spec.r1_every * self.spec.gamma / 2 * penalty
             self.last[1] = penalty.detach()
         self.last[0] = logistic.detach()
@@ -107,7 +110,7 @@ class _Adversarial(Loss):
 
 
 class _Discriminator(nn.Module):
-    """Convolutions that halve the side, the batch's spread as a last channel, a linear score."""
+    """Strided convolutions, the batch's standard deviation as a last channel, a linear score."""
 
     def __init__(
         self, shape: tuple[int, int, int], channels: tuple[int, ...], classes: int
@@ -119,8 +122,8 @@ class _Discriminator(nn.Module):
         side = shape[1] // 2 ** len(channels), shape[2] // 2 ** len(channels)
         if min(side) < 1:
             raise UserError(
-                f"gan: {len(channels)} discriminator levels leave nothing of {shape[1]} pixels",
-                fix="objective: {channels: ...} with fewer entries",
+                f"gan: {len(channels)} discriminator levels are too many for {shape[1]} pixels",
+                fix="set objective: {channels: ...} with fewer entries",
             )
         width = (channels[-1] + 1) * math.prod(side)
         self.hidden = nn.Linear(width, channels[-1])

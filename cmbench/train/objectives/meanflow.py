@@ -1,4 +1,4 @@
-r"""MeanFlow: the mean velocity over [r, t] by the identity u = v - (t - r) du/dt.
+r"""MeanFlow: the mean velocity over [r, t], from the identity u = v - (t - r) du/dt.
 
 Geng et al. (https://arxiv.org/abs/2505.13447, eq. 6 and 9-11, Algorithm 1): du/dt is the total
 derivative along the path, a Jacobian-vector product with tangents (v, 1) in (x, t) at fixed r. The
@@ -21,16 +21,16 @@ __all__ = ["MeanFlow"]
 
 
 class MeanFlow(Objective):
-    """t and r are sigmoids of normal draws, the greater being t; the defaults are CIFAR-10's."""
+    """MeanFlow; t > r are sigmoids of normal draws, and the defaults are CIFAR-10's."""
 
     t_mean: float = Field(default=-2.0, description="mean of the logits of t and r")
-    t_std: float = Field(default=2.0, gt=0, description="their standard deviation")
-    flow_share: float = Field(default=0.25, ge=0, le=1, description="chance that r = t")
+    t_std: float = Field(default=2.0, gt=0, description="standard deviation of the logits")
+    flow_share: float = Field(default=0.25, ge=0, le=1, description="probability of r = t")
     power: float = Field(default=0.75, ge=0, description="p of the adaptive weight")
     floor: float = Field(default=1e-3, gt=0, description="c of the adaptive weight")
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student predicts no mean velocities.
@@ -38,7 +38,7 @@ class MeanFlow(Objective):
         return _MeanFlow(self, setup)
 
     def forward_equivalents(self) -> float:
-        """Student 3, and as much as a forward more for the product."""
+        """Counts student 3 (forward and backward) and about 1 for the Jacobian-vector product."""
         return 4.0
 
 
@@ -47,7 +47,7 @@ class _MeanFlow(JumpLoss):
         super().__init__(setup)
         self.spec = spec
         with warnings.catch_warnings():
-            # torch's first product loads decompositions by a call that torch itself deprecates.
+            # torch's first product calls a function that torch itself deprecates.
             warnings.simplefilter("ignore", FutureWarning)
             torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
@@ -60,23 +60,25 @@ class _MeanFlow(JumpLoss):
     def loss(
         self, images: Tensor, t: Tensor, h: Tensor, noise: Tensor, labels: Tensor | None
     ) -> Tensor:
-        """Loss of each image (B,) for steps from t down to r = t - h (B,), with given noise."""
+        """Computes the loss per image (B,) for steps from t down to r = t - h (B,), for the given
+        noise.
+        """
         error = self.error(images, t, h, noise, labels).square().flatten(1).sum(1)
         return error / (error.detach() + self.spec.floor) ** self.spec.power
 
     def error(
         self, images: Tensor, t: Tensor, h: Tensor, noise: Tensor, labels: Tensor | None
     ) -> Tensor:
-        """The error u - stopgrad(v - h du/dt), (B, C, H, W)."""
+        """Computes the error u - stopgrad(v - h du/dt), (B, C, H, W) (eq. 9-11)."""
         x, velocity = line(images, noise, t)
         one = torch.ones_like(t)
 
         def mean_velocity(x: Tensor, t: Tensor, h: Tensor) -> Tensor:
             return self.student.mean_velocity(x, t, h, labels)
 
-        # At fixed r, h grows with t.
+        # At fixed r, dh/dt = 1: the tangents are (v, 1, 1) in (x, t, h).
         product: Any = torch.func.jvp(mean_velocity, (x, t, h), (velocity, one, one))
-        found, change = product
-        aim = velocity - expand(h, x) * change
-        error: Tensor = found - aim.detach()
+        mean, derivative = product
+        aim = velocity - expand(h, x) * derivative
+        error: Tensor = mean - aim.detach()
         return error

@@ -1,10 +1,10 @@
-"""Progressive distillation in sigma-space: one step of the student is two of the teacher's.
+"""Progressive distillation in sigma-space: a step of the student equals two of the teacher.
 
-Salimans and Ho (https://arxiv.org/abs/2202.00512), in the form in which the consistency-models
-paper compares with it (https://arxiv.org/abs/2303.01469, section 6.2): Karras levels, Euler steps.
-Intervals halve from stage to stage, each stage's student being the next one's teacher; then the
-optimiser starts anew, and its rate falls linearly to zero within the stage. The authors of
-consistency models start at 4096 intervals and give the last two stages twice the steps.
+Salimans and Ho (https://arxiv.org/abs/2202.00512), in the form of the consistency-models paper
+(https://arxiv.org/abs/2303.01469, section 6.2): Karras levels, Euler steps. The number of
+intervals halves with each stage, whose student is the next stage's teacher. Each stage has a new
+optimiser whose rate decays linearly to zero. The authors of consistency models start at 4096
+intervals and double the steps of the last two stages.
 """
 
 import copy
@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
 from cmbench.denoise.base import Denoiser, expand
 from cmbench.train.draws import Draws
@@ -24,22 +25,24 @@ __all__ = ["ProgressiveDistillation"]
 
 
 class ProgressiveDistillation(Objective):
-    """Weight max(1 / t^2, 1): the truncated signal-to-noise ratio."""
+    """Progressive distillation with the truncated signal-to-noise ratio max(1 / t^2, 1)."""
 
     needs_teacher: ClassVar[bool] = True
     needs_distance: ClassVar[bool] = True
 
-    intervals: int = Field(default=4096, ge=1, description="N of the first stage")
-    stage_steps: int = Field(default=50_000, ge=1, description="optimiser steps a stage")
-    final_factor: int = Field(
-        default=2, ge=1, description="times as many in the stages of 2 intervals and of 1"
+    intervals: Levels = Field(default=4096, description="N, intervals of the first stage")
+    stage_steps: int = Field(
+        default=50_000, ge=1, le=10**9, description="optimiser steps per stage"
     )
-    decay: bool = Field(default=True, description="the rate falls to zero within each stage")
+    final_factor: int = Field(
+        default=2, ge=1, le=1000, description="factor of the steps of the last two stages"
+    )
+    decay: bool = Field(default=True, description="decay the rate to zero within each stage")
     weighting: Literal["truncated_snr", "uniform"] = "truncated_snr"
     rho: float = Field(default=7.0, gt=0)
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If there is no teacher, or the student is not a denoiser.
@@ -51,11 +54,11 @@ class ProgressiveDistillation(Objective):
         return _Halving(self, setup.student, setup.teacher, setup.distance)
 
     def forward_equivalents(self) -> float:
-        """Student 3, teacher 2."""
+        """Counts student 3 (forward and backward) and teacher 2."""
         return 5.0
 
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
-        """The teacher's weights."""
+        """Returns the teacher's weights."""
         return dict(teacher.state_dict())
 
 
@@ -69,11 +72,11 @@ class _Halving(Loss):
     ) -> None:
         super().__init__()
         self.spec, self.student, self.distance = spec, student, distance
-        # A copy within the tree: from the second stage on it is part of a checkpoint.
+        # A copy in the module tree: from the second stage on it must be part of a checkpoint.
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def stage(self, step: int) -> tuple[int, int, int]:
-        """The stage of a step: its N, its first step and its length; that of 1 never ends."""
+        """Returns N, first step and length of a step's stage; the last one, N = 1, never ends."""
         count, first = self.spec.intervals, 0
         while True:
             length = self.spec.stage_steps * (self.spec.final_factor if count <= 2 else 1)
@@ -82,7 +85,7 @@ class _Halving(Loss):
             count, first = max(count // 2, 1), first + length
 
     def intervals(self, step: int) -> int:
-        """N at a step: halved each stage, 1 at last."""
+        """Returns N at a step, halved with each stage down to 1."""
         return self.stage(step)[0]
 
     def learning_rate_share(self, step: int) -> float:
@@ -93,11 +96,11 @@ class _Halving(Loss):
         return step > 0 and self.stage(step)[1] == step
 
     def level(self, share: Tensor) -> Tensor:
-        """The Karras level at a share (B,) of the way down."""
+        """Returns the Karras level at a share (B,) of the way from sigma_max to sigma_min."""
         low, high = self.student.sigma_min, self.student.sigma_max
         ends = high ** (1 / self.spec.rho), low ** (1 / self.spec.rho)
-        found: Tensor = (ends[0] + share * (ends[1] - ends[0])) ** self.spec.rho
-        return found
+        level: Tensor = (ends[0] + share * (ends[1] - ends[0])) ** self.spec.rho
+        return level
 
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
         count = self.intervals(step)
@@ -107,16 +110,20 @@ class _Halving(Loss):
     def loss(
         self, images: Tensor, index: Tensor, count: int, noise: Tensor, labels: Tensor | None
     ) -> Tensor:
-        """Loss of each image (B,) at interval `index` (B,) of `count`, with given noise."""
+        """Computes the loss per image (B,) at interval `index` (B,) of `count`, for the given
+        noise.
+        """
         t = self.level(index / count)
         x = images + expand(t, images) * noise
         aim = self.aim(x, index, count, labels)
-        found: Tensor = self.distance(self.student(x, t, labels), aim)
-        return found * (t**-2).clamp(min=1) if self.spec.weighting == "truncated_snr" else found
+        distance: Tensor = self.distance(self.student(x, t, labels), aim)
+        return (
+            distance * (t**-2).clamp(min=1) if self.spec.weighting == "truncated_snr" else distance
+        )
 
     @torch.no_grad()
     def aim(self, x: Tensor, index: Tensor, count: int, labels: Tensor | None) -> Tensor:
-        """The D for which one Euler step lands where the teacher's two do."""
+        """Returns the D for which one Euler step ends where the teacher's two steps end."""
         levels = [self.level((index + part) / count) for part in (0.0, 0.5, 1.0)]
         ahead = x
         for now, then in itertools.pairwise(levels):

@@ -1,8 +1,8 @@
-"""Reflow: a flow trained again on the pairs that a first flow makes, whose lines cross less.
+"""Reflow: a flow trained on pairs of a first flow, whose lines cross less.
 
-Rectified flow (https://arxiv.org/abs/2209.03003, section 2, Algorithm 1): noise n is carried to an
-image by the teacher's ODE, and the student matches velocities on the line between the two. The
-authors store their pairs; here each is made when it is needed, by Heun's method on even steps.
+Rectified flow (https://arxiv.org/abs/2209.03003, section 2, Algorithm 1): the teacher's ODE maps
+noise n to an image, and the student matches velocities on the line between the two. The authors
+store their pairs; here each is computed when needed, by Heun's method on even steps.
 """
 
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from cmbench.core.bounds import Levels
 from cmbench.core.errors import UserError
 from cmbench.denoise.flow import FlowDenoiser
 from cmbench.train.draws import Draws
@@ -21,14 +22,14 @@ __all__ = ["Reflow"]
 
 
 class Reflow(Objective):
-    """Images of the data are only counted, not looked at; the student starts as the teacher."""
+    """Reflow; it uses only the number of images, and the student starts as the teacher."""
 
     needs_teacher: ClassVar[bool] = True
 
-    solver_steps: int = Field(default=6, ge=1, description="Heun steps of the teacher's ODE")
+    solver_steps: Levels = Field(default=6, description="Heun steps of the teacher's ODE")
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If student or teacher predicts no velocities.
@@ -38,15 +39,15 @@ class Reflow(Objective):
         return _Reflow(self, setup, setup.teacher)
 
     def forward_equivalents(self) -> float:
-        """Student 3, teacher 2 a step."""
+        """Counts student 3 (forward and backward) and teacher 2 per solver step."""
         return 3.0 + 2 * self.solver_steps
 
     def starts_from_teacher(self) -> bool:
-        """Always."""
+        """Returns True."""
         return True
 
     def initial_state(self, teacher: nn.Module) -> dict[str, Any] | None:
-        """The teacher's weights."""
+        """Returns the teacher's weights."""
         return dict(teacher.state_dict())
 
 
@@ -54,12 +55,12 @@ class _Reflow(FlowLoss):
     def __init__(self, spec: Reflow, setup: Setup, teacher: FlowDenoiser) -> None:
         super().__init__(setup)
         self.spec = spec
-        # The teacher is held outside the module tree: it is not part of a checkpoint.
+        # The teacher is outside of the module tree, so that it is not part of a checkpoint.
         self._teacher = [teacher.eval().requires_grad_(False)]
 
     @torch.no_grad()
     def carried(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The images that the teacher's ODE makes of noise (B, C, H, W)."""
+        """Returns the images to which the teacher's ODE maps noise (B, C, H, W)."""
         x, teacher, h = noise, self._teacher[0], 1 / self.spec.solver_steps
         for i in range(self.spec.solver_steps):
             t = x.new_full((len(x),), 1 - i * h)

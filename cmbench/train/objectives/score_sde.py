@@ -1,8 +1,8 @@
 r"""Denoising score matching in continuous time, for VE, VP and sub-VP processes.
 
 Score SDE (https://arxiv.org/abs/2011.13456, eq. 7): |std score(y, t) + z|^2 at t uniform from
-`least_t` to 1, which is |D - x|^2 / sigma^2 in sigma-space. With the likelihood's weight (Song et
-al. 2021, https://arxiv.org/abs/2101.09258) times g(t)^2 / std^2.
+`least_t` to 1, which is |D - x|^2 / sigma^2 in sigma-space. The likelihood weighting (Song et al.
+2021, https://arxiv.org/abs/2101.09258) multiplies it by g(t)^2 / std^2.
 """
 
 from typing import Literal
@@ -20,14 +20,14 @@ __all__ = ["ScoreSDE"]
 
 
 class ScoreSDE(Objective):
-    """`reduce: mean` over pixels is the authors' for VP and sub-VP, `half_sum` for VE."""
+    """Score matching; the authors use `reduce: mean` for VP and sub-VP, `half_sum` for VE."""
 
     reduce: Literal["mean", "half_sum"] = "mean"
     likelihood_weighting: bool = False
-    least_t: float = Field(default=1e-5, gt=0, lt=1, description="least time drawn")
+    least_t: float = Field(default=1e-5, gt=0, lt=1, description="least time that is drawn")
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student has no process in continuous time.
@@ -35,7 +35,7 @@ class ScoreSDE(Objective):
         if not isinstance(setup.student, SDEDenoiser):
             raise UserError(
                 f"objective score_sde can't train a {type(setup.student).__name__}",
-                expected="a model of a VE, VP or sub-VP process, as score_sde/...",
+                expected="a model of a VE, VP or sub-VP process, such as score_sde/...",
             )
         return _ScoreMatching(self, setup.student)
 
@@ -50,7 +50,7 @@ class _ScoreMatching(Loss):
         return self.at(images, t, draws.normal(*images.shape[1:]), labels)
 
     def at(self, images: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss (B,) at times t (B,) with `noise` (B, C, H, W)."""
+        """Computes the loss (B,) at times t (B,) with `noise` (B, C, H, W)."""
         sde = self.student.sde
         sigma = self.student.unit * sde.sigma(t)
         level = expand(sigma.to(images.dtype), images)

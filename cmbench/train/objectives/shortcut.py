@@ -1,9 +1,10 @@
-r"""Shortcut models: one step of length h is two of length h / 2, down to flow matching.
+r"""Shortcut models: a step of length h equals two of length h / 2, down to flow matching.
 
-Frans et al. (https://arxiv.org/abs/2410.12557, eq. 5 and Algorithm 1): of each batch one image in
-`bootstrap_every` has h a power of two and the target (u(x, t, h/2) + u(x', t - h/2, h/2)) / 2 with
-x' = x - h/2 u(x, t, h/2); the others match the velocity, told the shortest step. Time runs from
-data (0) to noise (1) here; the paper's runs the other way.
+Frans et al. (https://arxiv.org/abs/2410.12557, eq. 5 and Algorithm 1): in each batch, one image
+in `bootstrap_every` has as h a power of two and as target
+(u(x, t, h/2) + u(x', t - h/2, h/2)) / 2 with x' = x - h/2 u(x, t, h/2); the others match the
+velocity, with the shortest step as h. Here time runs from data (0) to noise (1), in the paper the
+other way.
 """
 
 import copy
@@ -25,14 +26,16 @@ __all__ = ["Shortcut"]
 
 
 class Shortcut(Objective):
-    """Targets come from an average of the weights at rate `mu`; 0: from the weights themselves."""
+    """Shortcut objective; its targets use an EMA of the weights at rate `mu`, 0 for no EMA."""
 
-    bootstrap_every: int = Field(default=8, ge=2, description="one in so many has a long step")
-    mu: float = Field(default=0.999, ge=0, lt=1, description="rate of the target's average")
-    bound: float = Field(default=4.0, gt=0, description="the half step's state is cut to it")
+    bootstrap_every: int = Field(
+        default=8, ge=2, le=100_000, description="one image in so many has a long step"
+    )
+    mu: float = Field(default=0.999, ge=0, lt=1, description="rate of the target's EMA")
+    bound: float = Field(default=4.0, gt=0, description="bound on the state after a half step")
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student has no shortest step that is a power of two.
@@ -40,7 +43,7 @@ class Shortcut(Objective):
         return _Shortcut(self, setup)
 
     def forward_equivalents(self) -> float:
-        """Student 3, and the two half steps of some."""
+        """Counts student 3 (forward and backward), and 2 for one image in `bootstrap_every`."""
         return 3.0 + 2 / self.bootstrap_every
 
 
@@ -52,37 +55,39 @@ class _Shortcut(JumpLoss):
         if self.halvings < 1 or 2.0**-self.halvings != shortest:
             raise UserError(
                 f"objective shortcut can't train a model whose shortest step is {shortest}",
-                expected="a power of two below 1, as 0.0078125 = 1 / 128",
+                expected="a power of two below 1, such as 0.0078125 = 1 / 128",
             )
         self.target: JumpDenoiser | None = None
         if spec.mu > 0:
             self.target = copy.deepcopy(self.student).requires_grad_(False)
 
     def forward(self, images: Tensor, labels: Tensor | None, step: int, draws: Draws) -> Tensor:
-        place = torch.arange(*draws.part, device=images.device)
-        long = place % self.spec.bootstrap_every == 0
+        position = torch.arange(*draws.part, device=images.device)
+        long = position % self.spec.bootstrap_every == 0
         exponent = torch.where(long, draws.integers(self.halvings), self.halvings)
         h = 2.0**-exponent
-        # The step's upper end, a multiple of h in (0, 1].
+        # t is the step's upper end, a multiple of h in (0, 1].
         t = (torch.floor(draws.uniform() / h) + 1) * h
         return self.loss(images, t, h, draws.normal(*images.shape[1:]), labels)
 
     def loss(
         self, images: Tensor, t: Tensor, h: Tensor, noise: Tensor, labels: Tensor | None
     ) -> Tensor:
-        """Loss of each image (B,) for steps from t down to t - h (B,), with given noise."""
+        """Computes the loss per image (B,) for steps from t down to t - h (B,), for the given
+        noise.
+        """
         x, aim = line(images, noise, t)
         long = h > self.student.shortest
         if bool(long.any()):
-            told = None if labels is None else labels[long]
+            long_labels = None if labels is None else labels[long]
             aim = aim.clone()
-            aim[long] = self.two_halves(x[long], t[long], h[long], told).to(aim.dtype)
+            aim[long] = self.two_halves(x[long], t[long], h[long], long_labels).to(aim.dtype)
         error = self.student.mean_velocity(x, t, h, labels) - aim
         return error.square().flatten(1).mean(1)
 
     @torch.no_grad()
     def two_halves(self, x: Tensor, t: Tensor, h: Tensor, labels: Tensor | None) -> Tensor:
-        """The mean velocity of two steps of half the length."""
+        """Returns the mean velocity of two steps of half the length."""
         net = self.target if self.target is not None else self.student
         first = net.mean_velocity(x, t, h / 2, labels)
         bound = self.spec.bound

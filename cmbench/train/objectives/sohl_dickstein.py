@@ -1,8 +1,8 @@
-r"""Sohl-Dickstein's bound for Gaussian diffusion, one time an image, in bits a value.
+r"""Sohl-Dickstein's bound for Gaussian diffusion at one time per image, in bits per value.
 
--(K - L_null) / values with the sum over t = 2..T estimated from a single t (2015,
+The loss is -(K - L_null) / values, with the sum over t = 2..T estimated from a single t (2015,
 https://arxiv.org/abs/1503.03585, eq. 14; relative to an isotropic Gaussian, as in the released
-code). With x_t a function of frozen noise, trained betas get their gradient too.
+code). As x_t is a function of fixed noise, trained betas have a gradient too.
 """
 
 import math
@@ -19,14 +19,14 @@ __all__ = ["SohlDickstein"]
 
 
 class SohlDickstein(Objective):
-    """(T - 1) KL at a uniform t, the entropies and the null model, in bits a value."""
+    """(T - 1) KL at a uniform t, the entropies and the null model, in bits per value."""
 
     dequantise: float = Field(
         default=2 / 255, ge=0, description="width of the uniform noise added to images in [-1, 1]"
     )
 
     def build(self, setup: Setup) -> Loss:
-        """The loss on the student.
+        """Builds the loss on the student.
 
         Raises:
             UserError: If the student has no learned reverse kernels.
