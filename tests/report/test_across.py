@@ -20,7 +20,7 @@ def _suite(root: Path, name: str, model: str, value: float, fingerprint: str) ->
     )  # fmt: skip
     folder = root / name
     (folder / "records").mkdir(parents=True)
-    (folder / "records" / f"c-{name}.json").write_text(record.model_dump_json())
+    (folder / "records" / f"{record.cell}.json").write_text(record.model_dump_json())
     return folder
 
 

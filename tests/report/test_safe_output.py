@@ -44,7 +44,7 @@ def folder(tmp_path):
 
 
 def test_titles_are_never_paths_and_keep_what_follows_a_dot(folder, tmp_path):
-    titled(folder, ["/tmp/pwn", "../../../pwn", "FD v1.2", "FD v1.3", "fd v1 2", "..", "\0"])
+    titled(folder, ["/tmp/pwn", "../../../pwn", "FD v1.2", "FD v1.3", "fd v1 2", "..", "\x1b"])
     before = files(tmp_path)
     write_report(folder)
     made = files(tmp_path) - before

@@ -106,7 +106,7 @@ def test_nothing_is_claimed_of_what_the_store_does_not_know(tmp_path, monkeypatc
     monkeypatch.setenv("CMBENCH_CACHE", str(tmp_path / "other"))
     done = CliRunner().invoke(app, ["disclose", str(tmp_path / "board")])
     assert done.exit_code == 0
-    assert "knows nothing" in done.output
+    assert "no scores in this machine's store" in done.output
 
 
 def test_different_methods_are_no_tries_of_one(tmp_path, monkeypatch):
