@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -49,6 +50,7 @@ Point = tuple[float, Row, RowScore]
 @contextmanager
 def _style() -> Iterator[None]:
     rc: Any = {
+        **seaborn.axes_style("whitegrid"),
         "svg.hashsalt": "cmbench", "svg.fonttype": "none", "axes.spines.top": False,
         "axes.spines.right": False, "font.size": 11, "axes.edgecolor": "#b0b6bc",
         "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7ea",
