@@ -342,7 +342,7 @@ def test_what_the_authors_offer_and_did_not_publish_is_refused_by_name():
     kind = load("model", "score_sde")
     with pytest.raises(UserError, match="progressive_combine: cat"):
         kind.of_config(config)
-    with pytest.raises(UserError, match="no network 'ncsnv2'"):
+    with pytest.raises(UserError, match="network 'ncsnv2' is not supported"):
         kind.of_config({**config, "model": {"name": "ncsnv2"}})
 
 

@@ -192,7 +192,7 @@ def test_generation_from_an_official_file_needs_the_colours_of_its_data(tmp_path
 
 SUITE = """\
 suite: cold
-dataset: digits
+dataset: cifar10
 images: {{count: 24}}
 features: pixels
 metrics: [frechet_distance]

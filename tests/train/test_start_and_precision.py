@@ -86,7 +86,9 @@ def test_a_compiled_training_gives_the_same_losses(tmp_path: Path) -> None:
 
 
 def test_a_bare_name_keeps_the_parameters_that_the_recipe_gives_to_it() -> None:
-    recipe = RECIPE.with_overrides({"objective": {"name": "cd", "points": 12}})
+    recipe = RECIPE.with_overrides(
+        {"objective": {"name": "cd", "points": 12}, "distance": "l2", "teacher": "edm/digits"}
+    )
     kept = recipe.with_overrides({"objective": "cd"}).objective
     changed = recipe.with_overrides({"objective": "ct"}).objective
     assert kept == {"name": "cd", "points": 12}

@@ -42,7 +42,7 @@ def images_of(shape=(1, 8, 8), labels=None, count=10):
         (
             {"classes": 10},
             {"labels": [0, 1, -1, -1, *[2] * 6]},
-            r"image 2 has label -1, .*2 of 10",
+            r"labels run from -1 to 2",
         ),
     ],
 )
