@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmbench.core.digests import canonical
+from cmbench.core.errors import CmbenchError
 from cmbench.core.files import write_json
 from cmbench.core.loader import create
 from cmbench.core.nfe import EvaluationCounter
@@ -36,7 +37,8 @@ def sample(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     networks = generator.networks()
     count = job.spec["count"]
     with EvaluationCounter(networks) as counter:
-        pixels, speed = _sample_shard(job, context, generator, tick, None)
+        pixels, speed = _sample_shard(job, context, generator, tick, None, counter)
+    _require_planned(counter.per_image(count), job)
     np.save(folder / "pixels.npy", pixels.numpy())
     facts = {
         "nfe": counter.per_image(count),
@@ -46,6 +48,21 @@ def sample(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
     }
     write_json(folder / "facts.json", facts)
     write_json(folder / "speed.json", speed)
+
+
+def _require_planned(nfe: float, job: Job) -> None:
+    """Refuses samples that took another number of evaluations than the suite's `nfe` asked for.
+
+    Raises:
+        CmbenchError: With both numbers.
+    """
+    asked = job.transport.get("nfe")
+    if asked is not None and nfe != asked:
+        raise CmbenchError(
+            f"nfe: {asked} was asked for, {nfe:g} evaluations per image were counted: the model "
+            "calls its network more often than its sampler (guidance?); leave `nfe` out or ask "
+            "by `steps`, and the counted number stands on the board"
+        )
 
 
 def sample_prefix(job: Job, context: JobContext, folder: Path, tick: Tick) -> None:
@@ -75,6 +92,7 @@ def _sample_shard(
     generator: BoundGenerator,
     tick: Tick,
     recorder: Recorder | None,
+    counter: EvaluationCounter | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Samples a job's images batch by batch; returns the pixels and their speed."""
     spec, count = job.spec, job.spec["count"]
@@ -88,9 +106,12 @@ def _sample_shard(
         size = min(batch, count - done)
         kept: list[tuple[Tensor, Tensor]] | None = None if recorder is None else []
         images = range(spec["first"] + done, spec["first"] + done + size)
+        counted = counter.rows if counter is not None else 0
         with replaying(generator.networks(), calls, done, size, kept):
             block, elapsed = _generate(generator, spec, images, context.device)
         if block is None:
+            if counter is not None:
+                counter.rows = counted  # evaluations of a batch that did not fit don't count
             batch = max(1, size // 2)
             continue
         if recorder is not None:
@@ -160,7 +181,8 @@ def _form(value: Any) -> Any:
 def _counted(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as flops:
         module(*args, **kwargs)
-    return float(flops.get_total_flops())
+    rows = next((len(a) for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim), 1)
+    return float(flops.get_total_flops()) / rows  # a doubled batch is two evaluations
 
 
 class _FirstCallError(Exception):

@@ -197,7 +197,7 @@ def _cell(
     suite = plan.suite
     of_network = {"model": network.model.spec(), "weights": network.weights}
     identity = _identity(suite, of_network, sampler, seed)
-    shards = tuple(plan.add(job) for job in _sampling(plan, network, sampler, seed, identity))
+    shards = tuple(plan.add(job) for job in _sampling(plan, run, network, sampler, identity))
     axes = network.axes | _sampler_axes(run, sampler)
     return Cell(
         id=digest(identity)[:16],
@@ -227,7 +227,7 @@ def _identity(
 
 
 def _sampling(
-    plan: Plan, network: SourcedModel, sampler: Sampler, seed: int, identity: dict[str, Any]
+    plan: Plan, run: RunEntry, network: SourcedModel, sampler: Sampler, identity: dict[str, Any]
 ) -> list[Job]:
     count, shard = plan.suite.images.count, plan.suite.images.shard
     jobs = []
@@ -244,6 +244,7 @@ def _sampling(
                 transport={
                     "weights_file": str(network.file) if network.file else None,
                     "batch": plan.suite.batch,
+                    "nfe": sampler.nfe() if run.nfe is not None else None,
                 },
                 cost=Cost(
                     evaluations=(sampler.nfe() or 0) * size,
