@@ -102,7 +102,7 @@ def run(
     }
     options = {key: value for key, value in values.items() if value is not None}
     planned, store, target = _planned(suite, data, device, retrain, tag)
-    refuse_unwritable(results / planned.suite.suite, folder=True)
+    refuse_unwritable(results / planned.suite.suite, folder=True, then=" (--results)")
     to_do = sum(not there for there in needed_jobs(planned, store).values())
     with (
         show_progress(to_do, quiet=quiet) as shown,

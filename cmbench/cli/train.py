@@ -44,7 +44,7 @@ def train(
     from cmbench.run.train import run_recipes
     from cmbench.train.recipe import read_recipe
 
-    refuse_unwritable(out, folder=True)
+    refuse_unwritable(out, folder=True, then=" (--out)")
     total = sum(read_recipe(recipe).images for recipe in recipes)
     seen: dict[str, int] = {}
     with show_progress(1, quiet=quiet) as shown:

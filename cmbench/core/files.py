@@ -69,12 +69,13 @@ def temporary_folder(place: Path, name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=place, prefix=_prefix(name), suffix=".tmp"))
 
 
-def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
+def refuse_unwritable(path: Path, *, folder: bool = False, then: str = "") -> None:
     """Refuses, before a long computation, a path that its result could not be written to.
 
     Args:
         path: The file that will be written; its folder is created if it is missing.
         folder: Whether `path` itself is to be a folder.
+        then: What to do after the fix, such as the option that names another path.
 
     Raises:
         UserError: If it is a folder where a file is wanted, or the other way round, or if the
@@ -90,7 +91,7 @@ def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise disk_error(error, place=str(path)) or UserError(
+        raise disk_error(error, place=str(path), then=then) or UserError(
             f"{path} can't be written: {error.strerror or error}"
         ) from None
 
