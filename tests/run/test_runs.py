@@ -58,6 +58,7 @@ def test_corrupt_outputs_are_found_and_made_again(undisturbed, tmp_path):
     assert outputs(undisturbed) == before
 
 
+@pytest.mark.slow
 def test_killed_at_several_points_a_run_ends_with_the_same_bytes(undisturbed, tmp_path):
     folder = fresh(tmp_path / "b")
     chance = random.Random(0)
