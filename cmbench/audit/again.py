@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def confirmed(self) -> bool:
-        """Whether shards were recomputed, and nothing differs or is unchecked."""
+        """True if shards were recomputed, and nothing differs or is unchecked."""
         kinds = {f.verdict for f in self.findings}
         return self.shards > 0 and kinds <= {"confirmed", "on trust"}
 

@@ -138,7 +138,7 @@ def compared(record: Record, claimed: ScoreRecord, ours: ScoreRecord, options: O
 
 
 def close(one: float, two: float, relative: float, room: float = 0.0) -> bool:
-    """Whether two numbers agree within a relative or absolute tolerance; NaN never does."""
+    """Tests whether two numbers agree within a relative or absolute tolerance; NaN never does."""
     return abs(one - two) <= max(relative * abs(two), room)
 
 

@@ -72,11 +72,11 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        """Whether every score that both have stands under one protocol."""
+        """True if every score that both have stands under one protocol."""
         return bool(self.rows) and all(row.comparable for row in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the comparison as JSON values."""
         return {"comparable": self.comparable, **asdict(self)}
 
 

@@ -64,7 +64,7 @@ def _unplanned(plan: Plan, record: Record) -> Check:
 
 
 def _is_like(cell: Cell, record: Record) -> bool:
-    """Whether a cell that is pending here, so without weights in its id, may be the record's."""
+    """Tests whether a pending cell, which has no weights in its id, may be the record's."""
     sampler = cell.sampler.spec() if cell.sampler else {}
     return cell.pending is not None and (cell.card.full_name, sampler, cell.seed) == (
         record.model,

@@ -1,4 +1,4 @@
-"""How many configurations were scored before the one that a board shows.
+"""Counts the configurations that were scored before the one that a board shows.
 
 The store knows: every score it holds names its features, those their samples, and those the
 weights, sampler and seed. Scores of one method in one metric, extractor and number of evaluations
@@ -32,7 +32,7 @@ __all__ = ["Selection", "keep_search", "selections"]
 
 @dataclass(frozen=True)
 class Selection:
-    """What was scored beside a cell, for one score.
+    """Counts of what was scored beside a cell, for one score.
 
     Args:
         cell: The cell's id.
@@ -64,7 +64,7 @@ class Selection:
     gain: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the counts as JSON values."""
         return asdict(self)
 
 
@@ -89,7 +89,7 @@ class _Kept:
 
 
 def selections(records: Sequence[Record], context: JobContext) -> list[Selection]:
-    """For the first score of each finished cell that was chosen from a store like this one.
+    """Counts for the first score of each finished cell that was chosen from a store like this one.
 
     Cells whose score the store no longer has are left out: nothing is known of them.
     """

@@ -77,7 +77,7 @@ def main() -> None:
     try:
         handler.install()
         app()
-    except (CmbenchError, Interrupted, OSError) as error:
+    except (CmbenchError, Interrupted, OSError, MemoryError) as error:
         handler.ending = True
         sys.exit(_report(error))
     finally:
@@ -97,6 +97,8 @@ def _report(error: BaseException) -> int:
         if known is None and error.filename is None:
             raise error
         text = f"error: {known or f'{error.strerror or error}: {error.filename}'}"
+    elif isinstance(error, MemoryError):
+        text = f"error: not enough memory: {error}\n  fix: fewer images, or narrower features"
     with contextlib.suppress(OSError):  # the terminal is closed
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
     return code

@@ -168,7 +168,7 @@ class Metric(Component, ABC):
         return name if extractor.plain_titles else f"{name} ({extractor.distance_name})"
 
     def has_terms(self, output: str) -> bool:
-        """Whether a score has terms per generated image."""
+        """True if a score has terms per generated image."""
         return type(self).influence is not Metric.influence and output not in self.by_reference
 
     def terms(self, generated: Features, reference: Reference | None, output: str) -> Any:

@@ -115,7 +115,7 @@ def _single_precision(rows: NDArray[np.floating]) -> Moments:
 
 
 def _far_from_singular(covariance: NDArray[np.float64]) -> bool:
-    """Whether float32 resolves the variance that each feature keeps given those before it.
+    """Tests whether float32 resolves the variance that each feature keeps given those before it.
 
     One feature in 500 may fall below rounding.
     """
